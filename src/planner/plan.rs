@@ -1,0 +1,116 @@
+//! What to run where, as plain data.
+
+use crate::topology::ShardId;
+use std::sync::Arc;
+
+/// How a statement is answered, cheapest first (the tiers of the design).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// All sharded rows that matter are on one shard.
+    SingleShard,
+    /// Reads reference tables or no table: any shard gives the same answer.
+    AnyShard,
+    /// Lives on one named shard: local tables, or a shard that a hint named.
+    NamedShard,
+    /// The catalog, asked of one designated shard.
+    Catalog,
+    /// Runs on several shards; outputs are appended or merge-sorted.
+    PushDown,
+    /// A statement that every shard runs: DDL, writes of reference tables.
+    AllShards,
+}
+
+/// What a statement does to data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reads only (it may lock rows).
+    Read,
+    /// May write rows.
+    Write,
+    /// Changes the schema inside a transaction.
+    Ddl,
+    /// Cannot run inside a block (`VACUUM`, `CREATE INDEX CONCURRENTLY`, …): shard by shard, with a report.
+    OutsideBlock,
+}
+
+/// What to run, on which shards, and how the outputs become one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// How it is answered.
+    pub tier: Tier,
+    /// What it does.
+    pub access: Access,
+    /// One for each shard, ascending by shard, never empty.
+    pub steps: Vec<Step>,
+    /// How the outputs become one. [`Merge::Relay`] if and only if there is one step.
+    pub merge: Merge,
+}
+
+/// What one shard runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Where.
+    pub shard: ShardId,
+    /// The text.
+    pub sql: StepSql,
+    /// The parameters that go with it.
+    pub arguments: StepArguments,
+}
+
+/// The text of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepSql {
+    /// The client's own bytes.
+    AsSent,
+    /// Spliced from the client's text.
+    Rewritten(Arc<str>),
+}
+
+/// The parameters of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepArguments {
+    /// All of the client's, unchanged.
+    AsSent,
+    /// These of the client's (zero-based), renumbered in this order.
+    Chosen(Arc<[u16]>),
+}
+
+/// How the outputs of several steps become one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Merge {
+    /// One step: its frames pass through.
+    Relay,
+    /// Rows of all steps in any order; command tags are summed.
+    Append {
+        /// Rows to skip first.
+        offset: u64,
+        /// Rows to give at most after that.
+        limit: Option<u64>,
+    },
+    /// Each step's rows arrive sorted by `keys`; so do the merged rows.
+    Sort {
+        /// Most significant first.
+        keys: Vec<SortKey>,
+        /// How many trailing columns were added for sorting only, and are cut off.
+        hidden_columns: u16,
+        /// Rows to skip first.
+        offset: u64,
+        /// Rows to give at most after that.
+        limit: Option<u64>,
+    },
+    /// Every step must say the same (a write of a reference table): the first step's output counts.
+    First,
+}
+
+/// One sort key of a [`Merge::Sort`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SortKey {
+    /// Zero-based column in the steps' rows.
+    pub column: u16,
+    /// DESC.
+    pub descending: bool,
+    /// NULLS FIRST (PostgreSQL's default for DESC).
+    pub nulls_first: bool,
+    /// Whether a text value is known to compare by bytes. Without it a text key is refused when its type is seen.
+    pub text_by_bytes: bool,
+}
