@@ -4,11 +4,11 @@
 use super::frame::{self, Frame, FrameError};
 use crate::config::Address;
 use bytes::{Buf, BytesMut};
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncReadExt as _, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 /// Room made for each read: what a socket gives in one go.
@@ -50,10 +50,11 @@ impl Transport {
         })
     }
 
-    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+        // A `read_buf` future keeps nothing between polls, so a new one each time is the same one.
         match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tcp(stream) => pin!(stream.read_buf(buffer)).poll(context),
+            Self::Unix(stream) => pin!(stream.read_buf(buffer)).poll(context),
         }
     }
 
@@ -238,19 +239,13 @@ impl FrameStream {
         let written = self.poll_flush(context);
         let transport = self.transport.as_mut().ok_or(StreamError::Closed)?;
         self.input.reserve(READ_BYTES);
-        let spare = self.input.len()..self.input.len() + READ_BYTES;
-        self.input.resize(spare.end, 0);
-        let mut buffer = ReadBuf::new(&mut self.input[spare.clone()]);
-        let polled = transport.poll_read(context, &mut buffer);
-        let read = buffer.filled().len();
-        self.input.truncate(spare.start + read);
-        match polled {
+        match transport.poll_read(context, &mut self.input) {
             Poll::Pending => match written {
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
             },
-            Poll::Ready(Ok(())) if read == 0 => Poll::Ready(Err(StreamError::Closed)),
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(read)),
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(StreamError::Closed)),
+            Poll::Ready(Ok(read)) => Poll::Ready(Ok(read)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
         }
     }
