@@ -163,8 +163,17 @@ pub struct Schema {
 
 impl Schema {
     /// Finds a relation as PostgreSQL would: pg_catalog first (unless the path names it), then `search_path` in order.
-    pub fn relation(&self, schema: Option<&str>, name: &str, search_path: &[Arc<str>]) -> Option<&Arc<Relation>> {
-        let within = |schema: &str| self.relations.get(schema).and_then(|relations| relations.get(name));
+    pub fn relation(
+        &self,
+        schema: Option<&str>,
+        name: &str,
+        search_path: &[Arc<str>],
+    ) -> Option<&Arc<Relation>> {
+        let within = |schema: &str| {
+            self.relations
+                .get(schema)
+                .and_then(|relations| relations.get(name))
+        };
         match schema {
             Some(schema) => within(schema),
             None => {
