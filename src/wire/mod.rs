@@ -9,5 +9,6 @@
 pub mod frame;
 pub mod frontend_message;
 pub mod backend_message;
+pub mod startup;
 pub mod sqlstate;
 pub mod error_response;
