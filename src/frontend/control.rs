@@ -537,7 +537,7 @@ impl Session {
     /// DDL, TRUNCATE, LOCK and what else the planner places without parameters.
     async fn run_on_shards(&mut self, sentence: &Sentence<'_>) -> Result<(), Stop> {
         let topology = self.router.topology();
-        let search_path = self.search_path();
+        let search_path = self.search_path()?;
         let hint = self.hint(sentence.sql)?;
         let limits = self.lex_limits();
         let context =

@@ -97,7 +97,7 @@ impl Session {
             Statement::Query(_) => {
                 let template = self.template(&sql, &parameter_types)?;
                 let schema_version = self.router.topology().schema.version;
-                PreparedKind::Query { template, schema_version, search_path: self.search_path() }
+                PreparedKind::Query { template, schema_version, search_path: self.search_path()? }
             }
             statement if control::is_forwarded(statement) => PreparedKind::Forward,
             _ => PreparedKind::Session,
@@ -248,7 +248,7 @@ impl Session {
                 }
                 let topology = self.router.topology();
                 let fresh = *schema_version == topology.schema.version
-                    && Arc::ptr_eq(search_path, &self.search_path())
+                    && Arc::ptr_eq(search_path, &self.search_path()?)
                     && !self.has_hint();
                 let template: Arc<Template> = if fresh {
                     template.clone()
@@ -601,7 +601,7 @@ impl Session {
                 self.roll_back().await;
             } else {
                 match self.commit().await {
-                    Ok(()) => {}
+                    Ok(_) => {}
                     Err(Stop::Gone) => return Err(Stop::Gone),
                     Err(stop) => self.tell(stop),
                 }

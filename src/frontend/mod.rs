@@ -59,9 +59,9 @@ pub enum ServeError {
     /// A thread or its runtime cannot be made, or there is no randomness.
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
-    /// The system has no randomness.
-    #[error("no randomness is to be had: {0}")]
-    Randomness(#[from] getrandom::Error),
+    /// The users cannot be made ready.
+    #[error(transparent)]
+    Users(#[from] auth::AuthError),
 }
 
 /// A router that listens.

@@ -131,7 +131,7 @@ impl Session {
         tokio::select! {
             biased;
             filled = self.client.fill() => filled.map(|_| ()).map_err(error::of_client),
-            _ = stop.wait_for(|stop| *stop), if idle => {
+            () = stopped(stop), if idle => {
                 error_response::write_error_reply(self.client.out(), &SessionError::Stopping, Severity::Fatal);
                 let _ = self.client.flush().await;
                 Err(Stop::Gone)
@@ -274,17 +274,17 @@ impl Session {
     }
 
     /// Where unqualified names are looked up now.
-    pub(super) fn search_path(&mut self) -> Arc<[Arc<str>]> {
+    pub(super) fn search_path(&mut self) -> Result<Arc<[Arc<str>]>, Stop> {
         let setting = self.parameters.shard_settings().get("search_path").cloned();
         let setting = setting.unwrap_or_else(|| self.router.control.default_search_path());
         if let Some((text, path)) = &self.search_path
             && *text == setting
         {
-            return path.clone();
+            return Ok(path.clone());
         }
-        let path: Arc<[Arc<str>]> = search_path::parse(&setting, &self.login.user).into();
+        let path: Arc<[Arc<str>]> = search_path::parse_search_path(&setting, &self.login.user)?.into();
         self.search_path = Some((setting, path.clone()));
-        path
+        Ok(path)
     }
 
     /// The hint that the session set, if any.
@@ -304,7 +304,7 @@ impl Session {
     pub(super) fn template(&mut self, sql: &Arc<str>, parameter_types: &Arc<[u32]>) -> Result<Arc<Template>, Stop> {
         let topology = self.router.topology();
         let hint = self.hint(sql)?;
-        let search_path = self.search_path();
+        let search_path = self.search_path()?;
         let limits = self.lex_limits();
         let build = |hint: Option<&Hint>| {
             let context =
@@ -323,6 +323,12 @@ impl Session {
         let template: Result<_, PlanError> = self.router.templates.get_or_insert_with(&key, || build(None));
         template.map_err(Stop::from)
     }
+}
+
+/// Waits until the router stops.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A router that is gone has stopped.
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 /// Registers a session's cancel key and forgets it when dropped.

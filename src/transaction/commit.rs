@@ -9,7 +9,8 @@
 use super::command::{self, CommandError, Reply};
 use super::gid::GlobalTransactionId;
 use super::{Participant, Tenant, Transaction};
-use crate::topology::{ShardId, Topology};
+use crate::topology::ShardId;
+use crate::topology::snapshot::Topology;
 use crate::wire::backend_message::TransactionStatus;
 use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::frame::Frame;
