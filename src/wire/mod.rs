@@ -10,5 +10,6 @@ pub mod frame;
 pub mod frontend_message;
 pub mod backend_message;
 pub mod startup;
+pub mod scram;
 pub mod sqlstate;
 pub mod error_response;
