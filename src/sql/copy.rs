@@ -148,10 +148,11 @@ pub(crate) fn copy_statement<'a>(
         CopySource::Table { name, columns }
     };
     let is_table = matches!(source, CopySource::Table { .. });
-    let direction = match reader.take_any(&["from", "to"]) {
-        Some("from") if is_table => CopyDirection::From,
-        Some("to") => CopyDirection::To,
-        _ => return Err(reader.unexpected()),
+    let direction = if is_table && reader.take(&["from"]) {
+        CopyDirection::From
+    } else {
+        reader.expect(&["to"])?;
+        CopyDirection::To
     };
     let target = if reader.take(&["program"]) {
         CopyTarget::Program(reader.string()?)
@@ -416,5 +417,226 @@ fn one_byte(
         None => Ok(default),
         Some([byte]) => Ok(*byte),
         Some(_) => Err(StatementError::CopyCharacter { option }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::lex::{LexLimits, lex};
+    use crate::sql::statement::{Statement, classify};
+
+    fn copy(sql: &str) -> Result<CopyStatement<'_>, StatementError> {
+        let tokens = lex(
+            sql,
+            &LexLimits {
+                tokens_max: 1000,
+                depth_max: 100,
+            },
+        )?;
+        match classify(sql, &tokens)? {
+            Statement::Copy(copy) => Ok(*copy),
+            other => panic!("{sql}: {other:?}"),
+        }
+    }
+
+    fn text_options() -> CopyOptions {
+        CopyOptions {
+            format: CopyFormat::Text,
+            delimiter: b'\t',
+            null: "\\N".to_owned(),
+            default: None,
+            header: CopyHeader::Off,
+            quote: b'"',
+            escape: b'"',
+            force_quote: CopyColumns::None,
+            force_not_null: CopyColumns::None,
+            force_null: CopyColumns::None,
+            freeze: false,
+            encoding: None,
+            other: Vec::new(),
+        }
+    }
+
+    fn csv_options() -> CopyOptions {
+        CopyOptions {
+            format: CopyFormat::Csv,
+            delimiter: b',',
+            null: String::new(),
+            ..text_options()
+        }
+    }
+
+    #[test]
+    fn tables_and_queries_are_told_apart() {
+        let into = copy("copy S.\"T\" (a, \"B\") from stdin where a > 1").unwrap();
+        let name = Name {
+            catalog: None,
+            schema: Some("s".into()),
+            name: "T".into(),
+        };
+        assert_eq!(
+            into.source,
+            CopySource::Table {
+                name,
+                columns: Some(vec!["a".into(), "B".into()])
+            }
+        );
+        assert_eq!(
+            (into.direction, into.target, into.where_clause),
+            (CopyDirection::From, CopyTarget::Client, true)
+        );
+
+        let out = copy("copy (select f(1)) to stdout (format csv)").unwrap();
+        assert_eq!(
+            out.source,
+            CopySource::Query(Body {
+                text: "select f(1)",
+                first_token: 2
+            })
+        );
+        assert_eq!(
+            (out.direction, out.where_clause),
+            (CopyDirection::To, false)
+        );
+
+        assert_eq!(
+            copy("copy t to '/a''b'").unwrap().target,
+            CopyTarget::File("/a'b".into())
+        );
+        assert_eq!(
+            copy("copy t from program 'x' csv").unwrap().target,
+            CopyTarget::Program("x".into())
+        );
+    }
+
+    #[test]
+    fn options_are_read_in_both_syntaxes() {
+        let names = |names: &[&str]| {
+            CopyColumns::Names(names.iter().map(|name| (*name).to_owned()).collect())
+        };
+        let full = CopyOptions {
+            delimiter: b';',
+            null: "-".to_owned(),
+            header: CopyHeader::On,
+            quote: b'\'',
+            escape: b'\\',
+            force_quote: CopyColumns::All,
+            force_not_null: names(&["a", "B"]),
+            freeze: true,
+            encoding: Some("latin1".to_owned()),
+            ..csv_options()
+        };
+        let cases = [
+            ("copy t from stdin", text_options()),
+            ("copy t from stdin with", text_options()),
+            ("copy t from stdin (format csv)", csv_options()),
+            ("copy t from stdin csv", csv_options()),
+            (
+                "copy binary t to stdout",
+                CopyOptions {
+                    format: CopyFormat::Binary,
+                    ..text_options()
+                },
+            ),
+            (
+                "copy t to stdout with binary",
+                CopyOptions {
+                    format: CopyFormat::Binary,
+                    ..text_options()
+                },
+            ),
+            (
+                "copy t from stdin using delimiters '|'",
+                CopyOptions {
+                    delimiter: b'|',
+                    ..text_options()
+                },
+            ),
+            ("copy t from stdin with (quote '''', format csv)", {
+                CopyOptions {
+                    quote: b'\'',
+                    escape: b'\'',
+                    ..csv_options()
+                }
+            }),
+            (
+                "copy t from stdin (header match)",
+                CopyOptions {
+                    header: CopyHeader::Match,
+                    ..text_options()
+                },
+            ),
+            ("copy t from stdin (header 0, freeze off)", text_options()),
+            ("copy t from stdin (force_null (x), format csv)", {
+                CopyOptions {
+                    force_null: names(&["x"]),
+                    ..csv_options()
+                }
+            }),
+            ("copy t from stdin (default 'D', on_error ignore)", {
+                CopyOptions {
+                    default: Some("D".to_owned()),
+                    other: vec!["on_error".to_owned()],
+                    ..text_options()
+                }
+            }),
+            (
+                "copy t from stdin with (format csv, delimiter ';', null '-', header true, quote '''', \
+                 escape E'\\\\', force_quote *, force_not_null (a, \"B\"), freeze, encoding 'latin1')",
+                full.clone(),
+            ),
+            (
+                "copy t from stdin with csv delimiter as ';' null '-' header quote '''' escape as E'\\\\' \
+                 force quote * force not null a, \"B\" freeze encoding 'latin1'",
+                full,
+            ),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(copy(sql).map(|copy| copy.options), Ok(expected), "{sql}");
+        }
+    }
+
+    #[test]
+    fn wrong_statements_are_refused_in_postgresqls_words() {
+        let cases = [
+            ("copy", "syntax error at end of input"),
+            ("copy t", "syntax error at end of input"),
+            (
+                "copy (select 1) from stdin",
+                "syntax error at or near \"from\"",
+            ),
+            ("copy t from stdin foo", "syntax error at or near \"foo\""),
+            ("copy t from stdin ()", "syntax error at or near \")\""),
+            (
+                "copy t from stdin (format csv) csv",
+                "syntax error at or near \"csv\"",
+            ),
+            ("copy t from stdin where", "syntax error at end of input"),
+            (
+                "copy t from stdin (format xml)",
+                "COPY format \"xml\" not recognized",
+            ),
+            (
+                "copy t from stdin (delimiter '||')",
+                "COPY delimiter must be a single one-byte character",
+            ),
+            (
+                "copy t from stdin (format csv, quote 'é')",
+                "COPY quote must be a single one-byte character",
+            ),
+            (
+                "copy t from stdin (header maybe)",
+                "header requires a Boolean value or \"match\"",
+            ),
+            ("copy t from stdin (null)", "null requires a parameter"),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(
+                copy(sql).map_err(|error| error.to_string()),
+                Err(expected.to_owned()),
+                "{sql}"
+            );
+        }
     }
 }

@@ -753,3 +753,391 @@ fn digits(text: &[u8], radix: u32, digits_max: usize) -> (u8, usize) {
     });
     ((number & 0xff) as u8, length)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::copy::CopySource;
+    use crate::sql::lex::{LexLimits, lex};
+    use crate::sql::statement::{Statement, classify};
+    use proptest::prelude::*;
+
+    fn options(with: &str) -> CopyOptions {
+        let sql = format!("copy t from stdin ({with})");
+        let tokens = lex(
+            &sql,
+            &LexLimits {
+                tokens_max: 100,
+                depth_max: 10,
+            },
+        )
+        .unwrap();
+        match classify(&sql, &tokens) {
+            Ok(Statement::Copy(copy)) if matches!(copy.source, CopySource::Table { .. }) => {
+                copy.options
+            }
+            other => panic!("{sql}: {other:?}"),
+        }
+    }
+
+    /// Pieces as text: `H` or `R` or `T`, then the bytes.
+    fn pieces(
+        options: &CopyOptions,
+        chunks: &[&[u8]],
+    ) -> Result<Vec<(char, Vec<u8>)>, CopyRowError> {
+        let mut rows = CopyRows::new(options, 64);
+        let mut pieces = Vec::new();
+        for index in 0..=chunks.len() {
+            match chunks.get(index) {
+                Some(chunk) => rows.push(chunk),
+                None => rows.finish(),
+            }
+            while let Some(piece) = rows.read()? {
+                pieces.push(match piece {
+                    CopyPiece::Header(bytes) => ('H', bytes.to_vec()),
+                    CopyPiece::Row(row) => ('R', row.bytes.to_vec()),
+                    CopyPiece::Trailer(bytes) => ('T', bytes.to_vec()),
+                });
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// The pieces of `data`, which must not depend on how it is cut.
+    fn cut(with: &str, data: &[u8]) -> Result<Vec<(char, Vec<u8>)>, CopyRowError> {
+        let options = options(with);
+        let whole = pieces(&options, &[data]);
+        for size in 1..data.len() {
+            assert_eq!(
+                pieces(&options, &data.chunks(size).collect::<Vec<_>>()),
+                whole,
+                "{size}"
+            );
+        }
+        whole
+    }
+
+    fn expect(with: &str, data: &str, expected: &[(char, &str)]) {
+        let expected = expected
+            .iter()
+            .map(|(kind, bytes)| (*kind, bytes.as_bytes().to_vec()))
+            .collect();
+        assert_eq!(cut(with, data.as_bytes()), Ok(expected), "{data:?}");
+    }
+
+    fn key(with: &str, column: usize, row: &str) -> Result<Option<Vec<u8>>, CopyKeyError> {
+        let row = CopyRow {
+            bytes: row.as_bytes(),
+            content: row.len(),
+        };
+        CopyKey::new(&options(with), column, "k")
+            .value(row)
+            .map(|value| value.map(Cow::into_owned))
+    }
+
+    #[test]
+    fn text_lines_end_as_postgresql_ends_them() {
+        let text = "format text";
+        expect(text, "", &[]);
+        expect(text, "a\nb", &[('R', "a\n"), ('R', "b")]);
+        expect(
+            text,
+            "a\r\n\r\nb\r\n",
+            &[('R', "a\r\n"), ('R', "\r\n"), ('R', "b\r\n")],
+        );
+        expect(text, "a\rb\r", &[('R', "a\r"), ('R', "b\r")]);
+        expect(
+            text,
+            "a\\\nb\\\\\nc\n",
+            &[('R', "a\\\nb\\\\\n"), ('R', "c\n")],
+        );
+        expect(text, "a\n\\.\nb\n", &[('R', "a\n")]);
+        expect(text, "a\\.\nb\n", &[('R', "a")]);
+        expect(text, "a\r\n\\.\r\n", &[('R', "a\r\n")]);
+        expect(text, "a\\", &[('R', "a\\")]);
+        expect("header", "k\n1\n", &[('H', "k\n"), ('R', "1\n")]);
+    }
+
+    #[test]
+    fn csv_lines_end_outside_quotes_only() {
+        let csv = "format csv";
+        expect(
+            csv,
+            "\"a\nb\",c\nd\n",
+            &[('R', "\"a\nb\",c\n"), ('R', "d\n")],
+        );
+        expect(csv, "a\"\n\"b\nc", &[('R', "a\"\n\"b\n"), ('R', "c")]);
+        expect(
+            csv,
+            "\"a\"\"\n\"\nb\n",
+            &[('R', "\"a\"\"\n\"\n"), ('R', "b\n")],
+        );
+        expect(
+            "format csv, escape '\\'",
+            "\"a\\\"\n\\\\\"\nb\n",
+            &[('R', "\"a\\\"\n\\\\\"\n"), ('R', "b\n")],
+        );
+        expect(
+            "format csv, quote ''''",
+            "'\n'\n\"\n",
+            &[('R', "'\n'\n"), ('R', "\"\n")],
+        );
+        expect(
+            "format csv, header",
+            "\"k\n\"\r\n1\r\n",
+            &[('H', "\"k\n\"\r\n"), ('R', "1\r\n")],
+        );
+        expect(csv, "a\n\\.\n", &[('R', "a\n")]);
+        expect(csv, "\\.\r\n", &[]);
+        expect(csv, "\\.x\n\\.", &[('R', "\\.x\n"), ('R', "\\.")]);
+        expect(
+            csv,
+            "a\\.\n\"\n\\.\n\"\n",
+            &[('R', "a\\.\n"), ('R', "\"\n\\.\n\"\n")],
+        );
+    }
+
+    #[test]
+    fn mixed_line_ends_are_errors() {
+        let cases = [
+            (
+                "format text",
+                "a\nb\rc",
+                CopyRowError::LiteralCarriageReturn,
+            ),
+            (
+                "format text",
+                "a\r\nb\rc",
+                CopyRowError::LiteralCarriageReturn,
+            ),
+            ("format text", "a\r\nb\n", CopyRowError::LiteralNewline),
+            ("format text", "a\rb\n", CopyRowError::LiteralNewline),
+            (
+                "format csv",
+                "a\nb\r\n",
+                CopyRowError::UnquotedCarriageReturn,
+            ),
+            ("format csv", "a\r\nb\n", CopyRowError::UnquotedNewline),
+            ("format text", "a\n\\.b\n", CopyRowError::EndMarkerCorrupt),
+            ("format text", "a\n\\.", CopyRowError::EndMarkerCorrupt),
+            ("format text", "a\n\\.\r\n", CopyRowError::EndMarkerNewline),
+            ("format text", "a\r\n\\.\n", CopyRowError::EndMarkerNewline),
+            ("format csv", "a\n\\.\nb", CopyRowError::DataAfterEnd),
+        ];
+        for (with, data, expected) in cases {
+            assert_eq!(cut(with, data.as_bytes()), Err(expected), "{data:?}");
+        }
+    }
+
+    fn binary(fields: &[&[Option<&[u8]>]], trailer: &[u8]) -> Vec<u8> {
+        let mut data = BINARY_SIGNATURE.to_vec();
+        data.extend([0, 0, 0, 0, 0, 0, 0, 2, b'x', b'y']);
+        for tuple in fields {
+            data.extend((tuple.len() as i16).to_be_bytes());
+            for field in *tuple {
+                data.extend(field.map_or(-1, |field| field.len() as i32).to_be_bytes());
+                data.extend(field.unwrap_or_default());
+            }
+        }
+        data.extend(trailer);
+        data
+    }
+
+    #[test]
+    fn binary_tuples_are_found() {
+        let data = binary(&[&[Some(b"ab"), None], &[]], &[0xff, 0xff]);
+        let expected = vec![
+            ('H', data[..21].to_vec()),
+            ('R', data[21..33].to_vec()),
+            ('R', vec![0, 0]),
+            ('T', vec![0xff, 0xff]),
+        ];
+        assert_eq!(cut("format binary", &data), Ok(expected));
+        assert_eq!(
+            cut("format binary", &binary(&[&[]], &[])).map(|pieces| pieces.len()),
+            Ok(2)
+        );
+    }
+
+    #[test]
+    fn wrong_binary_data_are_errors() {
+        let with = |at: usize, bytes: &[u8]| {
+            let mut data = binary(&[], &[]);
+            data[at..at + bytes.len()].copy_from_slice(bytes);
+            data
+        };
+        let cases = [
+            (b"PGCOPX".to_vec(), CopyRowError::BinarySignature),
+            (b"PGC".to_vec(), CopyRowError::BinarySignature),
+            (
+                BINARY_SIGNATURE.to_vec(),
+                CopyRowError::BinaryHeader("missing flags"),
+            ),
+            (
+                with(11, &[0, 1, 0, 0]),
+                CopyRowError::BinaryHeader("WITH OIDS"),
+            ),
+            (with(11, &[0, 2, 0, 0]), CopyRowError::BinaryFlags),
+            (
+                with(15, &[0xff; 4]),
+                CopyRowError::BinaryHeader("wrong length"),
+            ),
+            (
+                with(15, &[0, 0, 0, 3]),
+                CopyRowError::BinaryHeader("wrong length"),
+            ),
+            (binary(&[], &[0, 1, 0]), CopyRowError::UnexpectedEnd),
+            (binary(&[], &[0xff, 0xfe]), CopyRowError::BinaryFieldSize),
+            (
+                binary(&[], &[0, 1, 0xff, 0xff, 0xff, 0xfe]),
+                CopyRowError::BinaryFieldSize,
+            ),
+            (
+                binary(&[], &[0, 1, 0x7f, 0xff, 0xff, 0xff]),
+                CopyRowError::RowTooLong { row_bytes_max: 64 },
+            ),
+            (binary(&[], &[0xff, 0xff, 0]), CopyRowError::DataAfterEnd),
+        ];
+        for (data, expected) in cases {
+            let whole = pieces(&options("format binary"), &[&data]);
+            assert_eq!(whole, Err(expected), "{data:?}");
+        }
+    }
+
+    #[test]
+    fn a_row_may_be_as_long_as_the_limit_and_no_longer() {
+        let row = |length: usize| [vec![b'x'; length - 1], vec![b'\n']].concat();
+        assert_eq!(
+            cut("format text", &row(64)).map(|pieces| pieces.len()),
+            Ok(1)
+        );
+        assert_eq!(
+            cut("format text", &row(65)),
+            Err(CopyRowError::RowTooLong { row_bytes_max: 64 })
+        );
+    }
+
+    #[test]
+    fn text_keys_are_decoded() {
+        let cases = [
+            ("a\tb\tc", 1, Ok(Some("b"))),
+            ("a\t\\N\tc", 1, Ok(None)),
+            ("a\t\\\\N\tc", 1, Ok(Some("\\N"))),
+            ("a\\\tb\tc", 1, Ok(Some("c"))),
+            (
+                "\\b\\f\\n\\r\\t\\v\\\\\\q",
+                0,
+                Ok(Some("\x08\x0c\n\r\t\x0b\\q")),
+            ),
+            ("\\101\\x41\\x4z\\xg\\1018", 0, Ok(Some("AA\x04zxgA8"))),
+            ("a\\", 0, Ok(Some("a"))),
+            ("", 0, Ok(Some(""))),
+            ("a\t", 1, Ok(Some(""))),
+            ("a\tb", 2, Err(CopyKeyError::Missing)),
+        ];
+        for (row, column, expected) in cases {
+            let expected = expected.map(|value| value.map(|value: &str| value.as_bytes().to_vec()));
+            assert_eq!(key("format text", column, row), expected, "{row:?}");
+        }
+        assert_eq!(key("null 'x', delimiter '|'", 1, "a|x"), Ok(None));
+        assert_eq!(key("default 'd'", 0, "d"), Err(CopyKeyError::Default));
+    }
+
+    #[test]
+    fn csv_keys_are_decoded() {
+        let csv = "format csv";
+        let cases = [
+            (csv, "a,b,c", 1, Ok(Some("b"))),
+            (csv, "a,,c", 1, Ok(None)),
+            (csv, "a,\"\",c", 1, Ok(Some(""))),
+            (csv, "\"a,\"\"\n\",b", 0, Ok(Some("a,\"\n"))),
+            (csv, "\"a,\"\"\n\",b", 1, Ok(Some("b"))),
+            (csv, "x\"a,\"y\"z\",b", 0, Ok(Some("xa,yz"))),
+            (csv, "\"a", 0, Err(CopyKeyError::UnterminatedQuote)),
+            (csv, "a", 1, Err(CopyKeyError::Missing)),
+            (
+                "format csv, escape '\\'",
+                "\"a\\\"\\\\\\b\"",
+                0,
+                Ok(Some("a\"\\\\b")),
+            ),
+            ("format csv, null 'N'", "N", 0, Ok(None)),
+            ("format csv, null 'N'", "\"N\"", 0, Ok(Some("N"))),
+            ("format csv, null 'N', force_null (k)", "\"N\"", 0, Ok(None)),
+            (
+                "format csv, null 'N', force_not_null (k)",
+                "N",
+                0,
+                Ok(Some("N")),
+            ),
+            (
+                "format csv, default 'D'",
+                "D",
+                0,
+                Err(CopyKeyError::Default),
+            ),
+            ("format csv, default 'D'", "\"D\"", 0, Ok(Some("D"))),
+        ];
+        for (with, row, column, expected) in cases {
+            let expected = expected.map(|value| value.map(|value: &str| value.as_bytes().to_vec()));
+            assert_eq!(key(with, column, row), expected, "{with} {row:?}");
+        }
+    }
+
+    #[test]
+    fn binary_keys_are_found() {
+        let data = binary(&[&[Some(b"ab"), None, Some(b"")]], &[]);
+        let row = CopyRow {
+            bytes: &data[21..],
+            content: data.len() - 21,
+        };
+        let value = |column| CopyKey::new(&options("format binary"), column, "k").value(row);
+        assert_eq!(value(0), Ok(Some(Cow::Borrowed(b"ab".as_slice()))));
+        assert_eq!(value(1), Ok(None));
+        assert_eq!(value(2), Ok(Some(Cow::Borrowed(b"".as_slice()))));
+        assert_eq!(value(3), Err(CopyKeyError::Missing));
+    }
+
+    fn encode_text(field: &[u8]) -> Vec<u8> {
+        let mut encoded = Vec::new();
+        for byte in field {
+            match byte {
+                b'\n' => encoded.extend(b"\\n"),
+                b'\r' => encoded.extend(b"\\r"),
+                b'\t' | b'\\' => encoded.extend([b'\\', *byte]),
+                _ => encoded.push(*byte),
+            }
+        }
+        encoded
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_never_change_the_rows(
+            data in proptest::collection::vec(prop::sample::select(b"ab,\"\\.\n\r\t".to_vec()), 0..40),
+            cuts in proptest::collection::vec(0usize..40, 0..6),
+            with in prop::sample::select(vec!["format text", "format csv", "format csv, escape '\\'", "header"]),
+        ) {
+            let options = options(with);
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(data.len())).chain([0, data.len()]).collect();
+            cuts.sort_unstable();
+            let chunks: Vec<&[u8]> = cuts.windows(2).map(|cut| &data[cut[0]..cut[1]]).collect();
+            prop_assert_eq!(pieces(&options, &chunks), pieces(&options, &[&data]));
+        }
+
+        #[test]
+        fn encoded_text_fields_are_found_again(
+            fields in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..8), 1..4),
+        ) {
+            let line = fields.iter().map(|field| encode_text(field)).collect::<Vec<_>>().join(&b'\t');
+            let mut rows = CopyRows::new(&options("format text"), 1024);
+            rows.push(&[&line[..], b"\n"].concat());
+            let Ok(Some(CopyPiece::Row(row))) = rows.read() else { panic!("{line:?}") };
+            for (column, field) in fields.iter().enumerate() {
+                let key = CopyKey::new(&options("format text"), column, "k");
+                let value = key.value(row).unwrap();
+                prop_assert_eq!(value.as_deref(), Some(&field[..]));
+            }
+        }
+    }
+}

@@ -1702,7 +1702,7 @@ mod tests {
                 parameter_types: vec!["int", "numeric(4, 2)"],
                 body: Body {
                     text: "select $1",
-                    first_token: 12
+                    first_token: 13
                 },
             })
         );
