@@ -60,6 +60,7 @@ impl Topology {
 
     /// The shard called `name`.
     pub fn shard_named(&self, name: &str) -> Option<ShardId> {
-        self.shard_ids().find(|shard| &**self.shard_name(*shard) == name)
+        self.shard_ids()
+            .find(|shard| &**self.shard_name(*shard) == name)
     }
 }
