@@ -138,12 +138,9 @@ impl Session {
     }
 
     fn shard_to_describe(&mut self, prepared: &Prepared) -> Result<ShardId, Stop> {
-        let topology = self.router.topology();
         match &prepared.kind {
-            PreparedKind::Query { template, .. } => match template.describe_shard(&topology) {
-                Some(shard) => Ok(shard),
-                None => Ok(self.pipeline.shard.or(self.transaction.preferred()).unwrap_or(topology.default_shard)),
-            },
+            // Every shard has every definition.
+            PreparedKind::Query { .. } => Ok(self.any_shard()),
             PreparedKind::Forward | PreparedKind::Session | PreparedKind::Empty => {
                 let tokens = lex::lex(&prepared.sql, &self.lex_limits())?;
                 let statement = statement::classify(&prepared.sql, &tokens)?;

@@ -201,6 +201,8 @@ async fn refuse(client: &mut FrameStream, limit: &str) {
         hint: Some("Raise the limit, or use fewer connections."),
         position: None,
     };
+    // A client whose first packet is not read would get a reset instead of the error.
+    let _ = tokio::time::timeout(ACCEPT_PAUSE, client.fill()).await;
     report.write(client.out());
     let _ = tokio::time::timeout(ACCEPT_PAUSE, client.flush()).await;
 }

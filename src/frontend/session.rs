@@ -208,7 +208,12 @@ impl Session {
 
     /// Who leases, for calls into the transaction.
     pub(super) fn tenant(&self) -> Tenant<'_> {
-        Tenant { pools: &self.router.pools, login: &self.login, settings: self.parameters.shard_settings() }
+        Tenant {
+            control: &self.router.control,
+            pools: &self.router.pools,
+            login: &self.login,
+            settings: self.parameters.shard_settings(),
+        }
     }
 
     /// Makes a shard a participant of the block or of the statement.
@@ -217,6 +222,7 @@ impl Session {
         if !joined {
             let mut asides = Vec::new();
             let tenant = Tenant {
+                control: &self.router.control,
                 pools: &self.router.pools,
                 login: &self.login,
                 settings: self.parameters.shard_settings(),
@@ -234,7 +240,32 @@ impl Session {
         if self.transaction.block.phase() == Phase::Idle && !self.pipeline.unsynced {
             self.in_use.lock().await.clear();
             self.transaction.release_idle();
+            if std::mem::take(&mut self.schema_changed) {
+                self.spread_schema_change().await;
+            }
         }
+    }
+
+    /// Has this router and the others load the schema that a committed statement changed.
+    pub(super) async fn spread_schema_change(&self) {
+        let control = &self.router.control;
+        if let Err(error) = control.refresh_schema().await {
+            tracing::warn!(%error, "the changed schema was not loaded");
+        }
+        if let Err(error) = control.notify_schema_changed().await {
+            tracing::warn!(%error, "other routers were not told of a changed schema");
+        }
+    }
+
+    /// A shard for what any shard can answer: one that takes part already, else one that is up.
+    pub(super) fn any_shard(&self) -> ShardId {
+        let here = self.pipeline.shard.filter(|_| self.pipeline.unsynced).or(self.transaction.preferred());
+        here.unwrap_or_else(|| {
+            let default = self.router.topology().default_shard;
+            let health = self.router.control.health();
+            let up = |shard: &ShardId| health.get(usize::from(shard.0)).is_some_and(|health| health.reachable);
+            if up(&default) { default } else { self.router.topology().shard_ids().find(up).unwrap_or(default) }
+        })
     }
 
     /// Passes NOTICEs on; changes of reported parameters are noted for [`Self::report_parameters`].
