@@ -34,7 +34,7 @@ pub struct FannedOut {
 struct Input<'a> {
     backend: &'a mut Backend,
     description: Option<Frame>,
-    tag: Option<String>,
+    tag: Option<Frame>,
     /// Nothing but ReadyForQuery is still to come.
     ended: bool,
     status: Option<TransactionStatus>,
@@ -67,8 +67,7 @@ impl Input<'_> {
                 }
                 b'C' => {
                     self.ended = true;
-                    let tag = backend_message::read_command_complete(frame.body());
-                    self.tag = Some(tag.map(|tag| tag.to_string()).unwrap_or_default());
+                    self.tag = Some(frame);
                     return Ok(Item::End);
                 }
                 b'I' => {
@@ -160,11 +159,13 @@ pub async fn fan_out(
     for input in &mut inputs {
         input.settle().await?;
     }
-    let tags = inputs.iter().filter_map(|input| input.tag.as_deref());
+    let tags = inputs.iter().filter_map(|input| input.tag.as_ref());
+    let mut tags = tags.filter_map(|tag| backend_message::read_command_complete(tag.body()).ok());
     let tag = match merge {
-        Merge::First => tags.take(1).next().unwrap_or_default().to_owned(),
+        Merge::First => tags.next(),
         Merge::Relay | Merge::Append { .. } | Merge::Sort { .. } => backend_message::sum_tags(tags),
     };
+    let tag = tag.map(|tag| tag.to_string()).unwrap_or_default();
     let tag = match outcome {
         Ok(Some(rows)) if tag.starts_with("SELECT") => format!("SELECT {rows}"),
         Ok(_) | Err(_) => tag,

@@ -44,7 +44,7 @@ impl Session {
     async fn copy_to(&mut self, copy: &CopyStatement<'_>, sql: &str) -> Result<(), Stop> {
         let topology = self.router.topology();
         let plan = {
-            let (search_path, limits, hint) = (self.search_path(), self.lex_limits(), self.hint(sql)?);
+            let (search_path, limits, hint) = (self.search_path()?, self.lex_limits(), self.hint(sql)?);
             let context = planner::Context {
                 topology: &topology,
                 search_path: &search_path,
@@ -84,7 +84,7 @@ impl Session {
     async fn copy_from(&mut self, copy: &CopyStatement<'_>, sql: &str) -> Result<(), Stop> {
         let topology = self.router.topology();
         let route = {
-            let (search_path, limits, hint) = (self.search_path(), self.lex_limits(), self.hint(sql)?);
+            let (search_path, limits, hint) = (self.search_path()?, self.lex_limits(), self.hint(sql)?);
             let context = planner::Context {
                 topology: &topology,
                 search_path: &search_path,

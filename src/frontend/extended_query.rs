@@ -97,7 +97,7 @@ impl Session {
             Statement::Query(_) => {
                 let template = self.template(&sql, &parameter_types)?;
                 let schema_version = self.router.topology().schema.version;
-                PreparedKind::Query { template, schema_version, search_path: self.search_path() }
+                PreparedKind::Query { template, schema_version, search_path: self.search_path()? }
             }
             statement if control::is_forwarded(statement) => PreparedKind::Forward,
             _ => PreparedKind::Session,
@@ -138,12 +138,9 @@ impl Session {
     }
 
     fn shard_to_describe(&mut self, prepared: &Prepared) -> Result<ShardId, Stop> {
-        let topology = self.router.topology();
         match &prepared.kind {
-            PreparedKind::Query { template, .. } => match template.describe_shard(&topology) {
-                Some(shard) => Ok(shard),
-                None => Ok(self.pipeline.shard.or(self.transaction.preferred()).unwrap_or(topology.default_shard)),
-            },
+            // Every shard has every definition.
+            PreparedKind::Query { .. } => Ok(self.any_shard()),
             PreparedKind::Forward | PreparedKind::Session | PreparedKind::Empty => {
                 let tokens = lex::lex(&prepared.sql, &self.lex_limits())?;
                 let statement = statement::classify(&prepared.sql, &tokens)?;
@@ -248,7 +245,7 @@ impl Session {
                 }
                 let topology = self.router.topology();
                 let fresh = *schema_version == topology.schema.version
-                    && Arc::ptr_eq(search_path, &self.search_path())
+                    && Arc::ptr_eq(search_path, &self.search_path()?)
                     && !self.has_hint();
                 let template: Arc<Template> = if fresh {
                     template.clone()
@@ -601,7 +598,7 @@ impl Session {
                 self.roll_back().await;
             } else {
                 match self.commit().await {
-                    Ok(()) => {}
+                    Ok(_) => {}
                     Err(Stop::Gone) => return Err(Stop::Gone),
                     Err(stop) => self.tell(stop),
                 }

@@ -294,7 +294,8 @@ async fn shard_parameters(
     parameters: &Parameters,
 ) -> Result<BTreeMap<Arc<str>, Arc<str>>, HandshakeError> {
     let topology = router.topology();
-    let tenant = Tenant { pools: &router.pools, login, settings: parameters.shard_settings() };
+    let settings = parameters.shard_settings();
+    let tenant = Tenant { control: &router.control, pools: &router.pools, login, settings };
     let others = topology.shard_ids().filter(|shard| *shard != topology.default_shard);
     let mut failure = None;
     for shard in std::iter::once(topology.default_shard).chain(others) {
