@@ -14,3 +14,4 @@ pub mod scram;
 pub mod value;
 pub mod sqlstate;
 pub mod error_response;
+pub mod stream;
