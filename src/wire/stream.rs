@@ -1,0 +1,273 @@
+//! [`FrameStream`]: a socket with its two buffers, read and written in frames. The only file of this floor that does
+//! IO; it knows frame headers and nothing of what the frames mean.
+
+use super::frame::{self, Frame, FrameError};
+use crate::config::Address;
+use bytes::{Buf, BytesMut};
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncReadExt as _, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+/// Room made for each read: what a socket gives in one go.
+const READ_BYTES: usize = 16 * 1024;
+
+/// A connection's byte stream. TLS joins here.
+#[derive(Debug)]
+pub enum Transport {
+    /// TCP, without delay.
+    Tcp(TcpStream),
+    /// A unix socket.
+    Unix(UnixStream),
+}
+
+impl Transport {
+    /// Connects to `address`.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub async fn connect(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                socket2::SockRef::from(&stream).set_keepalive(true)?;
+                Ok(Self::Tcp(stream))
+            }
+            Address::Unix { directory, port } => {
+                Ok(Self::Unix(UnixStream::connect(directory.join(format!(".s.PGSQL.{port}"))).await?))
+            }
+        }
+    }
+
+    /// Registers the socket with the runtime that calls, so that its wake-ups stay on the caller's thread.
+    fn rehome(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            Self::Unix(stream) => Self::Unix(UnixStream::from_std(stream.into_std()?)?),
+        })
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+        // A `read_buf` future keeps nothing between polls, so a new one each time is the same one.
+        match self {
+            Self::Tcp(stream) => pin!(stream.read_buf(buffer)).poll(context),
+            Self::Unix(stream) => pin!(stream.read_buf(buffer)).poll(context),
+        }
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read(buffer),
+            Self::Unix(stream) => stream.try_read(buffer),
+        }
+    }
+}
+
+/// Why a stream gave no frame.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The other side closed the connection.
+    #[error("the connection was closed")]
+    Closed,
+    /// The operating system failed.
+    #[error("the connection failed: {0}")]
+    Io(#[from] io::Error),
+    /// A header that cannot be.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A frame that would have to be held whole is over the limit.
+    #[error("a message of {bytes} bytes is over limits.frame_bytes ({max})")]
+    TooLarge {
+        /// The frame's size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+}
+
+/// What stands at the head of the input; see [`FrameStream::head`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    /// This many bytes belong to frames that may pass unread; the last frame may be cut off.
+    Pass(usize),
+    /// One whole frame with this tag, of this many bytes in all.
+    Frame(u8, usize),
+    /// More bytes are needed.
+    Incomplete,
+}
+
+/// A socket with its input and output buffers.
+#[derive(Debug)]
+pub struct FrameStream {
+    transport: Option<Transport>,
+    input: BytesMut,
+    output: BytesMut,
+    /// Bytes of the frame now passing that have not arrived yet.
+    passing: usize,
+    frame_bytes_max: usize,
+}
+
+impl FrameStream {
+    /// Wraps a connected transport. A frame that is held whole may have `frame_bytes_max` bytes.
+    pub fn new(transport: Transport, frame_bytes_max: usize) -> Self {
+        Self {
+            transport: Some(transport),
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            passing: 0,
+            frame_bytes_max,
+        }
+    }
+
+    /// Connects to `address`.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub async fn connect(address: &Address, frame_bytes_max: usize) -> io::Result<Self> {
+        Ok(Self::new(Transport::connect(address).await?, frame_bytes_max))
+    }
+
+    /// Registers the socket with the calling runtime; buffers stay.
+    ///
+    /// # Errors
+    /// What the operating system says; the stream is closed then.
+    pub fn rehome(&mut self) -> io::Result<()> {
+        let transport = self.transport.take().ok_or(io::ErrorKind::NotConnected)?;
+        self.transport = Some(transport.rehome()?);
+        Ok(())
+    }
+
+    /// Whether nothing waits in either direction and the socket, asked without waiting, gives neither bytes nor an end.
+    pub fn is_quiet(&self) -> bool {
+        let Some(transport) = &self.transport else { return false };
+        let nothing_sent =
+            matches!(transport.try_read(&mut [0; 1]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        self.input.is_empty() && self.output.is_empty() && self.passing == 0 && nothing_sent
+    }
+
+    /// What has arrived and was not consumed.
+    pub fn input(&self) -> &[u8] {
+        &self.input
+    }
+
+    /// Drops `bytes` from the head of the input.
+    pub fn consume(&mut self, bytes: usize) {
+        self.input.advance(bytes);
+    }
+
+    /// Where messages to send are appended; they leave with [`Self::flush`] or [`Self::fill`].
+    pub fn out(&mut self) -> &mut BytesMut {
+        &mut self.output
+    }
+
+    /// What stands at the head of the input: a run of frames whose tag `passes`, of which even a part may be handed on,
+    /// or one frame that was waited for whole. A returned [`Head::Pass`] must be consumed whole before the next call.
+    ///
+    /// # Errors
+    /// [`StreamError::Frame`] for an impossible length, [`StreamError::TooLarge`] past the limit.
+    pub fn head(&mut self, passes: impl Fn(u8) -> bool) -> Result<Head, StreamError> {
+        let mut run = self.passing.min(self.input.len());
+        self.passing -= run;
+        while self.passing == 0 {
+            let Some(header) = frame::header(&self.input[run..])? else { break };
+            let arrived = self.input.len() - run;
+            if !passes(header.tag) {
+                if run > 0 {
+                    break;
+                }
+                if header.frame_bytes > self.frame_bytes_max {
+                    return Err(StreamError::TooLarge { bytes: header.frame_bytes, max: self.frame_bytes_max });
+                }
+                if arrived >= header.frame_bytes {
+                    return Ok(Head::Frame(header.tag, header.frame_bytes));
+                }
+                self.input.reserve(header.frame_bytes - arrived);
+                break;
+            }
+            run += arrived.min(header.frame_bytes);
+            self.passing = header.frame_bytes - arrived.min(header.frame_bytes);
+        }
+        Ok(if run > 0 { Head::Pass(run) } else { Head::Incomplete })
+    }
+
+    /// The next frame if it has arrived whole.
+    ///
+    /// # Errors
+    /// As [`Self::head`].
+    pub fn buffered_frame(&mut self) -> Result<Option<Frame>, StreamError> {
+        Ok(match self.head(|_| false)? {
+            Head::Frame(_, bytes) => Some(Frame::new(self.input.split_to(bytes).freeze())),
+            Head::Pass(_) | Head::Incomplete => None,
+        })
+    }
+
+    /// The next frame, waited for. Cancel safe.
+    ///
+    /// # Errors
+    /// [`StreamError::Closed`] at the end, else as [`Self::head`] and [`Self::fill`].
+    pub async fn read_frame(&mut self) -> Result<Frame, StreamError> {
+        loop {
+            if let Some(frame) = self.buffered_frame()? {
+                return Ok(frame);
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// Reads once, at least one byte, and meanwhile sends what waits in the output, so that two sides that both
+    /// write first do not wait for each other. Cancel safe.
+    ///
+    /// # Errors
+    /// [`StreamError::Closed`] at the end of the stream.
+    pub async fn fill(&mut self) -> Result<usize, StreamError> {
+        poll_fn(|context| self.poll_fill(context)).await
+    }
+
+    /// [`Self::fill`] as a poll.
+    pub fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, StreamError>> {
+        // A failed write is left for the read to explain: what the other side said last may still be there.
+        let written = self.poll_flush(context);
+        let transport = self.transport.as_mut().ok_or(StreamError::Closed)?;
+        self.input.reserve(READ_BYTES);
+        match transport.poll_read(context, &mut self.input) {
+            Poll::Pending => match written {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+            },
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(StreamError::Closed)),
+            Poll::Ready(Ok(read)) => Poll::Ready(Ok(read)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+        }
+    }
+
+    /// Sends all of the output. Cancel safe: what was not sent stays.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub async fn flush(&mut self) -> Result<(), StreamError> {
+        poll_fn(|context| self.poll_flush(context)).await
+    }
+
+    /// [`Self::flush`] as a poll.
+    pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        while !self.output.is_empty() {
+            let transport = self.transport.as_mut().ok_or(StreamError::Closed)?;
+            let written = ready!(transport.poll_write(context, &self.output))?;
+            if written == 0 {
+                return Poll::Ready(Err(StreamError::Closed));
+            }
+            self.output.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
