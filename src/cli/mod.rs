@@ -1,1 +1,5 @@
-//! cli
+//! The command line: one file per subcommand, each from arguments to a running router or a report.
+//!
+
+pub mod programs;
+pub mod sandbox;

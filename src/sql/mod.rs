@@ -2,3 +2,6 @@
 //! shards or tables. Start at [`lex`].
 
 pub mod lex;
+pub mod reader;
+pub mod split;
+pub mod search_path;

@@ -7,5 +7,8 @@
 //! for one thing only: that a message stays below 2 GiB, which the named buffer limits see to.
 
 pub mod frame;
+pub mod frontend_message;
+pub mod backend_message;
+pub mod startup;
 pub mod sqlstate;
 pub mod error_response;
