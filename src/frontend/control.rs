@@ -84,7 +84,7 @@ impl Session {
                 self.complete("CLOSE CURSOR ALL");
                 Ok(())
             }
-            Statement::Copy(copy) => self.copy(copy, sql, describe).await,
+            Statement::Copy(copy) => self.copy(copy, sql).await,
             Statement::Explain { body, analyze, options } => {
                 let is_text = |value: &Option<&str>| value.is_none_or(|value| value.eq_ignore_ascii_case("text"));
                 let text = options.iter().all(|(name, value)| name != "format" || is_text(value));

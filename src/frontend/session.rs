@@ -15,7 +15,7 @@ use crate::topology::ShardId;
 use crate::transaction::state::Phase;
 use crate::transaction::{Tenant, Transaction};
 use crate::wire::backend_message;
-use crate::wire::error_response::{self, ErrorReply, Severity};
+use crate::wire::error_response::{self, Severity};
 use crate::wire::frame::Frame;
 use crate::wire::stream::{FrameStream, StreamError};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -170,10 +170,8 @@ impl Session {
     }
 
     async fn fatal_stream(&mut self, error: StreamError) {
-        if let Some(reply) = error.as_reply() {
-            error_response::write_error_reply(self.client.out(), reply, Severity::Fatal);
-            let _ = self.client.flush().await;
-        }
+        error_response::write_error_reply(self.client.out(), &error, Severity::Fatal);
+        let _ = self.client.flush().await;
     }
 
     /// The client is gone: what runs for it is cancelled and rolled back.

@@ -391,6 +391,21 @@ impl<'a, 't> Reader<'a, 't> {
         Ok(body)
     }
 
+    /// The text from here to where `end` is.
+    pub(crate) fn text_until(&self, end: &Self) -> &'a str {
+        match self.tokens[self.at..end.at] {
+            [] => "",
+            [first, ..] => &self.sql[first.start..self.tokens[end.at - 1].end],
+        }
+    }
+
+    /// Whether a token from here on is this word.
+    pub(crate) fn has_word(&self, word: &str) -> bool {
+        self.tokens[self.at..]
+            .iter()
+            .any(|token| token.is(self.sql, word))
+    }
+
     /// Whether a token outside parentheses, from here on, is this word.
     pub(crate) fn has_word_ahead(&self, word: &str) -> bool {
         self.words_ahead()

@@ -12,3 +12,4 @@ pub mod backend_message;
 pub mod startup;
 pub mod sqlstate;
 pub mod error_response;
+pub mod stream;
