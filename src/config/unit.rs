@@ -61,9 +61,9 @@ fn split(text: &str) -> (&str, &str) {
 pub(super) fn print_bytes(bytes: u64) -> String {
     match bytes {
         0 => "0B".to_owned(),
-        _ if bytes % (1 << 30) == 0 => format!("{}GB", bytes >> 30),
-        _ if bytes % (1 << 20) == 0 => format!("{}MB", bytes >> 20),
-        _ if bytes % (1 << 10) == 0 => format!("{}kB", bytes >> 10),
+        _ if bytes.is_multiple_of(1 << 30) => format!("{}GB", bytes >> 30),
+        _ if bytes.is_multiple_of(1 << 20) => format!("{}MB", bytes >> 20),
+        _ if bytes.is_multiple_of(1 << 10) => format!("{}kB", bytes >> 10),
         _ => format!("{bytes}B"),
     }
 }

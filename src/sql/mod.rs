@@ -1,1 +1,7 @@
-//! sql
+//! SQL as text and tokens: lexer, splitting, classification, COPY rows, and the parser. Pure: knows nothing of
+//! shards or tables. Start at [`lex`].
+
+pub mod lex;
+pub mod reader;
+pub mod split;
+pub mod search_path;

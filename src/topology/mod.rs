@@ -1,8 +1,12 @@
 //! Where rows live: hash, slots, ring, ownership, schema and the snapshot that a statement plans against.
 //! Pure: knows nothing of connections or files. Start at [`snapshot::Topology`].
 
+pub mod hash;
+pub mod key_value;
 pub mod schema;
 pub mod snapshot;
+mod date_time;
+mod decimal;
 
 use std::fmt;
 

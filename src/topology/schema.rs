@@ -5,15 +5,22 @@ use super::ShardId;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Which of PostgreSQL's extended hash functions places a key; keys of one family are co-located.
+/// Which of PostgreSQL's extended hash functions places a key; keys of one family are co-located: values that
+/// `=` finds equal have one hash. That is why there are more families than hash functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HashFamily {
     /// int2, int4, int8 (`hashint8extended`).
     Integer,
-    /// date (as int4 days), timestamp and timestamptz (as int64 microseconds).
+    /// date (`hashint4extended` of its days).
+    Date,
+    /// timestamp (`timestamp_hash_extended` of its microseconds).
     Time,
-    /// text, varchar, char(n) (`hashtextextended`).
+    /// timestamptz: hashes as timestamp does, but only a session's time zone makes the two equal.
+    TimeWithZone,
+    /// text, varchar (`hashtextextended`).
     Text,
+    /// char(n) (`hashbpcharextended`): `'a '::varchar = 'a'::char(2)` is true although they hash apart.
+    Character,
     /// uuid (`uuid_hash_extended`).
     Uuid,
     /// bytea (`hashvarlenaextended`).
@@ -47,8 +54,10 @@ pub enum Collation {
     None,
     /// Compares by bytes: C, POSIX, C.UTF-8.
     Bytes,
-    /// Anything else: only PostgreSQL may sort it.
+    /// Any other deterministic one: only PostgreSQL may sort it.
     Other,
+    /// Texts that differ in bytes may be equal: cannot be a key.
+    Nondeterministic,
 }
 
 /// What a column holds when an INSERT leaves it out.

@@ -1,0 +1,103 @@
+//! [`parse_search_path`]: the value of the setting `search_path` as a list of schemas.
+
+use super::lex::unquote_identifier;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// A value that PostgreSQL does not take for a list of names: 22023.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("invalid value for parameter \"search_path\"")]
+pub struct SearchPathError;
+
+/// The schemas of `value` in order, as PostgreSQL stores names; `$user`, quoted or not, becomes `user`.
+///
+/// Schemas that do not exist are kept: a look-up finds nothing in them.
+///
+/// # Errors
+/// A list that PostgreSQL rejects.
+pub fn parse_search_path(value: &str, user: &str) -> Result<Vec<Arc<str>>, SearchPathError> {
+    let mut schemas = Vec::new();
+    let mut rest = trim_start(value);
+    if rest.is_empty() {
+        return Ok(schemas);
+    }
+    loop {
+        let end = name_end(rest).ok_or(SearchPathError)?;
+        let name = unquote_identifier(&rest[..end]);
+        schemas.push(Arc::from(if name == "$user" { user } else { &*name }));
+        rest = trim_start(&rest[end..]);
+        match rest.strip_prefix(',') {
+            Some(after) => rest = trim_start(after),
+            None if rest.is_empty() => return Ok(schemas),
+            None => return Err(SearchPathError),
+        }
+    }
+}
+
+fn trim_start(text: &str) -> &str {
+    text.trim_start_matches([' ', '\t', '\n', '\r', '\x0c'])
+}
+
+/// Where the name at the start of `text` ends. Unquoted, it is anything up to a space or comma.
+fn name_end(text: &str) -> Option<usize> {
+    let Some(inside) = text.strip_prefix('"') else {
+        let end = text
+            .find([' ', '\t', '\n', '\r', '\x0c', ','])
+            .unwrap_or(text.len());
+        return (end > 0).then_some(end);
+    };
+    let mut end = 0;
+    loop {
+        end += inside[end..].find('"')? + 1;
+        match inside.as_bytes().get(end) {
+            Some(b'"') => end += 1,
+            _ => return Some(1 + end),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read_as_postgresql_does() {
+        let cases: &[(&str, &[&str])] = &[
+            ("", &[]),
+            ("  ", &[]),
+            ("\"$user\", public", &["ann", "public"]),
+            ("$user", &["ann"]),
+            (
+                "Public ,\"My \"\"S, x\" , pg_temp",
+                &["public", "My \"S, x", "pg_temp"],
+            ),
+            ("a-b", &["a-b"]),
+            ("\"\"", &[""]),
+        ];
+        for (value, expected) in cases {
+            let schemas = parse_search_path(value, "ann").unwrap();
+            assert_eq!(
+                schemas.iter().map(|schema| &**schema).collect::<Vec<_>>(),
+                *expected,
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_is_an_error() {
+        for value in ["a b", "a,,b", ",a", "a,", "\"a", "\"a\"b"] {
+            assert_eq!(
+                parse_search_path(value, "ann"),
+                Err(SearchPathError),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn long_names_are_cut() {
+        let long = "x".repeat(70);
+        assert_eq!(parse_search_path(&long, "ann").unwrap()[0].len(), 63);
+    }
+}
