@@ -3,7 +3,10 @@
 
 pub mod hash;
 pub mod key_value;
+pub mod ownership;
+pub mod ring;
 pub mod schema;
+pub mod slot;
 pub mod snapshot;
 mod date_time;
 mod decimal;

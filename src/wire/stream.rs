@@ -250,6 +250,16 @@ impl FrameStream {
         }
     }
 
+    /// Reads once without sending; for watching a client while it is being answered.
+    pub fn poll_read_only(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, StreamError>> {
+        let transport = self.transport.as_mut().ok_or(StreamError::Closed)?;
+        self.input.reserve(READ_BYTES);
+        match ready!(transport.poll_read(context, &mut self.input))? {
+            0 => Poll::Ready(Err(StreamError::Closed)),
+            read => Poll::Ready(Ok(read)),
+        }
+    }
+
     /// Sends all of the output. Cancel safe: what was not sent stays.
     ///
     /// # Errors
