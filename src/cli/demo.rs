@@ -6,6 +6,7 @@ use super::sandbox::{SUPERUSER, Sandbox, SandboxOptions};
 use super::serve::Running;
 use super::stop::StopSignal;
 use super::tpch::{SCALE, Table};
+use crate::backend::control;
 use crate::config::{Config, LISTEN_FILE, SHARDS_FILE};
 use anyhow::Context;
 use futures_util::SinkExt;
@@ -38,8 +39,12 @@ pub(super) struct Demo {
 
 impl Demo {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        TcpListener::bind(("127.0.0.1", self.port))
-            .with_context(|| format!("port {} cannot be used, choose another with --port", self.port))?;
+        TcpListener::bind(("127.0.0.1", self.port)).with_context(|| {
+            format!(
+                "port {} cannot be used, choose another with --port",
+                self.port
+            )
+        })?;
         // Before signals are caught: it may ask a question, and Ctrl-C should end that.
         tokio::task::spawn_blocking(Programs::find_or_install).await??;
         let mut stop = StopSignal::catch()?;
@@ -56,7 +61,10 @@ impl Demo {
             shown = show(&sandbox, self.port, progress) => shown,
             () = stop.wait() => Ok(()),
         };
-        eprintln!("stopping: the clusters and {} are removed", sandbox.directory().display());
+        eprintln!(
+            "stopping: the clusters and {} are removed",
+            sandbox.directory().display()
+        );
         tokio::task::spawn_blocking(|| drop(sandbox)).await?;
         shown
     }
@@ -65,12 +73,15 @@ impl Demo {
 /// Everything after the clusters are up. Ends only by an error.
 async fn show(sandbox: &Sandbox, port: u16, progress: Progress) -> anyhow::Result<()> {
     for shard in 0..sandbox.clusters() {
-        make_database(sandbox, shard).await.with_context(|| format!("making the database of shard s{shard}"))?;
+        make_database(sandbox, shard)
+            .await
+            .with_context(|| format!("making the database of shard s{shard}"))?;
     }
     let directory = sandbox.directory().join("shard-config");
-    write_shard_map(sandbox, port, &directory).with_context(|| format!("writing {}", directory.display()))?;
+    write_shard_map(sandbox, port, &directory)
+        .with_context(|| format!("writing {}", directory.display()))?;
     let config = Config::load(&directory)?;
-    super::init::init(&config).await?;
+    control::init(&config).await?;
     let mut running = Running::start(config).await?;
 
     let address = format!("postgresql://{USER}:{USER}@127.0.0.1:{port}/{DATABASE}");
@@ -85,9 +96,12 @@ async fn show(sandbox: &Sandbox, port: u16, progress: Progress) -> anyhow::Resul
 }
 
 async fn make_database(sandbox: &Sandbox, shard: usize) -> anyhow::Result<()> {
-    let (client, connection) = tokio_postgres::connect(&sandbox.superuser_dsn(shard, "postgres"), NoTls).await?;
+    let (client, connection) =
+        tokio_postgres::connect(&sandbox.superuser_dsn(shard, "postgres"), NoTls).await?;
     let connection = tokio::spawn(connection);
-    client.batch_execute(&format!("CREATE DATABASE {DATABASE} OWNER {USER}")).await?;
+    client
+        .batch_execute(&format!("CREATE DATABASE {DATABASE} OWNER {USER}"))
+        .await?;
     drop(client);
     Ok(connection.await??)
 }
@@ -102,15 +116,25 @@ fn write_shard_map(sandbox: &Sandbox, port: u16, directory: &Path) -> anyhow::Re
     );
     let mut shards = format!("[cluster]\nname = \"{DATABASE}\"\ndatabase = \"{DATABASE}\"\n");
     for shard in 0..sandbox.clusters() {
-        let node = sandbox.address(shard).replace('\\', "\\\\").replace('"', "\\\"");
-        write!(shards, "\n[[shard]]\nname = \"s{shard}\"\nnodes = [\"{node}\"]\n")?;
+        let node = sandbox
+            .address(shard)
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"");
+        write!(
+            shards,
+            "\n[[shard]]\nname = \"s{shard}\"\nnodes = [\"{node}\"]\n"
+        )?;
     }
     for table in Table::ALL {
         let kind = match table.key() {
             Some(key) => format!("key = \"{key}\""),
             None => "kind = \"reference\"".to_owned(),
         };
-        write!(shards, "\n[[table]]\nname = \"public.{}\"\n{kind}\n", table.name())?;
+        write!(
+            shards,
+            "\n[[table]]\nname = \"public.{}\"\n{kind}\n",
+            table.name()
+        )?;
     }
     std::fs::create_dir(directory)?;
     std::fs::write(directory.join(LISTEN_FILE), listen)?;
@@ -120,18 +144,27 @@ fn write_shard_map(sandbox: &Sandbox, port: u16, directory: &Path) -> anyhow::Re
 
 /// Makes the tables and loads their rows, all as a client of the router.
 async fn load(address: &str, progress: &Progress) -> anyhow::Result<()> {
-    let (client, connection) = tokio_postgres::connect(address, NoTls).await.context("connecting to the router")?;
+    let (client, connection) = tokio_postgres::connect(address, NoTls)
+        .await
+        .context("connecting to the router")?;
     let connection = tokio::spawn(connection);
     for table in Table::ALL {
-        client.batch_execute(table.ddl()).await.with_context(|| format!("creating the table {}", table.name()))?;
+        client
+            .batch_execute(table.ddl())
+            .await
+            .with_context(|| format!("creating the table {}", table.name()))?;
     }
-    let texts = tokio::task::spawn_blocking(|| Table::ALL.map(|table| (table, table.copy_text()))).await?;
+    let texts =
+        tokio::task::spawn_blocking(|| Table::ALL.map(|table| (table, table.copy_text()))).await?;
     progress.expect(texts.iter().map(|(_, text)| text.len()).sum());
     for (table, text) in texts {
         let name = table.name();
         progress.say(name);
         let loading = || format!("loading the table {name}");
-        let copy = client.copy_in(&format!("COPY {name} FROM STDIN")).await.with_context(loading)?;
+        let copy = client
+            .copy_in(&format!("COPY {name} FROM STDIN"))
+            .await
+            .with_context(loading)?;
         let mut copy = std::pin::pin!(copy);
         let text = bytes::Bytes::from(text);
         for start in (0..text.len()).step_by(LOAD_CHUNK_BYTES) {
@@ -140,7 +173,10 @@ async fn load(address: &str, progress: &Progress) -> anyhow::Result<()> {
             copy.send(chunk).await.with_context(loading)?;
         }
         copy.finish().await.with_context(loading)?;
-        client.batch_execute(&format!("ANALYZE {name}")).await.with_context(loading)?;
+        client
+            .batch_execute(&format!("ANALYZE {name}"))
+            .await
+            .with_context(loading)?;
     }
     drop(client);
     Ok(connection.await??)
@@ -173,8 +209,10 @@ impl Progress {
     }
 
     fn expect(&self, bytes: usize) {
-        let template = "{spinner} loading {msg:9} {bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-        self.bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
+        let template =
+            "{spinner} loading {msg:9} {bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        self.bar
+            .set_style(ProgressStyle::with_template(template).expect("a valid template"));
         self.bar.set_length(bytes as u64);
     }
 

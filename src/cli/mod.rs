@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod explain;
 mod init;
+mod inspect;
 pub mod programs;
 pub mod sandbox;
 mod serve;
@@ -47,7 +48,13 @@ enum LogFormat {
 #[derive(Debug, Args)]
 struct ConfigArgument {
     /// The folder that holds pgring.toml and shards.toml
-    #[arg(short, long = "config", value_name = "DIR", env = "PGRING_CONFIG", default_value = "shard-config")]
+    #[arg(
+        short,
+        long = "config",
+        value_name = "DIR",
+        env = "PGRING_CONFIG",
+        default_value = "shard-config"
+    )]
     directory: PathBuf,
 }
 
@@ -64,7 +71,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
         LogFormat::Text => log::Format::Text,
         LogFormat::Json => log::Format::Json,
     };
-    let done = log::start(format).map_err(anyhow::Error::from).and_then(|()| run_command(arguments.command));
+    let done = log::start(format)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| run_command(arguments.command));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -79,7 +88,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
 }
 
 fn run_command(command: Command) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         match command {
             Command::Demo(demo) => demo.run().await,
@@ -110,12 +121,26 @@ mod tests {
 
     #[test]
     fn the_commands_are_those_of_the_manual() {
-        let parse = |line: &str| Arguments::try_parse_from(line.split(' ')).map(|arguments| arguments.command);
-        assert!(matches!(parse("pgring demo --shards 2 --port 7000 --dir /tmp/d"), Ok(Command::Demo(_))));
-        assert!(matches!(parse("pgring serve -c conf --log-format json"), Ok(Command::Serve(_))));
-        assert!(matches!(parse("pgring check --online"), Ok(Command::Check(_))));
+        let parse = |line: &str| {
+            Arguments::try_parse_from(line.split(' ')).map(|arguments| arguments.command)
+        };
+        assert!(matches!(
+            parse("pgring demo --shards 2 --port 7000 --dir /tmp/d"),
+            Ok(Command::Demo(_))
+        ));
+        assert!(matches!(
+            parse("pgring serve -c conf --log-format json"),
+            Ok(Command::Serve(_))
+        ));
+        assert!(matches!(
+            parse("pgring check --online"),
+            Ok(Command::Check(_))
+        ));
         assert!(matches!(parse("pgring init -c conf"), Ok(Command::Init(_))));
-        assert!(matches!(parse("pgring explain -c conf SELECT"), Ok(Command::Explain(_))));
+        assert!(matches!(
+            parse("pgring explain -c conf SELECT"),
+            Ok(Command::Explain(_))
+        ));
         assert!(parse("pgring demo --shards 0").is_err());
         assert!(parse("pgring explain").is_err());
     }

@@ -50,7 +50,11 @@ impl Running {
         let (stop, stopped) = watch::channel(false);
         let listener = Listener::bind(router, stopped).await?;
         let serving = tokio::spawn(listener.serve());
-        Ok(Self { address, stop, serving })
+        Ok(Self {
+            address,
+            stop,
+            serving,
+        })
     }
 
     /// Ends when the router does, which is an error unless somebody stopped it. Cancel safe.

@@ -11,7 +11,10 @@ pub(super) struct StopSignal {
 
 impl StopSignal {
     pub(super) fn catch() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     /// Ends with the next signal, or at once if one came since [`Self::catch`]. Cancel safe.

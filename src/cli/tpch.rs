@@ -3,8 +3,8 @@
 
 use std::fmt::{Display, Write};
 use tpchgen::generators::{
-    CustomerGenerator, LineItemGenerator, NationGenerator, OrderGenerator, PartGenerator, PartSuppGenerator,
-    RegionGenerator, SupplierGenerator,
+    CustomerGenerator, LineItemGenerator, NationGenerator, OrderGenerator, PartGenerator,
+    PartSuppGenerator, RegionGenerator, SupplierGenerator,
 };
 
 /// A hundredth of TPC-H's unit: 87,000 rows.
@@ -146,10 +146,17 @@ mod tests {
         let counts = [5, 25, 100, 1500, 2000, 8000, 15_000, 60_175];
         for (table, count) in Table::ALL.into_iter().zip(counts) {
             let inside = table.ddl().split_once('(').unwrap().1.replace("(15,2)", "");
-            let columns = inside.split(", ").filter(|column| !column.starts_with("PRIMARY") && column.contains(' ')).count();
+            let columns = inside
+                .split(", ")
+                .filter(|column| !column.starts_with("PRIMARY") && column.contains(' '))
+                .count();
             let text = table.copy_text();
             assert_eq!(text.lines().count(), count, "{}", table.name());
-            assert!(text.lines().all(|line| line.split('\t').count() == columns), "{}", table.name());
+            assert!(
+                text.lines().all(|line| line.split('\t').count() == columns),
+                "{}",
+                table.name()
+            );
         }
     }
 
@@ -159,7 +166,11 @@ mod tests {
             let Some(key) = table.key() else { continue };
             let (_, column) = table.ddl().split_once(&format!("{key} bigint ")).unwrap();
             let (_, primary) = table.ddl().split_once("PRIMARY KEY (").unwrap_or(("", ""));
-            assert!(column.starts_with("PRIMARY KEY") || primary.starts_with(key), "{}", table.name());
+            assert!(
+                column.starts_with("PRIMARY KEY") || primary.starts_with(key),
+                "{}",
+                table.name()
+            );
         }
     }
 }

@@ -21,10 +21,15 @@ pub enum Format {
 pub fn start(format: Format) -> Result<(), tracing_subscriber::filter::ParseError> {
     let levels = std::env::var("PGRING_LOG").unwrap_or_else(|_| "info".to_owned());
     let filter = EnvFilter::builder().parse(levels)?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr);
     // Whoever started logging before keeps it: that is a test or an embedding program.
     let _ = match format {
-        Format::Text => lines.with_target(false).with_ansi(stderr().is_terminal()).try_init(),
+        Format::Text => lines
+            .with_target(false)
+            .with_ansi(stderr().is_terminal())
+            .try_init(),
         Format::Json => lines.json().flatten_event(true).try_init(),
     };
     Ok(())
