@@ -5,7 +5,7 @@ use super::programs::Programs;
 use super::sandbox::{SUPERUSER, Sandbox, SandboxOptions};
 use super::serve::Running;
 use super::stop::StopSignal;
-use super::tpch::{SCALE, Table};
+use super::tpch::{SCALE, Table, Words};
 use crate::backend::control;
 use crate::config::{Config, LISTEN_FILE, SHARDS_FILE};
 use anyhow::Context;
@@ -154,8 +154,11 @@ async fn load(address: &str, progress: &Progress) -> anyhow::Result<()> {
             .await
             .with_context(|| format!("creating the table {}", table.name()))?;
     }
-    let texts =
-        tokio::task::spawn_blocking(|| Table::ALL.map(|table| (table, table.copy_text()))).await?;
+    let texts = tokio::task::spawn_blocking(|| {
+        let words = Words::new();
+        Table::ALL.map(|table| (table, table.copy_text(&words)))
+    })
+    .await?;
     progress.expect(texts.iter().map(|(_, text)| text.len()).sum());
     for (table, text) in texts {
         let name = table.name();

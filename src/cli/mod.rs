@@ -49,7 +49,7 @@ enum LogFormat {
 struct ConfigArgument {
     /// The folder that holds pgring.toml and shards.toml
     #[arg(
-        short,
+        short = 'c',
         long = "config",
         value_name = "DIR",
         env = "PGRING_CONFIG",
