@@ -206,7 +206,7 @@ pub struct Cluster {
 /// The consistent-hash ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ring {
-    /// Positions of a shard of weight 1. Default 160. A change moves slots.
+    /// Positions of a shard of weight 1. Default 160. They decide where slots go that must go somewhere.
     pub virtual_nodes: u32,
 }
 

@@ -5,18 +5,14 @@ use super::merge::columns;
 use super::merge::order::RowOrder;
 use super::merge::tournament::Tournament;
 use super::merge::MergeError;
-use super::{ExecuteError, fill_watched, flush_large, shard_lost, unexpected};
+use super::{ExecuteError, fill_watched, flush_large, shard_lost, stop, unexpected};
 use crate::backend::connection::Backend;
 use crate::planner::plan::{Merge, SortKey};
-use crate::wire::backend_message::{self, Column, TransactionStatus};
+use crate::wire::backend_message::{self, ColumnDescription, TransactionStatus};
 use crate::wire::frame::Frame;
 use crate::wire::stream::FrameStream;
 use bytes::BytesMut;
 use futures_util::future::join_all;
-use std::time::Duration;
-
-/// How long a shard may take to stop after a cancel before its connection is given up.
-const DRAIN: Duration = Duration::from_secs(5);
 
 /// What a fan-out shows of the shards' answers, beside rows and the command tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +34,7 @@ pub struct FannedOut {
 struct Input<'a> {
     backend: &'a mut Backend,
     description: Option<Frame>,
-    tag: Option<String>,
+    tag: Option<Frame>,
     /// Nothing but ReadyForQuery is still to come.
     ended: bool,
     status: Option<TransactionStatus>,
@@ -71,7 +67,7 @@ impl Input<'_> {
                 }
                 b'C' => {
                     self.ended = true;
-                    self.tag = backend_message::command_tag(frame.body()).ok().map(str::to_owned);
+                    self.tag = Some(frame);
                     return Ok(Item::End);
                 }
                 b'I' => {
@@ -100,7 +96,7 @@ impl Input<'_> {
                 self.backend.stream.read_frame().await.map_err(|source| shard_lost(self.backend, source))?;
             if frame.tag() == b'Z' {
                 self.status = Some(
-                    backend_message::ready_for_query(frame.body()).map_err(|_| unexpected(self.backend, b'Z'))?,
+                    backend_message::read_ready_for_query(frame.body()).map_err(|_| unexpected(self.backend, b'Z'))?,
                 );
             }
         }
@@ -156,17 +152,20 @@ pub async fn fan_out(
         Err(error) => Err(error),
     };
     if let Err(error) = outcome {
-        stop(&mut inputs).await;
+        let running = inputs.iter_mut().filter(|input| input.status.is_none());
+        join_all(running.map(|input| stop(input.backend, input.ended))).await;
         return Err(error);
     }
     for input in &mut inputs {
         input.settle().await?;
     }
-    let tags = inputs.iter().filter_map(|input| input.tag.as_deref());
+    let tags = inputs.iter().filter_map(|input| input.tag.as_ref());
+    let mut tags = tags.filter_map(|tag| backend_message::read_command_complete(tag.body()).ok());
     let tag = match merge {
-        Merge::First => tags.take(1).next().unwrap_or_default().to_owned(),
+        Merge::First => tags.next(),
         Merge::Relay | Merge::Append { .. } | Merge::Sort { .. } => backend_message::sum_tags(tags),
     };
+    let tag = tag.map(|tag| tag.to_string()).unwrap_or_default();
     let tag = match outcome {
         Ok(Some(rows)) if tag.starts_with("SELECT") => format!("SELECT {rows}"),
         Ok(_) | Err(_) => tag,
@@ -200,7 +199,7 @@ async fn pull(
         heads.push(head);
     }
     let hidden = match merge {
-        Merge::Sort { hidden_columns, .. } => usize::from(*hidden_columns),
+        Merge::Sort { hidden_columns, .. } => *hidden_columns,
         Merge::Relay | Merge::Append { .. } | Merge::First => 0,
     };
     let shown = describe(inputs, hidden, show, client)?;
@@ -249,17 +248,17 @@ async fn pull(
 /// columns. How many columns are shown.
 fn describe(
     inputs: &[Input<'_>],
-    hidden: usize,
+    hidden: u16,
     show: Show,
     client: &mut FrameStream,
-) -> Result<usize, ExecuteError> {
+) -> Result<u16, ExecuteError> {
     let mut descriptions = inputs.iter().filter_map(|input| input.description.as_ref());
-    let Some(first) = descriptions.next() else { return Ok(usize::MAX) };
+    let Some(first) = descriptions.next() else { return Ok(u16::MAX) };
     let columns = columns_of(first)?;
     for other in descriptions {
         columns::agree(&columns, &columns_of(other)?)?;
     }
-    let shown = columns.len() - hidden.min(columns.len());
+    let shown = (columns.len() as u16).saturating_sub(hidden);
     if show.description {
         backend_message::truncate_row_description(client.out(), first.body(), shown)
             .map_err(|_| MergeError::Row)?;
@@ -267,10 +266,8 @@ fn describe(
     Ok(shown)
 }
 
-fn columns_of(description: &Frame) -> Result<Vec<Column<'_>>, MergeError> {
-    backend_message::row_description(description.body())
-        .and_then(|columns| columns.collect())
-        .map_err(|_| MergeError::Row)
+fn columns_of(description: &Frame) -> Result<Vec<ColumnDescription<'_>>, MergeError> {
+    backend_message::read_row_description(description.body()).map_err(|_| MergeError::Row)
 }
 
 async fn next_row(
@@ -290,7 +287,7 @@ async fn merge_sorted(
     mut heads: Vec<Option<Frame>>,
     keys: &[SortKey],
     mut window: Window,
-    shown: usize,
+    shown: u16,
     client: &mut FrameStream,
     notices: &mut Notices,
 ) -> Result<u64, ExecuteError> {
@@ -335,7 +332,7 @@ impl Window {
         Self { skip: offset, left: limit, given: 0 }
     }
 
-    fn pass(&mut self, row: &Frame, columns: usize, client: &mut FrameStream) -> Result<(), MergeError> {
+    fn pass(&mut self, row: &Frame, columns: u16, client: &mut FrameStream) -> Result<(), MergeError> {
         if self.skip > 0 {
             self.skip -= 1;
             return Ok(());
@@ -347,20 +344,4 @@ impl Window {
         self.given += 1;
         backend_message::truncate_data_row(client.out(), row.body(), columns).map_err(|_| MergeError::Row)
     }
-}
-
-/// After a failure: cancels what still runs and reads every shard up to ReadyForQuery.
-async fn stop(inputs: &mut [Input<'_>]) {
-    join_all(inputs.iter_mut().map(|input| async move {
-        let drained = tokio::time::timeout(DRAIN, async {
-            if !input.ended {
-                let _ = input.backend.cancel_token().cancel().await;
-            }
-            input.settle().await
-        });
-        if !matches!(drained.await, Ok(Ok(()))) {
-            input.backend.mark_broken();
-        }
-    }))
-    .await;
 }

@@ -15,9 +15,13 @@ use crate::wire::stream::{FrameStream, StreamError};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 /// What waits for a client at most before it is sent.
 pub const CLIENT_OUTPUT_BYTES: usize = 64 * 1024;
+
+/// How long a shard may take to stop after a cancel before its connection is given up.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// How much of a client's next requests is read while it is being answered, to notice that it left.
 const WATCH_BYTES: usize = 64 * 1024;
@@ -130,6 +134,24 @@ async fn fill_watched(backend: &mut Backend, client: &mut FrameStream) -> Result
         Some(Ok(_)) => Ok(()),
         Some(Err(source)) => Err(shard_lost(backend, source)),
         None => Err(ExecuteError::ClientGone),
+    }
+}
+
+/// After a failure elsewhere: cancels what the shard still runs, unless its answer has `ended`, and reads up to
+/// ReadyForQuery. A shard that does not come there in time is marked broken.
+async fn stop(backend: &mut Backend, ended: bool) {
+    let drained = tokio::time::timeout(DRAIN, async {
+        if !ended {
+            let _ = backend.cancel_token().cancel().await;
+        }
+        loop {
+            if backend.stream.read_frame().await?.tag() == b'Z' {
+                return Ok::<_, StreamError>(());
+            }
+        }
+    });
+    if !matches!(drained.await, Ok(Ok(()))) {
+        backend.mark_broken();
     }
 }
 

@@ -96,7 +96,7 @@ pub async fn relay(
             (b'T' | b'n', Expect::DescribeStatement | Expect::DescribePortal) => (true, true),
             (b'C' | b'I' | b's', Expect::Execute) => (true, true),
             (b'Z', Expect::Query { .. } | Expect::Sync) => {
-                status = backend_message::ready_for_query(&backend.stream.input()[5..bytes]).ok();
+                status = backend_message::read_ready_for_query(&backend.stream.input()[5..bytes]).ok();
                 (false, true)
             }
             (b'N', _) => (true, false),

@@ -84,7 +84,7 @@ impl Session {
                 self.complete("CLOSE CURSOR ALL");
                 Ok(())
             }
-            Statement::Copy(copy) => self.copy(copy, sql, describe).await,
+            Statement::Copy(copy) => self.copy(copy, sql).await,
             Statement::Explain { body, analyze, options } => {
                 let is_text = |value: &Option<&str>| value.is_none_or(|value| value.eq_ignore_ascii_case("text"));
                 let text = options.iter().all(|(name, value)| name != "format" || is_text(value));
@@ -187,7 +187,7 @@ impl Session {
         self.portals.clear();
         self.cursors.clear();
         if std::mem::take(&mut self.schema_changed) && committed {
-            self.router.control.schema_changed().await;
+            self.spread_schema_change().await;
         }
     }
 
@@ -325,7 +325,7 @@ impl Session {
     /// All shards of the block, else one that will do.
     fn shards_for_setting(&self) -> Vec<ShardId> {
         let joined: Vec<ShardId> = self.transaction.shards().collect();
-        if joined.is_empty() { vec![self.router.topology().default_shard] } else { joined }
+        if joined.is_empty() { vec![self.any_shard()] } else { joined }
     }
 
     /// SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: on the block's shards now, and on those that join later.
@@ -474,7 +474,6 @@ impl Session {
     /// Where a statement that one shard answers as it stands goes.
     pub(super) fn forward_shard(&mut self, sentence: &Sentence<'_>) -> Result<ShardId, Stop> {
         let topology = self.router.topology();
-        let anywhere = self.pipeline.shard.filter(|_| self.pipeline.unsynced).or(self.transaction.preferred());
         match &sentence.statement {
             Statement::Fetch(cursor) | Statement::Move(cursor) | Statement::Close(Some(cursor)) => self.cursor(cursor),
             Statement::Declare { hold: true, .. } => Err(refused(
@@ -502,7 +501,7 @@ impl Session {
                     )),
                 }
             }
-            _ => Ok(anywhere.unwrap_or(topology.default_shard)),
+            _ => Ok(self.any_shard()),
         }
     }
 
@@ -537,7 +536,7 @@ impl Session {
     /// DDL, TRUNCATE, LOCK and what else the planner places without parameters.
     async fn run_on_shards(&mut self, sentence: &Sentence<'_>) -> Result<(), Stop> {
         let topology = self.router.topology();
-        let search_path = self.search_path();
+        let search_path = self.search_path()?;
         let hint = self.hint(sentence.sql)?;
         let limits = self.lex_limits();
         let context =

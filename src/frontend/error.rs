@@ -163,7 +163,7 @@ impl ErrorReply for SessionError {
             Self::TooManyStatements { .. } | Self::RequestTooLarge { .. } => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
             Self::NoBlock(_) => SqlState::NO_ACTIVE_SQL_TRANSACTION,
             Self::InBlock(_) => SqlState::ACTIVE_SQL_TRANSACTION,
-            Self::NoSavepoint(_) => SqlState::INVALID_SAVEPOINT_SPECIFICATION,
+            Self::NoSavepoint(_) => SqlState::INVALID_SAVEPOINT,
             Self::RouterSetting { .. } => SqlState::INVALID_PARAMETER_VALUE,
             Self::Refused { .. } => SqlState::FEATURE_NOT_SUPPORTED,
             Self::Message(error) => error.sqlstate(),

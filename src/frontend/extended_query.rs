@@ -25,9 +25,6 @@ use crate::wire::frontend_message::{self, Bind, FrontendMessage, Target};
 use bytes::BytesMut;
 use std::sync::Arc;
 
-/// OID of text.
-const TEXT: u32 = 25;
-
 impl Session {
     /// One of the extended protocol's messages.
     pub(super) async fn extended_message(&mut self, frame: &Frame) -> Result<(), Stop> {
@@ -100,7 +97,7 @@ impl Session {
             Statement::Query(_) => {
                 let template = self.template(&sql, &parameter_types)?;
                 let schema_version = self.router.topology().schema.version;
-                PreparedKind::Query { template, schema_version, search_path: self.search_path() }
+                PreparedKind::Query { template, schema_version, search_path: self.search_path()? }
             }
             statement if control::is_forwarded(statement) => PreparedKind::Forward,
             _ => PreparedKind::Session,
@@ -141,12 +138,9 @@ impl Session {
     }
 
     fn shard_to_describe(&mut self, prepared: &Prepared) -> Result<ShardId, Stop> {
-        let topology = self.router.topology();
         match &prepared.kind {
-            PreparedKind::Query { template, .. } => match template.describe_shard(&topology) {
-                Some(shard) => Ok(shard),
-                None => Ok(self.pipeline.shard.or(self.transaction.preferred()).unwrap_or(topology.default_shard)),
-            },
+            // Every shard has every definition.
+            PreparedKind::Query { .. } => Ok(self.any_shard()),
             PreparedKind::Forward | PreparedKind::Session | PreparedKind::Empty => {
                 let tokens = lex::lex(&prepared.sql, &self.lex_limits())?;
                 let statement = statement::classify(&prepared.sql, &tokens)?;
@@ -251,7 +245,7 @@ impl Session {
                 }
                 let topology = self.router.topology();
                 let fresh = *schema_version == topology.schema.version
-                    && Arc::ptr_eq(search_path, &self.search_path())
+                    && Arc::ptr_eq(search_path, &self.search_path()?)
                     && !self.has_hint();
                 let template: Arc<Template> = if fresh {
                     template.clone()
@@ -259,9 +253,10 @@ impl Session {
                     self.template(&prepared.sql, &prepared.parameter_types)?
                 };
                 let preferred = if self.pipeline.unsynced { self.pipeline.shard } else { None };
-                let formats: Vec<i16> = bind.parameter_format_codes().collect();
+                let values: Vec<_> = bind.values().collect();
+                let formats: Vec<_> = bind.parameter_formats.iter().map(|format| format.code() as i16).collect();
                 let binding = Binding {
-                    values: &bind.values,
+                    values: &values,
                     formats: &formats,
                     preferred: preferred.or(self.transaction.preferred()),
                     spread: self.router.next_spread(),
@@ -447,11 +442,12 @@ impl Session {
         if plan.access != Access::Read && self.transaction.block.phase() == Phase::Idle {
             self.begin_implicit().await?;
         }
+        let values: Vec<_> = bind.values().collect();
         let formats: Vec<_> = bind.parameter_formats.iter().collect();
         let results: Vec<_> = bind.result_formats.iter().collect();
         let tag = self
             .fan_out(plan, Show { description: false }, |out, step| {
-                let all: Vec<u16> = (0..bind.values.len() as u16).collect();
+                let all: Vec<u16> = (0..values.len() as u16).collect();
                 let chosen: &[u16] = match &step.arguments {
                     StepArguments::AsSent => &all,
                     StepArguments::Chosen(chosen) => chosen,
@@ -465,9 +461,9 @@ impl Session {
                     0 | 1 => formats.clone(),
                     _ => chosen.iter().filter_map(|number| formats.get(index(number)).copied()).collect(),
                 };
-                let values = chosen.iter().map(|number| bind.values.get(index(number)).copied().flatten());
+                let chosen_values = chosen.iter().map(|number| values.get(index(number)).copied().flatten());
                 frontend_message::write_parse(out, "", text_of(step, &prepared.sql), &types);
-                frontend_message::write_bind(out, "", "", &formats, values, &results);
+                frontend_message::write_bind(out, "", "", formats, chosen_values, results.iter().copied());
                 frontend_message::write_describe(out, Target::Portal, "");
                 frontend_message::write_execute(out, "", 0);
                 frontend_message::write_sync(out);
@@ -602,7 +598,7 @@ impl Session {
                 self.roll_back().await;
             } else {
                 match self.commit().await {
-                    Ok(()) => {}
+                    Ok(_) => {}
                     Err(Stop::Gone) => return Err(Stop::Gone),
                     Err(stop) => self.tell(stop),
                 }
@@ -630,16 +626,5 @@ fn describe_session_rows(out: &mut BytesMut, rows: bool) {
 
 /// The one column of EXPLAIN.
 pub(super) fn write_plan_description(out: &mut BytesMut) {
-    backend_message::write_row_description(
-        out,
-        &[backend_message::Column {
-            name: "QUERY PLAN",
-            table_oid: 0,
-            attribute: 0,
-            type_oid: TEXT,
-            type_size: -1,
-            type_modifier: -1,
-            format: Default::default(),
-        }],
-    );
+    backend_message::write_row_description(out, [backend_message::ColumnDescription::text("QUERY PLAN")]);
 }

@@ -156,7 +156,7 @@ pub async fn handshake(
     };
     match &error {
         HandshakeError::Join(JoinError::Command(CommandError::Refused(frame))) => {
-            error_response::write_shard_fatal(client.out(), frame.body());
+            client.out().extend_from_slice(frame.bytes());
         }
         error => error_response::write_error_reply(client.out(), error, Severity::Fatal),
     }
@@ -200,19 +200,19 @@ async fn startup(
     let (mut ssl, mut gss) = (false, false);
     loop {
         let packet = loop {
-            if let Some(bytes) = startup::packet(client.input())? {
+            if let Some(bytes) = arrived(client.input())? {
                 break client.take(bytes);
             }
             client.fill().await?;
         };
-        let asked_before = match startup::Startup::read(&packet)? {
+        let asked_before = match Startup::decode(&packet[4..])? {
             Startup::Ssl => std::mem::replace(&mut ssl, true),
             Startup::Gss => std::mem::replace(&mut gss, true),
             Startup::Cancel { pid, key } => {
-                cancels.cancel(pid as u32, key).await;
+                cancels.cancel(pid as u32, &key).await;
                 return Err(HandshakeError::Gone);
             }
-            Startup::Start(start) => return request(client, &start),
+            Startup::Start { protocol: (_, minor), parameters } => return request(client, minor, &parameters),
         };
         if asked_before || !client.input().is_empty() {
             return Err(HandshakeError::Encryption);
@@ -227,23 +227,29 @@ fn encryption_answer() -> &'static [u8] {
     b"N"
 }
 
-fn request(client: &mut FrameStream, start: &startup::Start) -> Result<Request, HandshakeError> {
-    let unknown = start.unknown_options();
-    if start.minor != start.spoken_minor() || !unknown.is_empty() {
-        backend_message::write_negotiate_protocol_version(client.out(), start.spoken_minor(), unknown.into_iter());
+/// The length of the packet at the head of the input, once it has arrived whole.
+fn arrived(input: &[u8]) -> Result<Option<usize>, StartupError> {
+    Ok(startup::packet_bytes(input)?.filter(|bytes| input.len() >= *bytes))
+}
+
+fn request(
+    client: &mut FrameStream,
+    minor_asked: u16,
+    parameters: &[(String, String)],
+) -> Result<Request, HandshakeError> {
+    let minor = startup::negotiate(minor_asked);
+    let unknown: Vec<&str> = startup::unknown_options(parameters).collect();
+    if minor_asked != minor || !unknown.is_empty() {
+        backend_message::write_negotiate_protocol_version(client.out(), minor, unknown.into_iter());
     }
-    let mut request = Request {
-        minor: start.spoken_minor(),
-        user: String::new(),
-        database: String::new(),
-        settings: Settings::new(),
-    };
-    for (name, value) in &start.parameters {
+    let mut request =
+        Request { minor, user: String::new(), database: String::new(), settings: Settings::new() };
+    for (name, value) in parameters {
         match name.as_str() {
             "user" => request.user.clone_from(value),
             "database" => request.database.clone_from(value),
             "options" => {
-                for (name, value) in startup::options(value)? {
+                for (name, value) in startup::parse_options(value)? {
                     setting(&mut request.settings, &name, &value)?;
                 }
             }
@@ -288,7 +294,8 @@ async fn shard_parameters(
     parameters: &Parameters,
 ) -> Result<BTreeMap<Arc<str>, Arc<str>>, HandshakeError> {
     let topology = router.topology();
-    let tenant = Tenant { pools: &router.pools, login, settings: parameters.shard_settings() };
+    let settings = parameters.shard_settings();
+    let tenant = Tenant { control: &router.control, pools: &router.pools, login, settings };
     let others = topology.shard_ids().filter(|shard| *shard != topology.default_shard);
     let mut failure = None;
     for shard in std::iter::once(topology.default_shard).chain(others) {

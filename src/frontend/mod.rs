@@ -59,9 +59,9 @@ pub enum ServeError {
     /// A thread or its runtime cannot be made, or there is no randomness.
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
-    /// The system has no randomness.
-    #[error("no randomness is to be had: {0}")]
-    Randomness(#[from] getrandom::Error),
+    /// The users cannot be made ready.
+    #[error(transparent)]
+    Users(#[from] auth::AuthError),
 }
 
 /// A router that listens.
@@ -201,6 +201,8 @@ async fn refuse(client: &mut FrameStream, limit: &str) {
         hint: Some("Raise the limit, or use fewer connections."),
         position: None,
     };
+    // A client whose first packet is not read would get a reset instead of the error.
+    let _ = tokio::time::timeout(ACCEPT_PAUSE, client.fill()).await;
     report.write(client.out());
     let _ = tokio::time::timeout(ACCEPT_PAUSE, client.flush()).await;
 }

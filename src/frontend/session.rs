@@ -15,7 +15,7 @@ use crate::topology::ShardId;
 use crate::transaction::state::Phase;
 use crate::transaction::{Tenant, Transaction};
 use crate::wire::backend_message;
-use crate::wire::error_response::{self, ErrorReply, Severity};
+use crate::wire::error_response::{self, Severity};
 use crate::wire::frame::Frame;
 use crate::wire::stream::{FrameStream, StreamError};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -131,7 +131,7 @@ impl Session {
         tokio::select! {
             biased;
             filled = self.client.fill() => filled.map(|_| ()).map_err(error::of_client),
-            _ = stop.wait_for(|stop| *stop), if idle => {
+            () = stopped(stop), if idle => {
                 error_response::write_error_reply(self.client.out(), &SessionError::Stopping, Severity::Fatal);
                 let _ = self.client.flush().await;
                 Err(Stop::Gone)
@@ -170,10 +170,8 @@ impl Session {
     }
 
     async fn fatal_stream(&mut self, error: StreamError) {
-        if let Some(reply) = error.as_reply() {
-            error_response::write_error_reply(self.client.out(), reply, Severity::Fatal);
-            let _ = self.client.flush().await;
-        }
+        error_response::write_error_reply(self.client.out(), &error, Severity::Fatal);
+        let _ = self.client.flush().await;
     }
 
     /// The client is gone: what runs for it is cancelled and rolled back.
@@ -210,7 +208,12 @@ impl Session {
 
     /// Who leases, for calls into the transaction.
     pub(super) fn tenant(&self) -> Tenant<'_> {
-        Tenant { pools: &self.router.pools, login: &self.login, settings: self.parameters.shard_settings() }
+        Tenant {
+            control: &self.router.control,
+            pools: &self.router.pools,
+            login: &self.login,
+            settings: self.parameters.shard_settings(),
+        }
     }
 
     /// Makes a shard a participant of the block or of the statement.
@@ -219,6 +222,7 @@ impl Session {
         if !joined {
             let mut asides = Vec::new();
             let tenant = Tenant {
+                control: &self.router.control,
                 pools: &self.router.pools,
                 login: &self.login,
                 settings: self.parameters.shard_settings(),
@@ -236,7 +240,32 @@ impl Session {
         if self.transaction.block.phase() == Phase::Idle && !self.pipeline.unsynced {
             self.in_use.lock().await.clear();
             self.transaction.release_idle();
+            if std::mem::take(&mut self.schema_changed) {
+                self.spread_schema_change().await;
+            }
         }
+    }
+
+    /// Has this router and the others load the schema that a committed statement changed.
+    pub(super) async fn spread_schema_change(&self) {
+        let control = &self.router.control;
+        if let Err(error) = control.refresh_schema().await {
+            tracing::warn!(%error, "the changed schema was not loaded");
+        }
+        if let Err(error) = control.notify_schema_changed().await {
+            tracing::warn!(%error, "other routers were not told of a changed schema");
+        }
+    }
+
+    /// A shard for what any shard can answer: one that takes part already, else one that is up.
+    pub(super) fn any_shard(&self) -> ShardId {
+        let here = self.pipeline.shard.filter(|_| self.pipeline.unsynced).or(self.transaction.preferred());
+        here.unwrap_or_else(|| {
+            let default = self.router.topology().default_shard;
+            let health = self.router.control.health();
+            let up = |shard: &ShardId| health.get(usize::from(shard.0)).is_some_and(|health| health.reachable);
+            if up(&default) { default } else { self.router.topology().shard_ids().find(up).unwrap_or(default) }
+        })
     }
 
     /// Passes NOTICEs on; changes of reported parameters are noted for [`Self::report_parameters`].
@@ -276,17 +305,17 @@ impl Session {
     }
 
     /// Where unqualified names are looked up now.
-    pub(super) fn search_path(&mut self) -> Arc<[Arc<str>]> {
+    pub(super) fn search_path(&mut self) -> Result<Arc<[Arc<str>]>, Stop> {
         let setting = self.parameters.shard_settings().get("search_path").cloned();
         let setting = setting.unwrap_or_else(|| self.router.control.default_search_path());
         if let Some((text, path)) = &self.search_path
             && *text == setting
         {
-            return path.clone();
+            return Ok(path.clone());
         }
-        let path: Arc<[Arc<str>]> = search_path::parse(&setting, &self.login.user).into();
+        let path: Arc<[Arc<str>]> = search_path::parse_search_path(&setting, &self.login.user)?.into();
         self.search_path = Some((setting, path.clone()));
-        path
+        Ok(path)
     }
 
     /// The hint that the session set, if any.
@@ -306,7 +335,7 @@ impl Session {
     pub(super) fn template(&mut self, sql: &Arc<str>, parameter_types: &Arc<[u32]>) -> Result<Arc<Template>, Stop> {
         let topology = self.router.topology();
         let hint = self.hint(sql)?;
-        let search_path = self.search_path();
+        let search_path = self.search_path()?;
         let limits = self.lex_limits();
         let build = |hint: Option<&Hint>| {
             let context =
@@ -325,6 +354,12 @@ impl Session {
         let template: Result<_, PlanError> = self.router.templates.get_or_insert_with(&key, || build(None));
         template.map_err(Stop::from)
     }
+}
+
+/// Waits until the router stops.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A router that is gone has stopped.
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 /// Registers a session's cancel key and forgets it when dropped.

@@ -274,7 +274,9 @@ impl Session {
                 Err(error) => {
                     let why = match &error {
                         crate::transaction::command::CommandError::Refused(frame) => {
-                            backend_message::error_message(frame.body())
+                            backend_message::ErrorFields::read(frame.body())
+                                .map(|fields| fields.message.into_owned())
+                                .unwrap_or_default()
                         }
                         lost => lost.to_string(),
                     };

@@ -1,13 +1,40 @@
 //! [`parse_search_path`]: the value of the setting `search_path` as a list of schemas.
 
 use super::lex::unquote_identifier;
+use crate::wire::error_response::{ErrorReply, Fault};
+use crate::wire::sqlstate::SqlState;
 use std::sync::Arc;
 use thiserror::Error;
 
 /// A value that PostgreSQL does not take for a list of names: 22023.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("invalid value for parameter \"search_path\"")]
-pub struct SearchPathError;
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("invalid value for parameter \"search_path\": \"{value}\"")]
+pub struct SearchPathError {
+    /// The value.
+    pub value: String,
+}
+
+impl ErrorReply for SearchPathError {
+    fn sqlstate(&self) -> SqlState {
+        SqlState::INVALID_PARAMETER_VALUE
+    }
+
+    fn fault(&self) -> Fault {
+        Fault::Client
+    }
+
+    fn detail(&self) -> Option<String> {
+        Some("List syntax is invalid.".to_owned())
+    }
+
+    fn hint(&self) -> Option<String> {
+        None
+    }
+
+    fn refusal(&self) -> Option<&'static str> {
+        None
+    }
+}
 
 /// The schemas of `value` in order, as PostgreSQL stores names; `$user`, quoted or not, becomes `user`.
 ///
@@ -16,20 +43,23 @@ pub struct SearchPathError;
 /// # Errors
 /// A list that PostgreSQL rejects.
 pub fn parse_search_path(value: &str, user: &str) -> Result<Vec<Arc<str>>, SearchPathError> {
+    let wrong = || SearchPathError {
+        value: value.to_owned(),
+    };
     let mut schemas = Vec::new();
     let mut rest = trim_start(value);
     if rest.is_empty() {
         return Ok(schemas);
     }
     loop {
-        let end = name_end(rest).ok_or(SearchPathError)?;
+        let end = name_end(rest).ok_or_else(wrong)?;
         let name = unquote_identifier(&rest[..end]);
         schemas.push(Arc::from(if name == "$user" { user } else { &*name }));
         rest = trim_start(&rest[end..]);
         match rest.strip_prefix(',') {
             Some(after) => rest = trim_start(after),
             None if rest.is_empty() => return Ok(schemas),
-            None => return Err(SearchPathError),
+            None => return Err(wrong()),
         }
     }
 }
@@ -87,11 +117,10 @@ mod tests {
     #[test]
     fn what_is_no_list_is_an_error() {
         for value in ["a b", "a,,b", ",a", "a,", "\"a", "\"a\"b"] {
-            assert_eq!(
-                parse_search_path(value, "ann"),
-                Err(SearchPathError),
-                "{value}"
-            );
+            let error = SearchPathError {
+                value: value.to_owned(),
+            };
+            assert_eq!(parse_search_path(value, "ann"), Err(error));
         }
     }
 

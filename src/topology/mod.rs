@@ -6,6 +6,7 @@ pub mod key_value;
 pub mod ownership;
 pub mod ring;
 pub mod schema;
+pub mod shard_map;
 pub mod slot;
 pub mod snapshot;
 mod date_time;

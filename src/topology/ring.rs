@@ -495,7 +495,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(12))]
+        #![proptest_config(ProptestConfig::with_cases(8))]
 
         #[test]
         fn every_shard_is_within_its_bounds(weights in proptest::collection::vec(1_u32..5, 1..9)) {

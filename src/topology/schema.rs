@@ -2,6 +2,7 @@
 //! `backend::control` fills it; the planner reads it. Names are as PostgreSQL stores them (folded, unquoted).
 
 use super::ShardId;
+use super::key_value::KeyType;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -43,8 +44,11 @@ pub enum Placement {
     Reference,
     /// All rows on one shard.
     Local(ShardId),
-    /// pg_catalog and information_schema: every shard has its own, one is asked.
+    /// pg_catalog, information_schema and pgring: every shard has its own, one is asked.
     Catalog,
+    /// A view whose rows no single shard shows: it reads sharded tables, or local tables of different shards. Which
+    /// of its columns is a key is not known.
+    View,
 }
 
 /// How a text-like column compares.
@@ -122,9 +126,21 @@ pub struct Relation {
     pub unique: Vec<Vec<usize>>,
     /// For a view: schema-qualified tables that it reads, through other views too.
     pub reads: Vec<(Arc<str>, Arc<str>)>,
+    /// Schema-qualified tables that it is a partition or an inheritance child of, direct ones only.
+    pub parents: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl Relation {
+    /// The type of the sharding key; None unless the relation is sharded.
+    pub fn key_type(&self) -> Option<KeyType> {
+        match self.placement {
+            Placement::Sharded { key, .. } => KeyType::of_column(self.columns.get(key)?),
+            Placement::Reference | Placement::Local(_) | Placement::Catalog | Placement::View => {
+                None
+            }
+        }
+    }
+
     /// The index of the column called `name`.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| &*column.name == name)

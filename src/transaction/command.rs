@@ -1,7 +1,7 @@
 //! The router's own statements on a leased backend: send one, wait for ReadyForQuery, keep what it said.
 
 use crate::backend::connection::Backend;
-use crate::wire::backend_message::{self, TransactionStatus};
+use crate::wire::backend_message::{self, DataRow, TransactionStatus};
 use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::frame::Frame;
 use crate::wire::frontend_message;
@@ -89,7 +89,7 @@ pub async fn answer(backend: &mut Backend) -> Result<Reply, CommandError> {
         };
         match frame.tag() {
             b'D' => reply.rows.push(text_row(&frame)),
-            b'C' => reply.tag = backend_message::command_tag(frame.body()).unwrap_or_default().to_owned(),
+            b'C' => reply.tag = tag(&frame),
             b'E' => refused = refused.or(Some(frame)),
             b'S' => {
                 backend.note_parameter(frame.body());
@@ -97,7 +97,7 @@ pub async fn answer(backend: &mut Backend) -> Result<Reply, CommandError> {
             }
             b'N' => reply.asides.push(frame),
             b'Z' => {
-                reply.status = backend_message::ready_for_query(frame.body()).unwrap_or(TransactionStatus::Failed);
+                reply.status = backend_message::read_ready_for_query(frame.body()).unwrap_or(TransactionStatus::Failed);
                 return match refused {
                     Some(frame) => Err(CommandError::Refused(frame)),
                     None => Ok(reply),
@@ -113,9 +113,13 @@ pub fn lost(backend: &Backend, source: StreamError) -> CommandError {
     CommandError::Lost { shard: backend.shard_name.clone(), source }
 }
 
+fn tag(frame: &Frame) -> String {
+    backend_message::read_command_complete(frame.body()).map(|tag| tag.to_string()).unwrap_or_default()
+}
+
 fn text_row(frame: &Frame) -> Vec<Option<String>> {
-    backend_message::data_row(frame.body())
-        .map(|value| value.ok().flatten().map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+    let Ok(row) = DataRow::read(frame.body()) else { return Vec::new() };
+    row.map(|value| value.ok().flatten().map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
         .collect()
 }
 

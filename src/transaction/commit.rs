@@ -9,7 +9,9 @@
 use super::command::{self, CommandError, Reply};
 use super::gid::GlobalTransactionId;
 use super::{Participant, Tenant, Transaction};
-use crate::topology::{ShardId, Topology};
+use crate::backend::control::ControlError;
+use crate::topology::ShardId;
+use crate::topology::snapshot::Topology;
 use crate::wire::backend_message::TransactionStatus;
 use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::frame::Frame;
@@ -42,6 +44,9 @@ pub enum CommitError {
     /// A shard refused; all of the block is rolled back.
     #[error(transparent)]
     RolledBack(CommandError),
+    /// The decider's transaction id could not be made durable; all of the block is rolled back.
+    #[error("the transaction was rolled back: {0}")]
+    NoDecision(#[source] ControlError),
     /// The connection broke after COMMIT was sent and nobody can say what became of it.
     #[error("the outcome of the transaction is not known")]
     Unknown {
@@ -54,6 +59,7 @@ impl ErrorReply for CommitError {
     fn sqlstate(&self) -> SqlState {
         match self {
             Self::RolledBack(error) => error.sqlstate(),
+            Self::NoDecision(_) => SqlState::CONNECTION_FAILURE,
             Self::Unknown { .. } => SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
         }
     }
@@ -63,6 +69,7 @@ impl ErrorReply for CommitError {
     fn detail(&self) -> Option<String> {
         match self {
             Self::RolledBack(error) => error.detail(),
+            Self::NoDecision(_) => None,
             Self::Unknown { shard } => {
                 Some(format!("shard {shard} was lost while it committed; it is all or nothing on the shards"))
             }
@@ -71,6 +78,7 @@ impl ErrorReply for CommitError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::RolledBack(error) => error.hint(),
+            Self::NoDecision(_) => Some("try the transaction again".to_owned()),
             Self::Unknown { .. } => Some("read back what the transaction wrote before trying it again".to_owned()),
         }
     }
@@ -205,7 +213,12 @@ async fn commit_in_two_phases(
     }
     let readers = participants;
 
-    // 1. The others prepare.
+    // 1. The others prepare, once the name that they prepare under cannot come to mean another transaction.
+    if let Err(error) = tenant.control.make_ids_durable(decider_shard).await {
+        take_back(Vec::new(), decider, prepared.into_iter().map(|(one, _)| (one.lease.shard, one)).chain(readers).collect())
+            .await;
+        return Err(CommitError::NoDecision(error));
+    }
     let prepares = prepared.iter_mut().map(|(participant, gid)| {
         let sql = format!("PREPARE TRANSACTION '{gid}'");
         async move { command::run(&mut participant.lease, &sql).await }

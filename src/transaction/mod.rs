@@ -9,6 +9,7 @@ pub mod gid;
 pub mod recovery;
 
 use crate::backend::connection::{Backend, Login};
+use crate::backend::control::Control;
 use crate::backend::pool::{Lease, LeaseError, Pools};
 use crate::topology::ShardId;
 use crate::wire::backend_message::TransactionStatus;
@@ -35,6 +36,8 @@ pub struct Participant {
 /// Who leases, and how its backends must be set.
 #[derive(Debug, Clone, Copy)]
 pub struct Tenant<'a> {
+    /// Makes transaction ids durable before they decide.
+    pub control: &'a Arc<Control>,
     /// Where leases come from.
     pub pools: &'a Pools,
     /// As whom.

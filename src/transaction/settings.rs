@@ -52,7 +52,7 @@ async fn set(backend: &mut Backend, changes: &[(&str, &str)]) -> Result<(), Comm
     let out = backend.stream.out();
     frontend_message::write_parse(out, "", &format!("SELECT {}", calls.join(", ")), &[]);
     let values = changes.iter().flat_map(|(name, value)| [Some(name.as_bytes()), Some(value.as_bytes())]);
-    frontend_message::write_bind(out, "", "", &[], values, &[]);
+    frontend_message::write_bind(out, "", "", [], values, []);
     frontend_message::write_execute(out, "", 0);
     frontend_message::write_close(out, Target::Statement, "");
     frontend_message::write_sync(out);

@@ -1,7 +1,8 @@
 //! Whether the shards' RowDescriptions speak of the same rows.
 
 use super::MergeError;
-use crate::wire::backend_message::Column;
+use crate::wire::backend_message::ColumnDescription;
+use crate::wire::frame::Format;
 
 /// OIDs from here on are given out by each shard for itself.
 const FIRST_USER_OID: u32 = 16384;
@@ -11,21 +12,27 @@ const FIRST_USER_OID: u32 = 16384;
 ///
 /// # Errors
 /// [`MergeError::Columns`].
-pub fn agree(first: &[Column<'_>], other: &[Column<'_>]) -> Result<(), MergeError> {
+pub fn agree(first: &[ColumnDescription<'_>], other: &[ColumnDescription<'_>]) -> Result<(), MergeError> {
     let differs = |reason: String| Err(MergeError::Columns { reason });
     if first.len() != other.len() {
         return differs(format!("{} columns on one shard, {} on another", first.len(), other.len()));
     }
     for (one, two) in first.iter().zip(other) {
         let both_user = one.type_oid >= FIRST_USER_OID && two.type_oid >= FIRST_USER_OID;
-        let text = one.format == 0 && two.format == 0;
+        let text = one.format == Format::Text && two.format == Format::Text;
         if one.name != two.name || one.format != two.format {
-            return differs(format!("column {:?} on one shard, {:?} on another", one.name, two.name));
+            return differs(format!(
+                "column {} on one shard, {} on another",
+                String::from_utf8_lossy(one.name),
+                String::from_utf8_lossy(two.name)
+            ));
         }
         if one.type_oid != two.type_oid && !(both_user && text) {
             return differs(format!(
-                "column {:?} has type {} on one shard, {} on another",
-                one.name, one.type_oid, two.type_oid
+                "column {} has type {} on one shard, {} on another",
+                String::from_utf8_lossy(one.name),
+                one.type_oid,
+                two.type_oid
             ));
         }
     }
@@ -36,8 +43,9 @@ pub fn agree(first: &[Column<'_>], other: &[Column<'_>]) -> Result<(), MergeErro
 mod tests {
     use super::*;
 
-    fn column(name: &str, type_oid: u32, format: i16) -> Column<'_> {
-        Column { name, table_oid: 0, attribute: 0, type_oid, type_size: 4, type_modifier: -1, format }
+    fn column(name: &str, type_oid: u32, format: i16) -> ColumnDescription<'_> {
+        let format = if format == 1 { Format::Binary } else { Format::Text };
+        ColumnDescription { type_oid, format, ..ColumnDescription::text(name) }
     }
 
     #[test]

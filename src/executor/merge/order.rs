@@ -2,8 +2,9 @@
 
 use super::MergeError;
 use crate::planner::plan::SortKey;
-use crate::wire::backend_message::{self, Column};
-use crate::wire::value::{self, Format, SortType};
+use crate::wire::backend_message::{ColumnDescription, DataRow};
+use crate::wire::frame::Format;
+use crate::wire::value::{self, SortType};
 use std::cmp::Ordering;
 
 /// One key, ready to compare.
@@ -27,7 +28,7 @@ impl RowOrder {
     ///
     /// # Errors
     /// [`MergeError::SortType`] and [`MergeError::SortCollation`] for keys that only PostgreSQL may compare.
-    pub fn new(keys: &[SortKey], columns: &[Column<'_>]) -> Result<Self, MergeError> {
+    pub fn new(keys: &[SortKey], columns: &[ColumnDescription<'_>]) -> Result<Self, MergeError> {
         let keys = keys.iter().map(|key| {
             let index = usize::from(key.column);
             let column = columns.get(index).ok_or(MergeError::Row)?;
@@ -36,8 +37,7 @@ impl RowOrder {
             if sort_type.is_collatable() && !key.text_by_bytes {
                 return Err(MergeError::SortCollation { column: index + 1 });
             }
-            let format = if column.format == 1 { Format::Binary } else { Format::Text };
-            Ok(Key { column: index, sort_type, format, descending: key.descending, nulls_first: key.nulls_first })
+            Ok(Key { column: index, sort_type, format: column.format, descending: key.descending, nulls_first: key.nulls_first })
         });
         Ok(Self { keys: keys.collect::<Result<_, _>>()? })
     }
@@ -70,5 +70,5 @@ impl RowOrder {
 }
 
 fn field(row: &[u8], column: usize) -> Result<Option<&[u8]>, MergeError> {
-    backend_message::data_row(row).nth(column).ok_or(MergeError::Row)?.map_err(|_| MergeError::Row)
+    DataRow::read(row).and_then(|row| row.column(column)).map_err(|_| MergeError::Row)
 }
