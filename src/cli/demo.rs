@@ -6,7 +6,7 @@ use super::sandbox::{SUPERUSER, Sandbox, SandboxOptions};
 use super::serve::Running;
 use super::stop::StopSignal;
 use super::tpch::{SCALE, Table, Words};
-use crate::backend::control;
+use crate::backend::init;
 use crate::config::{Config, LISTEN_FILE, SHARDS_FILE};
 use anyhow::Context;
 use futures_util::SinkExt;
@@ -81,7 +81,7 @@ async fn show(sandbox: &Sandbox, port: u16, progress: Progress) -> anyhow::Resul
     write_shard_map(sandbox, port, &directory)
         .with_context(|| format!("writing {}", directory.display()))?;
     let config = Config::load(&directory)?;
-    control::init(&config).await?;
+    init::init(&config).await?;
     let mut running = Running::start(config).await?;
 
     let address = format!("postgresql://{USER}:{USER}@127.0.0.1:{port}/{DATABASE}");
