@@ -5,7 +5,7 @@ use crate::backend::control::Control;
 use crate::config::Config;
 use crate::planner::{self, Binding, Context, PlanError};
 use crate::sql::lex::{self, LexLimits};
-use crate::sql::search_path::parse_search_path;
+use crate::sql::search_path;
 use crate::sql::split;
 use crate::sql::statement::{self, Statement};
 use crate::topology::snapshot::Topology;
@@ -27,7 +27,7 @@ impl Explain {
         let config = Arc::new(self.config.load()?);
         let control = Control::start(config.clone()).await?;
         let topology = control.topology.load_full();
-        let search_path = parse_search_path(&control.default_search_path(), &config.backend.user)?;
+        let search_path = search_path::parse(&control.default_search_path(), &config.backend.user)?;
         let limits = lex_limits(&config);
         let tokens = lex::lex(&self.sql, &limits).map_err(|error| refusal(&error))?;
         for range in split::split(&self.sql, &tokens) {
