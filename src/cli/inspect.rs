@@ -47,7 +47,19 @@ struct Definition {
 
 /// Asks all nodes of all shards.
 pub(super) async fn inspect(config: &Config) -> Report {
-    let mut facts = vec![["shard", "node", "role", "version", "prepared", "epoch", "slots", "collation"].map(str::to_owned)];
+    let mut facts = vec![
+        [
+            "shard",
+            "node",
+            "role",
+            "version",
+            "prepared",
+            "epoch",
+            "slots",
+            "collation",
+        ]
+        .map(str::to_owned),
+    ];
     let mut problems = Vec::new();
     let mut primaries: Vec<Option<Node>> = Vec::new();
     for shard in &config.shards {
@@ -57,7 +69,11 @@ pub(super) async fn inspect(config: &Config) -> Report {
             let asked = tokio::time::timeout(limit, ask(config, shard, address)).await;
             match asked.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {limit:?}"))) {
                 Ok(node) => {
-                    problems.extend(node.problems().iter().map(|what| format!("shard {}, {address}: {what}", shard.name)));
+                    problems.extend(
+                        node.problems()
+                            .iter()
+                            .map(|what| format!("shard {}, {address}: {what}", shard.name)),
+                    );
                     facts.push(node.row(&shard.name, address));
                     nodes.push(node);
                 }
@@ -66,12 +82,19 @@ pub(super) async fn inspect(config: &Config) -> Report {
         }
         nodes.retain(|node| !node.in_recovery);
         if nodes.len() != 1 {
-            problems.push(format!("shard {}: {} primaries answer, and there must be 1", shard.name, nodes.len()));
+            problems.push(format!(
+                "shard {}: {} primaries answer, and there must be 1",
+                shard.name,
+                nodes.len()
+            ));
         }
         primaries.push(nodes.pop());
     }
     problems.extend(disagreements(config, &primaries));
-    Report { facts: columns(&facts), problems }
+    Report {
+        facts: columns(&facts),
+        problems,
+    }
 }
 
 impl Node {
@@ -83,7 +106,12 @@ impl Node {
         [
             shard.to_owned(),
             address.to_string(),
-            if self.in_recovery { "replica" } else { "primary" }.to_owned(),
+            if self.in_recovery {
+                "replica"
+            } else {
+                "primary"
+            }
+            .to_owned(),
             self.version.clone(),
             self.prepared_transactions_max.to_string(),
             epoch,
@@ -95,13 +123,22 @@ impl Node {
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if self.version_number < SERVER_VERSION_MIN {
-            problems.push(format!("PostgreSQL {} is too old: 15 is the oldest that works", self.version));
+            problems.push(format!(
+                "PostgreSQL {} is too old: 15 is the oldest that works",
+                self.version
+            ));
         }
         if self.prepared_transactions_max == 0 {
-            problems.push("max_prepared_transactions is 0, so that writes on several shards are refused".to_owned());
+            problems.push(
+                "max_prepared_transactions is 0, so that writes on several shards are refused"
+                    .to_owned(),
+            );
         }
         if !self.superuser {
-            problems.push("[backend] user is no superuser, so that it cannot settle what clients prepared".to_owned());
+            problems.push(
+                "[backend] user is no superuser, so that it cannot settle what clients prepared"
+                    .to_owned(),
+            );
         }
         if let Err(error) = &self.ownership {
             problems.push(format!("{error}; run pgring init"));
@@ -112,19 +149,34 @@ impl Node {
 
 /// To this one node, whatever its role.
 async fn connect(config: &Config, shard: &Shard, address: &Address) -> anyhow::Result<Client> {
-    let alone = Shard { nodes: vec![address.clone()], ..shard.clone() };
+    let alone = Shard {
+        nodes: vec![address.clone()],
+        ..shard.clone()
+    };
     let mut target = store::connection_config(config, &alone);
-    let connected = target.target_session_attrs(TargetSessionAttrs::Any).connect(NoTls).await;
-    let (client, connection) = connected.map_err(|error| anyhow::Error::msg(store::reason(&error)))?;
+    let connected = target
+        .target_session_attrs(TargetSessionAttrs::Any)
+        .connect(NoTls)
+        .await;
+    let (client, connection) =
+        connected.map_err(|error| anyhow::Error::msg(store::reason(&error)))?;
     tokio::spawn(connection);
     Ok(client)
 }
 
 /// The first row of a query, as text.
-async fn first_row<const N: usize>(client: &Client, sql: &str) -> anyhow::Result<Option<[String; N]>> {
-    let messages = client.simple_query(sql).await.map_err(|error| anyhow::Error::msg(store::reason(&error)))?;
+async fn first_row<const N: usize>(
+    client: &Client,
+    sql: &str,
+) -> anyhow::Result<Option<[String; N]>> {
+    let messages = client
+        .simple_query(sql)
+        .await
+        .map_err(|error| anyhow::Error::msg(store::reason(&error)))?;
     Ok(messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(std::array::from_fn(|column| row.get(column).unwrap_or_default().to_owned())),
+        SimpleQueryMessage::Row(row) => Some(std::array::from_fn(|column| {
+            row.get(column).unwrap_or_default().to_owned()
+        })),
         _ => None,
     }))
 }
@@ -176,47 +228,85 @@ async fn ask_table(client: &Client, config: &Config, index: usize) -> anyhow::Re
         literal(&table.name)
     );
     let [columns, has_key] = first_row::<2>(client, &sql).await?.unwrap_or_default();
-    Ok(Definition { columns, has_key: has_key == "t" })
+    Ok(Definition {
+        columns,
+        has_key: has_key == "t",
+    })
 }
 
 /// What the shards, by their primaries, do not agree on; each in the order of the map.
 fn disagreements(config: &Config, primaries: &[Option<Node>]) -> Vec<String> {
     let name = |shard: usize| config.shards[shard].name.as_str();
-    let present = || primaries.iter().enumerate().filter_map(|(shard, node)| Some((name(shard), node.as_ref()?)));
+    let present = || {
+        primaries
+            .iter()
+            .enumerate()
+            .filter_map(|(shard, node)| Some((name(shard), node.as_ref()?)))
+    };
     let mut problems = Vec::new();
     let collations = present().map(|(shard, node)| (node.collation.as_str(), shard));
-    problems.extend(differences("encodings or collations differ, so that text sorts differently", collations));
+    problems.extend(differences(
+        "encodings or collations differ, so that text sorts differently",
+        collations,
+    ));
     // A shard that is down or new is reported already; it would only show as a gap here.
-    let records: Vec<_> = primaries.iter().map(|node| node.as_ref()?.ownership.as_ref().ok()).collect();
+    let records: Vec<_> = primaries
+        .iter()
+        .map(|node| node.as_ref()?.ownership.as_ref().ok())
+        .collect();
     if records.iter().all(Option::is_some) {
-        let names: Vec<_> = config.shards.iter().map(|shard| shard.name.as_str().into()).collect();
-        problems.extend(ownership::problems(&names, &records).iter().map(ToString::to_string));
+        let names: Vec<_> = config
+            .shards
+            .iter()
+            .map(|shard| shard.name.as_str().into())
+            .collect();
+        problems.extend(
+            ownership::problems(&names, &records)
+                .iter()
+                .map(ToString::to_string),
+        );
     }
     for index in 0..config.tables.len() {
-        let definitions: Vec<_> = present().map(|(shard, node)| (shard, &node.tables[index])).collect();
+        let definitions: Vec<_> = present()
+            .map(|(shard, node)| (shard, &node.tables[index]))
+            .collect();
         problems.extend(table_problems(config, index, &definitions));
     }
     problems
 }
 
-fn table_problems(config: &Config, index: usize, definitions: &[(&str, &Definition)]) -> Vec<String> {
+fn table_problems(
+    config: &Config,
+    index: usize,
+    definitions: &[(&str, &Definition)],
+) -> Vec<String> {
     let table = &config.tables[index];
     let name = format!("table {}.{}", table.schema, table.name);
     let mut problems = Vec::new();
     let shards_where = |is_so: &dyn Fn(&Definition) -> bool| {
-        let shards: Vec<&str> = definitions.iter().filter(|(_, definition)| is_so(definition)).map(|(shard, _)| *shard).collect();
+        let shards: Vec<&str> = definitions
+            .iter()
+            .filter(|(_, definition)| is_so(definition))
+            .map(|(shard, _)| *shard)
+            .collect();
         (!shards.is_empty()).then(|| shards.join(", "))
     };
     if let Some(shards) = shards_where(&|definition| definition.columns.is_empty()) {
         problems.push(format!("{name} is missing on {shards}"));
     }
     if let TableKind::Sharded { key } = &table.kind
-        && let Some(shards) = shards_where(&|definition| !definition.columns.is_empty() && !definition.has_key)
+        && let Some(shards) =
+            shards_where(&|definition| !definition.columns.is_empty() && !definition.has_key)
     {
         problems.push(format!("{name} has no column {key}, its key, on {shards}"));
     }
-    let there = definitions.iter().filter(|(_, definition)| !definition.columns.is_empty());
-    problems.extend(differences(&format!("{name} differs"), there.map(|(shard, definition)| (definition.columns.as_str(), *shard))));
+    let there = definitions
+        .iter()
+        .filter(|(_, definition)| !definition.columns.is_empty());
+    problems.extend(differences(
+        &format!("{name} differs"),
+        there.map(|(shard, definition)| (definition.columns.as_str(), *shard)),
+    ));
     problems
 }
 
@@ -226,7 +316,10 @@ fn differences<'a>(what: &str, values: impl Iterator<Item = (&'a str, &'a str)>)
     for (value, shard) in values {
         sides.entry(value).or_default().push(shard);
     }
-    let said: Vec<String> = sides.iter().map(|(value, shards)| format!("{value} on {}", shards.join(", "))).collect();
+    let said: Vec<String> = sides
+        .iter()
+        .map(|(value, shards)| format!("{value} on {}", shards.join(", ")))
+        .collect();
     (said.len() > 1).then(|| format!("{what}: {}", said.join("; ")))
 }
 
@@ -237,12 +330,25 @@ mod tests {
 
     #[test]
     fn tables_that_miss_differ_or_lack_their_key_are_named() {
-        let config = Config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("shard-config")).unwrap();
-        let index_of = |name: &str| config.tables.iter().position(|table| table.name == name).unwrap();
-        let definition = |columns: &str, has_key| Definition { columns: columns.to_owned(), has_key };
+        let config =
+            Config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("shard-config")).unwrap();
+        let index_of = |name: &str| {
+            config
+                .tables
+                .iter()
+                .position(|table| table.name == name)
+                .unwrap()
+        };
+        let definition = |columns: &str, has_key| Definition {
+            columns: columns.to_owned(),
+            has_key,
+        };
         let good = definition("customer_id bigint", true);
         let all_good = [("s0", &good), ("s1", &good)];
-        assert_eq!(table_problems(&config, index_of("orders"), &all_good), [""; 0]);
+        assert_eq!(
+            table_problems(&config, index_of("orders"), &all_good),
+            [""; 0]
+        );
         let (keyless, missing) = (definition("id bigint", false), definition("", false));
         let mixed = [("s0", &good), ("s1", &missing), ("s2", &keyless)];
         assert_eq!(
@@ -254,6 +360,9 @@ mod tests {
             ]
         );
         let reference = [("s0", &keyless), ("s1", &keyless)];
-        assert_eq!(table_problems(&config, index_of("countries"), &reference), [""; 0]);
+        assert_eq!(
+            table_problems(&config, index_of("countries"), &reference),
+            [""; 0]
+        );
     }
 }
