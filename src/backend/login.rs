@@ -2,7 +2,8 @@
 //! should be. Follows "Message Flow: Start-up" of PostgreSQL's documentation. Start at [`log_in`], then [`greet`].
 
 use super::connection::{Login, Secret};
-use super::store::OwnershipRow;
+use super::store;
+use crate::topology::ownership::OwnershipRecord;
 use crate::config::Address;
 use crate::wire::backend_message::{
     self, Authentication, DataRow, ErrorFields, TransactionStatus, read_authentication, tag,
@@ -10,7 +11,7 @@ use crate::wire::backend_message::{
 use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::frame::{Frame, MessageError};
 use crate::wire::frontend_message;
-use crate::wire::scram::{ClientKeys, ClientExchange, ScramError};
+use crate::wire::scram::{self, ClientExchange, ClientExchangeError, NONCE_BYTES, ProvenExchange};
 use crate::wire::sqlstate::SqlState;
 use crate::wire::stream::{FrameStream, StreamError};
 use std::collections::BTreeMap;
@@ -21,7 +22,9 @@ use std::time::Duration;
 
 /// What `application_name` says before a session has set its own.
 pub(super) const APPLICATION_NAME: &str = "pgring";
-/// Bytes of the parameters that a shard may report at login.
+/// The one SASL mechanism that is spoken.
+const SCRAM: &str = "SCRAM-SHA-256";
+/// Parameters that a shard may report at login.
 const PARAMETERS_MAX: usize = 1000;
 
 /// What the greeting asks: who the shard is, what it owns, and the settings that the router must know of.
@@ -37,7 +40,7 @@ pub struct ConnectError {
     /// The shard's name.
     pub shard: Arc<str>,
     /// The node that was tried last.
-    pub address: Address,
+    pub address: Option<Address>,
     /// What went wrong.
     #[source]
     pub problem: ConnectProblem,
@@ -72,7 +75,10 @@ pub enum ConnectProblem {
     },
     /// SCRAM failed; the shard may not be who it says.
     #[error("SCRAM authentication failed: {0}")]
-    Scram(#[from] ScramError),
+    Scram(#[from] ClientExchangeError),
+    /// The system has no randomness to give.
+    #[error("the system gives no random numbers")]
+    NoRandomness,
     /// The shard's messages do not follow the protocol.
     #[error("unexpected message at login: {0}")]
     Protocol(String),
@@ -132,6 +138,7 @@ impl ErrorReply for ConnectError {
             ConnectProblem::Lost(_) => SqlState::CONNECTION_FAILURE,
             ConnectProblem::Unreachable(_)
             | ConnectProblem::TimedOut { .. }
+            | ConnectProblem::NoRandomness
             | ConnectProblem::Protocol(_)
             | ConnectProblem::Standby
             | ConnectProblem::NoOwnership
@@ -152,6 +159,7 @@ impl ErrorReply for ConnectError {
             | ConnectProblem::NoSecret
             | ConnectProblem::Method { .. }
             | ConnectProblem::Scram(_)
+            | ConnectProblem::NoRandomness
             | ConnectProblem::Protocol(_)
             | ConnectProblem::Standby
             | ConnectProblem::NoOwnership
@@ -174,6 +182,7 @@ impl ErrorReply for ConnectError {
             | ConnectProblem::TimedOut { .. }
             | ConnectProblem::Lost(_)
             | ConnectProblem::Scram(_)
+            | ConnectProblem::NoRandomness
             | ConnectProblem::Protocol(_)
             | ConnectProblem::Standby => None,
         }
@@ -234,46 +243,62 @@ pub(super) async fn log_in(
     }
 }
 
+/// How far SCRAM got.
+enum Scram {
+    NotAsked,
+    Started(ClientExchange),
+    Answered(ProvenExchange),
+    Verified,
+}
+
 async fn authenticate(stream: &mut FrameStream, login: &Login) -> Result<(), ConnectProblem> {
-    let mut exchange: Option<ClientExchange> = None;
-    let mut is_proven = false;
+    let mut scram = Scram::NotAsked;
     loop {
         let frame = authentication_frame(stream).await?;
-        match read_authentication(frame.body())? {
-            // Whoever skips the last step of SCRAM has not shown that it knows the password.
-            Authentication::Ok if exchange.is_some() && !is_proven => {
-                return Err(ConnectProblem::Protocol("authentication ended before the shard proved itself".to_owned()));
-            }
-            Authentication::Ok => return Ok(()),
-            Authentication::Sasl { mechanisms } if exchange.is_none() => {
-                if !mechanisms.contains(&"SCRAM-SHA-256") {
+        let method = match (read_authentication(frame.body())?, scram) {
+            (Authentication::Ok, Scram::NotAsked | Scram::Verified) => return Ok(()),
+            (Authentication::Sasl { mechanisms }, Scram::NotAsked) => {
+                if !mechanisms.contains(&SCRAM) {
                     return Err(ConnectProblem::Method { method: mechanisms.join(", ") });
                 }
-                let begun = match &login.secret {
+                let mut nonce = [0; NONCE_BYTES];
+                getrandom::fill(&mut nonce).map_err(|_| ConnectProblem::NoRandomness)?;
+                let (exchange, message) = ClientExchange::start(nonce);
+                frontend_message::write_sasl_initial(stream.out(), SCRAM, message.as_bytes());
+                scram = Scram::Started(exchange);
+                continue;
+            }
+            (Authentication::SaslContinue(challenge), Scram::Started(exchange)) => {
+                let secret = match &login.secret {
                     Secret::None => return Err(ConnectProblem::NoSecret),
-                    Secret::Password(password) => ClientExchange::with_password(password)?,
+                    Secret::Password(password) => scram::Secret::Password(password.as_bytes().to_vec()),
                     Secret::ScramKeys { client_key, server_key } => {
-                        ClientExchange::with_keys(ClientKeys { client_key: *client_key, server_key: *server_key })?
+                        scram::Secret::Keys(client_key.clone(), server_key.clone())
                     }
                 };
-                frontend_message::write_sasl_initial(stream.out(), "SCRAM-SHA-256", begun.client_first());
-                exchange = Some(begun);
+                let (proven, message) = exchange.answer(&secret, challenge)?;
+                frontend_message::write_sasl_response(stream.out(), message.as_bytes());
+                scram = Scram::Answered(proven);
+                continue;
             }
-            Authentication::SaslContinue(challenge) => {
-                let exchange = exchange.as_mut().ok_or_else(|| unexpected(tag::AUTHENTICATION))?;
-                let answer = exchange.client_final(challenge)?;
-                frontend_message::write_sasl_response(stream.out(), &answer);
+            (Authentication::SaslFinal(signature), Scram::Answered(proven)) => {
+                proven.verify(signature)?;
+                scram = Scram::Verified;
+                continue;
             }
-            Authentication::SaslFinal(verifier) => {
-                let exchange = exchange.as_mut().ok_or_else(|| unexpected(tag::AUTHENTICATION))?;
-                exchange.verify(verifier)?;
-                is_proven = true;
-            }
-            Authentication::Sasl { .. } => return Err(unexpected(tag::AUTHENTICATION)),
-            Authentication::CleartextPassword => return Err(ConnectProblem::Method { method: "cleartext password".to_owned() }),
-            Authentication::Md5Password { .. } => return Err(ConnectProblem::Method { method: "md5".to_owned() }),
-            Authentication::Other(code) => return Err(ConnectProblem::Method { method: format!("another kind of ({code})") }),
-        }
+            // Whoever skips a step of SCRAM has not shown that it knows the password.
+            (
+                Authentication::Ok
+                | Authentication::Sasl { .. }
+                | Authentication::SaslContinue(_)
+                | Authentication::SaslFinal(_),
+                _,
+            ) => return Err(unexpected(tag::AUTHENTICATION)),
+            (Authentication::CleartextPassword, _) => "cleartext password".to_owned(),
+            (Authentication::Md5Password { .. }, _) => "md5".to_owned(),
+            (Authentication::Other(code), _) => format!("another kind of ({code})"),
+        };
+        return Err(ConnectProblem::Method { method });
     }
 }
 
@@ -293,7 +318,7 @@ async fn authentication_frame(stream: &mut FrameStream) -> Result<Frame, Connect
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Greeting {
     /// Its ownership row.
-    pub ownership: OwnershipRow,
+    pub ownership: OwnershipRecord,
     /// Whether transactions are REPEATABLE READ or SERIALIZABLE unless they say otherwise.
     pub snapshot_isolation_by_default: bool,
     /// `search_path` as the role has it.
@@ -330,7 +355,13 @@ pub(super) async fn greet(
     }
     let row = row.ok_or(ConnectProblem::NoOwnership)?;
     let greeting = read_greeting(row.body())?;
-    greeting.ownership.check(shard_name, cluster_id).map_err(ConnectProblem::WrongShard)?;
+    let ownership = &greeting.ownership;
+    if *ownership.shard != *shard_name {
+        return Err(ConnectProblem::WrongShard(format!("its ownership row is of shard {}", ownership.shard)));
+    }
+    if cluster_id.is_some_and(|id| *ownership.cluster_id != *id) {
+        return Err(ConnectProblem::WrongShard("its ownership row is of another cluster".to_owned()));
+    }
     Ok(greeting)
 }
 
@@ -343,9 +374,9 @@ fn read_greeting(body: &[u8]) -> Result<Greeting, ConnectProblem> {
     if column(7)? != "f" {
         return Err(ConnectProblem::Standby);
     }
-    let ownership = OwnershipRow::parse([column(0)?, column(1)?, column(2)?, column(3)?, column(4)?])
+    let ownership = store::parse_record([column(0)?, column(1)?, column(2)?, column(3)?, column(4)?])
         .map_err(|error| ConnectProblem::Protocol(error.to_string()))?;
-    if !ownership.is_complete() {
+    if !store::is_given_out(&ownership) {
         return Err(ConnectProblem::NoOwnership);
     }
     Ok(Greeting {

@@ -144,13 +144,10 @@ impl Pools {
     /// # Cancel safety
     /// A dropped call leaves nothing behind.
     pub async fn acquire(&self, shard: ShardId, login: &Login) -> Result<Lease, LeaseError> {
-        let pools = self.shared.pools_of(login);
+        let pools = self.shared.pools_of(&login.user);
         let pool = pools.get(usize::from(shard.0)).ok_or(LeaseError::Closed)?;
         let connector = pool.manager();
-        if **connector.login.load() != *login {
-            connector.login.store(Arc::new(login.clone()));
-        }
-        match pool.get().await {
+        match ASKING.scope(login.clone(), pool.get()).await {
             Ok(object) => Ok(Lease { object: Some(object) }),
             Err(PoolError::Backend(error)) => Err(LeaseError::Connect(error)),
             Err(PoolError::Timeout(TimeoutType::Wait | TimeoutType::Create | TimeoutType::Recycle)) => {
@@ -196,25 +193,25 @@ impl fmt::Debug for Pools {
 }
 
 impl Shared {
-    fn pools_of(&self, login: &Login) -> Arc<[Pool]> {
-        if let Some(pools) = self.users.load().get(&login.user) {
+    fn pools_of(&self, user: &Arc<str>) -> Arc<[Pool]> {
+        if let Some(pools) = self.users.load().get(user) {
             return pools.clone();
         }
-        let made: Arc<[Pool]> = self.endpoints.iter().map(|endpoint| self.pool(endpoint, login)).collect();
+        let made: Arc<[Pool]> = self.endpoints.iter().map(|endpoint| self.pool(endpoint, user)).collect();
         // Another thread may have been faster: its pools stay.
         self.users.rcu(|users| {
             let mut users = HashMap::clone(users);
-            users.entry(login.user.clone()).or_insert_with(|| made.clone());
+            users.entry(user.clone()).or_insert_with(|| made.clone());
             users
         });
-        self.users.load().get(&login.user).cloned().unwrap_or(made)
+        self.users.load().get(user).cloned().unwrap_or(made)
     }
 
-    fn pool(&self, endpoint: &Endpoint, login: &Login) -> Pool {
+    fn pool(&self, endpoint: &Endpoint, user: &Arc<str>) -> Pool {
         let connector = Connector {
             endpoint: endpoint.clone(),
             settings: self.settings,
-            login: ArcSwap::from_pointee(login.clone()),
+            user: user.clone(),
             control: self.control.clone(),
             node: AtomicUsize::new(0),
             connects: AtomicU64::new(0),
@@ -251,7 +248,7 @@ impl Settings {
 struct Connector {
     endpoint: Endpoint,
     settings: Settings,
-    login: ArcSwap<Login>,
+    user: Arc<str>,
     control: Arc<Control>,
     /// Index of the node that was the primary last.
     node: AtomicUsize,
@@ -260,12 +257,30 @@ struct Connector {
     timeouts: AtomicU64,
 }
 
+tokio::task_local! {
+    /// Who asks for a lease, so that a connection is opened with the very proof that this session gave: deadpool's
+    /// `create` takes no argument.
+    static ASKING: Login;
+}
+
+impl Connector {
+    fn impossible(&self, what: &str) -> ConnectError {
+        ConnectError {
+            shard: self.endpoint.shard_name.clone(),
+            address: None,
+            problem: ConnectProblem::Protocol(what.to_owned()),
+        }
+    }
+}
+
 impl managed::Manager for Connector {
     type Type = Backend;
     type Error = ConnectError;
 
     async fn create(&self) -> Result<Backend, ConnectError> {
-        let login = self.login.load_full();
+        let Ok(login) = ASKING.try_with(Login::clone) else {
+            return Err(self.impossible("nobody asks"));
+        };
         let nodes = &self.endpoint.nodes;
         let first = self.node.load(Ordering::Relaxed);
         let mut attempts = (0..nodes.len()).map(|offset| (first + offset) % nodes.len()).peekable();
@@ -286,17 +301,13 @@ impl managed::Manager for Connector {
                     );
                     if !elsewhere || attempts.peek().is_none() {
                         self.connect_errors.fetch_add(1, Ordering::Relaxed);
-                        tracing::debug!(address = %error.address, %error, "cannot connect");
+                        tracing::debug!(address = %nodes[node], %error, "cannot connect");
                         return Err(error);
                     }
                 }
             }
         }
-        Err(ConnectError {
-            shard: self.endpoint.shard_name.clone(),
-            address: crate::config::Address::Unix { directory: Default::default(), port: 0 },
-            problem: ConnectProblem::Protocol("a shard without nodes".to_owned()),
-        })
+        Err(self.impossible("the shard has no nodes"))
     }
 
     async fn recycle(&self, backend: &mut Backend, metrics: &Metrics) -> RecycleResult<ConnectError> {
@@ -378,6 +389,6 @@ impl Drop for Lease {
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Connector({} on {})", self.login.load().user, self.endpoint.shard_name)
+        write!(f, "Connector({} on {})", self.user, self.endpoint.shard_name)
     }
 }

@@ -39,7 +39,7 @@ pub const CREATE: &str = "
       IF TG_OP <> 'UPDATE' THEN
         RAISE EXCEPTION 'the ownership row of a shard cannot be removed' USING HINT = 'DROP SCHEMA pgring takes the shard out of its cluster.';
       END IF;
-      IF NEW.epoch <= OLD.epoch THEN
+      IF NEW.epoch <= OLD.epoch AND OLD.epoch > 0 THEN
         RAISE EXCEPTION 'the epoch of an ownership row only grows';
       END IF;
       IF current_setting('pgring.notify', true) IS DISTINCT FROM 'off' THEN
