@@ -4,6 +4,7 @@ use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use pgring::wire::frame::{self, Format, Frame};
 use pgring::wire::frontend_message::{self, Bind, FrontendMessage};
+use pgring::wire::value::{self, SortType};
 use pgring::wire::{backend_message, scram};
 use std::hint::black_box;
 
@@ -90,6 +91,22 @@ fn messages(criterion: &mut Criterion) {
     });
 }
 
+fn values(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("decode");
+    for (sort_type, text) in [
+        (SortType::Int8, "1234567890"),
+        (SortType::Float8, "12345.678"),
+        (SortType::Numeric, "12345.67"),
+        (SortType::Timestamptz, "2024-02-29 12:34:56.789+00"),
+        (SortType::Text, "some text"),
+    ] {
+        group.bench_function(sort_type.name(), |bencher| {
+            bencher.iter(|| value::decode(sort_type, Format::Text, black_box(text.as_bytes())));
+        });
+    }
+    group.finish();
+}
+
 fn login(criterion: &mut Criterion) {
     let verifier =
         scram::Verifier::from_password(b"secret", b"0123456789abcdef", scram::ITERATIONS).unwrap();
@@ -113,5 +130,5 @@ fn login(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, frames, messages, login);
+criterion_group!(benches, frames, messages, values, login);
 criterion_main!(benches);

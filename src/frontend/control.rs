@@ -538,10 +538,10 @@ impl Session {
         let topology = self.router.topology();
         let search_path = self.search_path()?;
         let hint = self.hint(sentence.sql)?;
-        let limits = self.lex_limits();
+        let limits = self.parse_limits();
         let context =
-            planner::Context { topology: &topology, search_path: &search_path, hint: hint.as_ref(), limits: &limits };
-        let plan = planner::utility(&sentence.statement, sentence.sql, sentence.tokens, &context)?;
+            planner::Context { topology: &topology, search_path: &search_path, hint: hint.as_ref(), limits };
+        let plan = planner::utility(&sentence.statement, sentence.sql, &context)?;
         self.run_plan(&plan, sentence.sql, 0).await
     }
 

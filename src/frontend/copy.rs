@@ -44,12 +44,12 @@ impl Session {
     async fn copy_to(&mut self, copy: &CopyStatement<'_>, sql: &str) -> Result<(), Stop> {
         let topology = self.router.topology();
         let plan = {
-            let (search_path, limits, hint) = (self.search_path()?, self.lex_limits(), self.hint(sql)?);
+            let (search_path, limits, hint) = (self.search_path()?, self.parse_limits(), self.hint(sql)?);
             let context = planner::Context {
                 topology: &topology,
                 search_path: &search_path,
                 hint: hint.as_ref(),
-                limits: &limits,
+                limits,
             };
             planner::copy_to(copy, sql, &context, self.transaction.preferred(), self.router.next_spread())?
         };
@@ -84,12 +84,12 @@ impl Session {
     async fn copy_from(&mut self, copy: &CopyStatement<'_>, sql: &str) -> Result<(), Stop> {
         let topology = self.router.topology();
         let route = {
-            let (search_path, limits, hint) = (self.search_path()?, self.lex_limits(), self.hint(sql)?);
+            let (search_path, limits, hint) = (self.search_path()?, self.parse_limits(), self.hint(sql)?);
             let context = planner::Context {
                 topology: &topology,
                 search_path: &search_path,
                 hint: hint.as_ref(),
-                limits: &limits,
+                limits,
             };
             planner::copy_from(copy, sql, &context)?
         };

@@ -10,6 +10,7 @@ use crate::executor::relay::Expect;
 use crate::planner::{Context, Hint, PlanError, Template};
 use crate::router::{Router, TemplateKey};
 use crate::sql::lex::LexLimits;
+use crate::sql::parse::ParseLimits;
 use crate::sql::search_path;
 use crate::topology::ShardId;
 use crate::transaction::state::Phase;
@@ -304,6 +305,15 @@ impl Session {
         LexLimits { tokens_max: limits.statement_tokens, depth_max: limits.statement_depth }
     }
 
+    pub(super) fn parse_limits(&self) -> ParseLimits {
+        let limits = &self.router.config.limits;
+        ParseLimits {
+            statement_bytes_max: limits.statement_bytes,
+            tokens_max: limits.statement_tokens,
+            depth_max: limits.statement_depth,
+        }
+    }
+
     /// Where unqualified names are looked up now.
     pub(super) fn search_path(&mut self) -> Result<Arc<[Arc<str>]>, Stop> {
         let setting = self.parameters.shard_settings().get("search_path").cloned();
@@ -313,7 +323,7 @@ impl Session {
         {
             return Ok(path.clone());
         }
-        let path: Arc<[Arc<str>]> = search_path::parse_search_path(&setting, &self.login.user)?.into();
+        let path: Arc<[Arc<str>]> = search_path::parse(&setting, &self.login.user)?.into();
         self.search_path = Some((setting, path.clone()));
         Ok(path)
     }
@@ -336,10 +346,10 @@ impl Session {
         let topology = self.router.topology();
         let hint = self.hint(sql)?;
         let search_path = self.search_path()?;
-        let limits = self.lex_limits();
+        let limits = self.parse_limits();
         let build = |hint: Option<&Hint>| {
             let context =
-                Context { topology: &topology, search_path: &search_path, hint, limits: &limits };
+                Context { topology: &topology, search_path: &search_path, hint, limits };
             crate::planner::template(sql, parameter_types, &context).map(Arc::new)
         };
         if hint.is_some() {

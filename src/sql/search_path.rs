@@ -1,4 +1,4 @@
-//! [`parse_search_path`]: the value of the setting `search_path` as a list of schemas.
+//! [`parse`]: the value of the setting `search_path` as a list of schemas.
 
 use super::lex::unquote_identifier;
 use crate::wire::error_response::{ErrorReply, Fault};
@@ -42,7 +42,7 @@ impl ErrorReply for SearchPathError {
 ///
 /// # Errors
 /// A list that PostgreSQL rejects.
-pub fn parse_search_path(value: &str, user: &str) -> Result<Vec<Arc<str>>, SearchPathError> {
+pub fn parse(value: &str, user: &str) -> Result<Vec<Arc<str>>, SearchPathError> {
     let wrong = || SearchPathError {
         value: value.to_owned(),
     };
@@ -105,7 +105,7 @@ mod tests {
             ("\"\"", &[""]),
         ];
         for (value, expected) in cases {
-            let schemas = parse_search_path(value, "ann").unwrap();
+            let schemas = parse(value, "ann").unwrap();
             assert_eq!(
                 schemas.iter().map(|schema| &**schema).collect::<Vec<_>>(),
                 *expected,
@@ -120,13 +120,13 @@ mod tests {
             let error = SearchPathError {
                 value: value.to_owned(),
             };
-            assert_eq!(parse_search_path(value, "ann"), Err(error));
+            assert_eq!(parse(value, "ann"), Err(error));
         }
     }
 
     #[test]
     fn long_names_are_cut() {
         let long = "x".repeat(70);
-        assert_eq!(parse_search_path(&long, "ann").unwrap()[0].len(), 63);
+        assert_eq!(parse(&long, "ann").unwrap()[0].len(), 63);
     }
 }

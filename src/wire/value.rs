@@ -77,7 +77,7 @@ impl SortType {
     }
 
     /// Whether its order is that of its bytes only under a collation that compares so.
-    pub fn is_text(self) -> bool {
+    pub fn is_collatable(self) -> bool {
         matches!(self, SortType::Text | SortType::Bpchar)
     }
 
