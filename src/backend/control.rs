@@ -3,11 +3,12 @@
 //! Start at [`Control::start`].
 
 use super::cache;
-use super::catalog::{self, CatalogError, Declarations};
+use super::catalog::{self, CatalogError};
 use super::store::{self, ShardStatus, StoreError};
 use crate::config::Config;
 use crate::topology::ownership::{self, OwnershipRecord};
 use crate::topology::schema::Schema;
+use crate::topology::shard_map::{self, PlacementErrors};
 use crate::topology::snapshot::{Shard, SlotOwner, Topology};
 use crate::topology::{Epoch, ShardId};
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -74,6 +75,9 @@ pub enum StartError {
         /// What is wrong.
         source: CatalogError,
     },
+    /// Declarations do not fit the tables that are there.
+    #[error(transparent)]
+    Placement(#[from] PlacementErrors),
 }
 
 /// Why the control plane could not do something on a shard.
@@ -103,6 +107,9 @@ pub enum ControlError {
         /// What is wrong.
         source: CatalogError,
     },
+    /// Declarations do not fit the tables that are there; the schema that was loaded before stays.
+    #[error("the schema cannot be used: {0}")]
+    Placement(#[from] PlacementErrors),
     /// It did not answer in time.
     #[error("shard {shard} did not answer within {after:?}")]
     TimedOut {
@@ -144,7 +151,6 @@ pub struct Control {
     known: Mutex<Known>,
     cluster_id: ArcSwapOption<Arc<str>>,
     search_path: ArcSwap<Arc<str>>,
-    declarations: Declarations,
     /// What [`Self::refresh_schema`] loaded last; held while it loads.
     loaded: tokio::sync::Mutex<Loaded>,
     records_changed: tokio::sync::Notify,
@@ -187,7 +193,7 @@ impl Control {
     }
 
     fn idle(config: Arc<Config>) -> Self {
-        let names: Vec<Arc<str>> = config.shards.iter().map(|shard| shard.name.as_str().into()).collect();
+        let names = shard_map::shard_names(&config);
         let connections: Vec<_> = config.shards.iter().map(|shard| store::connection_config(&config, shard)).collect();
         let pools = connections.iter().map(|connection| pool(connection, config.pool.connect)).collect();
         let records = vec![None; names.len()];
@@ -207,7 +213,6 @@ impl Control {
             known: Mutex::new(known),
             cluster_id: ArcSwapOption::empty(),
             search_path: ArcSwap::from_pointee(SEARCH_PATH.into()),
-            declarations: Declarations::new(&config),
             loaded: tokio::sync::Mutex::new(Loaded { shard: ShardId(0), fingerprint: String::new() }),
             records_changed: tokio::sync::Notify::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -267,7 +272,8 @@ impl Control {
             reason: error.to_string(),
         })?;
         let fingerprint = catalog::fingerprint(&client).await.map_err(refuse)?;
-        let mut schema = catalog::load(&mut client, &self.declarations).await.map_err(refuse)?;
+        let schema = catalog::load(&mut client).await.map_err(refuse)?;
+        let mut schema = self.place(schema)?;
         schema.version = 1;
         let mut known = self.known();
         known.schema = Arc::new(schema);
@@ -519,6 +525,10 @@ impl Control {
         timeout(after, load).await.unwrap_or(Err(late))
     }
 
+    fn place(&self, schema: Schema) -> Result<Schema, PlacementErrors> {
+        shard_map::place(schema, &self.config.tables, &self.names, self.topology.load().default_shard)
+    }
+
     async fn load_schema_from(&self, shard: ShardId, loaded: &mut Loaded) -> Result<(), ControlError> {
         let refuse = |source| ControlError::Catalog { shard: self.shard_name(shard).clone(), source };
         let mut client = self.client(shard).await?;
@@ -527,7 +537,8 @@ impl Control {
         if *loaded == now {
             return Ok(());
         }
-        let mut schema = catalog::load(&mut client, &self.declarations).await.map_err(refuse)?;
+        let schema = catalog::load(&mut client).await.map_err(refuse)?;
+        let mut schema = self.place(schema)?;
         let mut known = self.known();
         if !catalog::is_same(&known.schema, &schema) {
             schema.version = known.schema.version + 1;

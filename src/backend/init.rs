@@ -2,14 +2,13 @@
 //! that it can be run again after a crash at any point: first every shard gets its row at epoch 0, which no router
 //! believes; when all have one, every row is raised to epoch 1. A shard that stands at epoch 1 or above is never changed.
 
-use super::catalog::{self, CatalogError, Declarations};
+use super::catalog::{self, CatalogError};
 use super::store::{self, RecordError};
 use crate::config::{Config, PinTarget};
-use crate::topology::hash;
-use crate::topology::key_value::{KeyType, KeyValue};
 use crate::topology::ownership::{self, OwnershipProblem, OwnershipRecord};
 use crate::topology::ring::{self, Member, RingError};
-use crate::topology::schema::{Placement, Schema};
+use crate::topology::schema::Schema;
+use crate::topology::shard_map::{self, PinError, PlacementErrors};
 use crate::topology::slot::SlotSet;
 use crate::topology::{Epoch, ShardId, SlotId};
 use futures_util::future::{join_all, try_join_all};
@@ -93,18 +92,12 @@ pub enum InitError {
     /// The ring has no proposal.
     #[error(transparent)]
     Ring(#[from] RingError),
-    /// A pin names a key that cannot be placed.
-    #[error("line {line}: the key \"{key}\" of {table} cannot be placed: {reason}")]
-    Pin {
-        /// In `shards.toml`.
-        line: usize,
-        /// The table.
-        table: String,
-        /// The key.
-        key: String,
-        /// Why.
-        reason: String,
-    },
+    /// A pin that cannot be followed.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// Declarations do not fit the tables that are there.
+    #[error(transparent)]
+    Placement(#[from] PlacementErrors),
     /// What is on the shards does not fit together.
     #[error("{0}")]
     Ownership(OwnershipProblem),
@@ -289,41 +282,22 @@ async fn give_out(config: &Config, candidates: &mut [Candidate]) -> Result<Vec<S
     Ok(owned)
 }
 
+/// The slots of all pins. A key's slot depends on its column, so its table must exist.
 async fn pins(config: &Config, candidates: &mut [Candidate]) -> Result<BTreeMap<SlotId, ShardId>, InitError> {
-    let shard_named = |name: &str| config.shards.iter().position(|shard| shard.name == name).unwrap_or_default();
+    let names = shard_map::shard_names(config);
+    let default_shard = names.iter().position(|name| **name == *config.cluster.default_shard).unwrap_or_default();
     let pins_keys = config.pins.iter().any(|pin| matches!(pin.target, PinTarget::Key { .. }));
     let mut schema = Schema::default();
-    if pins_keys && let Some(candidate) = candidates.get_mut(shard_named(&config.cluster.default_shard)) {
-        let loaded = catalog::load(&mut candidate.client, &Declarations::new(config)).await;
-        schema = loaded.map_err(|source| InitError::Catalog { shard: candidate.name.clone(), source })?;
+    if pins_keys && let Some(candidate) = candidates.get_mut(default_shard) {
+        let loaded = catalog::load(&mut candidate.client).await;
+        let loaded = loaded.map_err(|source| InitError::Catalog { shard: candidate.name.clone(), source })?;
+        schema = shard_map::place(loaded, &config.tables, &names, ShardId(default_shard as u16))?;
     }
-    let mut pins = BTreeMap::new();
-    for pin in &config.pins {
-        let shard = ShardId(shard_named(&pin.shard) as u16);
-        match &pin.target {
-            PinTarget::Slots { first, last } => pins.extend((*first..=*last).map(|slot| (SlotId(slot), shard))),
-            PinTarget::Key { schema: namespace, table, key } => {
-                let slot = slot_of(&schema, namespace, table, key).map_err(|reason| InitError::Pin {
-                    line: pin.line,
-                    table: format!("{namespace}.{table}"),
-                    key: key.clone(),
-                    reason,
-                })?;
-                pins.insert(slot, shard);
-            }
-        }
+    let (pins, errors) = shard_map::pinned_slots(&config.pins, &schema, &names);
+    match errors.into_iter().next() {
+        Some(error) => Err(error.into()),
+        None => Ok(pins),
     }
-    Ok(pins)
-}
-
-fn slot_of(schema: &Schema, namespace: &str, table: &str, key: &str) -> Result<SlotId, String> {
-    let relation = schema.relation(Some(namespace), table, &[]).ok_or("the table does not exist on the default shard")?;
-    let Placement::Sharded { key: column, .. } = relation.placement else {
-        return Err("the table is not sharded".to_owned());
-    };
-    let key_type = KeyType::of_column(&relation.columns[column]).ok_or("its type cannot be a key")?;
-    let value = KeyValue::from_text(key_type, key).map_err(|error| error.to_string())?;
-    Ok(hash::slot(&value))
 }
 
 fn warnings(candidates: &[Candidate]) -> Vec<String> {
