@@ -237,6 +237,12 @@ impl Deployment<'_> {
         self.router.as_mut().expect("a deployment with a router")
     }
 
+    /// Gives up the databases but keeps the router and its configuration: for tests that stop servers.
+    pub fn into_router(mut self) -> Option<Router> {
+        self.shards = 0;
+        self.router.take()
+    }
+
     /// Kills the router (kill -9) and starts it again on the same port.
     pub fn kill_and_restart(&mut self) {
         self.router = None;
