@@ -286,7 +286,7 @@ async fn a_driver_transaction_spans_shards() {
     for aid in 1..=10_i64 {
         transaction.execute(&update, &[&aid, &1]).await.unwrap();
     }
-    let savepoint = transaction.savepoint("inner").await.unwrap();
+    let savepoint = transaction.savepoint("within").await.unwrap();
     assert_eq!(
         savepoint
             .execute(&update, &[&11_i64, &-1000])

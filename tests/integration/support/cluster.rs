@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 /// The role that clients use.
 pub const USER: &str = "app";
 /// Its password.
-pub const PASSWORD: &str = "app's secret";
+pub const PASSWORD: &str = "app's-secret";
 /// Servers of the shared set.
 pub const SERVERS: usize = 4;
 
