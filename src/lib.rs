@@ -14,7 +14,8 @@
 //! | 4 | [`executor`], [`transaction`] | run a plan on leases, merge rows · what a block touched and how it ends |
 //! | 3 | [`planner`], [`backend`] | pure: statement + topology → plan · connections to shards |
 //! | 2 | [`sql`], [`topology`] | pure: lexer, parser, classification · hash, slots, ring, schema, snapshot |
-//! | 1 | [`wire`], [`config`], [`telemetry`] | frames and messages · the shard map's files · logs |
+//! | 1 | [`wire`], [`telemetry`] | frames and messages · logs |
+//! | 0 | [`config`] | the shard map's files as plain data |
 //!
 //! A query's way is the same for one shard and for many:
 //! `read_request → topology.current → plan_for → transaction.lease → execute → observe → finished`.

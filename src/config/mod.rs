@@ -1,1 +1,286 @@
-//! config
+//! The shard map's files as plain data: what `pgring.toml` and `shards.toml` declare, checked as a whole.
+//! They declare only: which shard owns which slot is recorded on the shards. Must not know sockets or catalogs.
+//! Start at [`Config::load`].
+
+mod address;
+mod document;
+mod load;
+mod secret;
+mod unit;
+
+pub use address::{Address, AddressError};
+pub use document::{ConfigError, Problem};
+pub use load::{LISTEN_FILE, SHARDS_FILE};
+pub use secret::{ScramVerifier, Secret};
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that the two files of a `shard-config` directory declare.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The directory that was loaded.
+    pub directory: PathBuf,
+    /// `[listen]`
+    pub listen: Listen,
+    /// `[[user]]`, at least one, names unique.
+    pub users: Vec<User>,
+    /// `[backend]`
+    pub backend: Backend,
+    /// `[pool]`
+    pub pool: Pool,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[merge]`
+    pub merge: Merge,
+    /// `[state]`
+    pub state: State,
+    /// `[cluster]`
+    pub cluster: Cluster,
+    /// `[ring]`
+    pub ring: Ring,
+    /// `[[shard]]`, at least one, names unique; the order gives the shards their index.
+    pub shards: Vec<Shard>,
+    /// `[[table]]`, names unique.
+    pub tables: Vec<TableDeclaration>,
+    /// `[[pin]]`
+    pub pins: Vec<Pin>,
+}
+
+impl Config {
+    /// The user called `name`.
+    pub fn user(&self, name: &str) -> Option<&User> {
+        self.users.iter().find(|user| user.name == name)
+    }
+}
+
+/// Where clients and people connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Clients and the console; always [`Address::Tcp`]. Default 127.0.0.1:6432.
+    pub address: Address,
+    /// Metrics, health and page; always [`Address::Tcp`]. None by default.
+    pub admin_http: Option<Address>,
+}
+
+/// Who may log in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The role's name, here and on the shards.
+    pub name: String,
+    /// How the client proves itself.
+    pub login: Login,
+    /// Whether the console obeys it.
+    pub admin: bool,
+}
+
+/// How a client proves that it is the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Login {
+    /// SCRAM-SHA-256 against this password or verifier.
+    Password(Secret),
+    /// `trust = true`: not at all; the shards must let the role in without a password too.
+    Trust,
+}
+
+/// The control plane's own role on the shards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Role name.
+    pub user: String,
+    /// Never a verifier. Absent where the shards ask for none.
+    pub password: Option<Secret>,
+    /// How the shards' connections are protected.
+    pub tls: BackendTls,
+}
+
+/// Protection of the connections to shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendTls {
+    /// `"disable"`, the default: cleartext.
+    Disable,
+}
+
+/// Pools of connections to the shards: one for each shard and user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// When a connection goes back. Default transaction.
+    pub mode: PoolMode,
+    /// Connections at most in each pool. Default 20.
+    pub size: usize,
+    /// How long a client waits for a connection. Default 5s.
+    pub wait: Duration,
+    /// How long connecting and logging in to a shard may take. Default 5s.
+    pub connect: Duration,
+    /// After this long without use a connection is closed. Default 10min.
+    pub idle: Duration,
+    /// At this age a connection is closed as soon as it is idle. Default 1h.
+    pub lifetime: Duration,
+}
+
+/// When a client's connections to shards go back to their pools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolMode {
+    /// At the end of each transaction.
+    Transaction,
+    /// When the client leaves.
+    Session,
+}
+
+/// Named limits. Sizes are bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections at once, logged in or not. Default 10000.
+    pub clients: usize,
+    /// Client connections at once that have not logged in yet. Default 1000.
+    pub unauthenticated_clients: usize,
+    /// From accept to the end of login. Default 15s.
+    pub login: Duration,
+    /// One message from a client or a shard. Default 1GB, at most `i32::MAX`.
+    pub frame_bytes: usize,
+    /// Extended-protocol messages held until the Sync or Flush that ends them. Default 64MB.
+    pub request_bytes: usize,
+    /// Statement text that is parsed; longer text can only pass to a named shard. Default 1MB.
+    pub statement_bytes: usize,
+    /// Tokens of a statement that is parsed. Default 200000.
+    pub statement_tokens: usize,
+    /// Depth of nesting of a statement that is parsed. Default 100.
+    pub statement_depth: usize,
+    /// Rows held for one merge. Default 64MB.
+    pub merge_bytes: usize,
+    /// COPY data held for each shard. Default 1MB.
+    pub copy_buffer_bytes: usize,
+    /// Prepared statements of one client. Default 1000.
+    pub prepared_statements: usize,
+    /// Prepared statements kept on one backend. Default 500.
+    pub backend_prepared_statements: usize,
+    /// Statement shapes whose plan is kept. Default 5000.
+    pub cached_plans: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            clients: 10_000,
+            unauthenticated_clients: 1000,
+            login: Duration::from_secs(15),
+            frame_bytes: 1 << 30,
+            request_bytes: 64 << 20,
+            statement_bytes: 1 << 20,
+            statement_tokens: 200_000,
+            statement_depth: 100,
+            merge_bytes: 64 << 20,
+            copy_buffer_bytes: 1 << 20,
+            prepared_statements: 1000,
+            backend_prepared_statements: 500,
+            cached_plans: 5000,
+        }
+    }
+}
+
+/// Where merges that PostgreSQL must do run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Merge {
+    /// `on = "shards"`, the default.
+    Shards,
+}
+
+/// What the router keeps on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// The last good topology. Default `topology.json` beside the files.
+    pub file: PathBuf,
+}
+
+/// The cluster as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// 1 to 32 of `[A-Za-z0-9_-]`; part of the names of two-phase transactions.
+    pub name: String,
+    /// The database name that clients ask for.
+    pub database: String,
+    /// Name of the shard that is home of local tables. Default the first.
+    pub default_shard: String,
+}
+
+/// The consistent-hash ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ring {
+    /// Positions of a shard of weight 1. Default 160. They decide where slots go that must go somewhere.
+    pub virtual_nodes: u32,
+}
+
+/// One shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// 1 to 32 of `[A-Za-z0-9_-]`.
+    pub name: String,
+    /// Its share of the slots relative to the others; 0 is drained. Default 1.
+    pub weight: u32,
+    /// Its database. Default the cluster's.
+    pub database: String,
+    /// Its servers, at least one; PostgreSQL says which is the primary.
+    pub nodes: Vec<Address>,
+}
+
+/// One declared table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableDeclaration {
+    /// Schema as PostgreSQL stores it. Default public.
+    pub schema: String,
+    /// Name as PostgreSQL stores it.
+    pub name: String,
+    /// Where its rows live.
+    pub kind: TableKind,
+    /// Line in `shards.toml`.
+    pub line: usize,
+}
+
+/// Where the rows of a declared table live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TableKind {
+    /// Spread by this column.
+    Sharded {
+        /// Column name as PostgreSQL stores it.
+        key: String,
+    },
+    /// A full copy on every shard.
+    Reference,
+    /// All rows on the shard of this name.
+    Local {
+        /// Shard name.
+        shard: String,
+    },
+}
+
+/// Puts a key or slots on a named shard; wins over the ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// What is pinned.
+    pub target: PinTarget,
+    /// Shard name.
+    pub shard: String,
+    /// Line in `shards.toml`.
+    pub line: usize,
+}
+
+/// What a pin holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PinTarget {
+    /// The slot of a key of a sharded table.
+    Key {
+        /// Schema of the table.
+        schema: String,
+        /// Name of the table.
+        table: String,
+        /// The key's text, as its type's input function takes it.
+        key: String,
+    },
+    /// These slots, both ends included.
+    Slots {
+        /// First.
+        first: u16,
+        /// Last.
+        last: u16,
+    },
+}

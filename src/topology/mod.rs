@@ -1,8 +1,16 @@
 //! Where rows live: hash, slots, ring, ownership, schema and the snapshot that a statement plans against.
 //! Pure: knows nothing of connections or files. Start at [`snapshot::Topology`].
 
+pub mod hash;
+pub mod key_value;
+pub mod ownership;
+pub mod ring;
 pub mod schema;
+pub mod shard_map;
+pub mod slot;
 pub mod snapshot;
+mod date_time;
+mod decimal;
 
 use std::fmt;
 

@@ -2,18 +2,26 @@
 //! `backend::control` fills it; the planner reads it. Names are as PostgreSQL stores them (folded, unquoted).
 
 use super::ShardId;
+use super::key_value::KeyType;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Which of PostgreSQL's extended hash functions places a key; keys of one family are co-located.
+/// Which of PostgreSQL's extended hash functions places a key; keys of one family are co-located: values that
+/// `=` finds equal have one hash. That is why there are more families than hash functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HashFamily {
     /// int2, int4, int8 (`hashint8extended`).
     Integer,
-    /// date (as int4 days), timestamp and timestamptz (as int64 microseconds).
+    /// date (`hashint4extended` of its days).
+    Date,
+    /// timestamp (`timestamp_hash_extended` of its microseconds).
     Time,
-    /// text, varchar, char(n) (`hashtextextended`).
+    /// timestamptz: hashes as timestamp does, but only a session's time zone makes the two equal.
+    TimeWithZone,
+    /// text, varchar (`hashtextextended`).
     Text,
+    /// char(n) (`hashbpcharextended`): `'a '::varchar = 'a'::char(2)` is true although they hash apart.
+    Character,
     /// uuid (`uuid_hash_extended`).
     Uuid,
     /// bytea (`hashvarlenaextended`).
@@ -36,8 +44,11 @@ pub enum Placement {
     Reference,
     /// All rows on one shard.
     Local(ShardId),
-    /// pg_catalog and information_schema: every shard has its own, one is asked.
+    /// pg_catalog, information_schema and pgring: every shard has its own, one is asked.
     Catalog,
+    /// A view whose rows no single shard shows: it reads sharded tables, or local tables of different shards. Which
+    /// of its columns is a key is not known.
+    View,
 }
 
 /// How a text-like column compares.
@@ -47,8 +58,10 @@ pub enum Collation {
     None,
     /// Compares by bytes: C, POSIX, C.UTF-8.
     Bytes,
-    /// Anything else: only PostgreSQL may sort it.
+    /// Any other deterministic one: only PostgreSQL may sort it.
     Other,
+    /// Texts that differ in bytes may be equal: cannot be a key.
+    Nondeterministic,
 }
 
 /// What a column holds when an INSERT leaves it out.
@@ -113,9 +126,21 @@ pub struct Relation {
     pub unique: Vec<Vec<usize>>,
     /// For a view: schema-qualified tables that it reads, through other views too.
     pub reads: Vec<(Arc<str>, Arc<str>)>,
+    /// Schema-qualified tables that it is a partition or an inheritance child of, direct ones only.
+    pub parents: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl Relation {
+    /// The type of the sharding key; None unless the relation is sharded.
+    pub fn key_type(&self) -> Option<KeyType> {
+        match self.placement {
+            Placement::Sharded { key, .. } => KeyType::of_column(self.columns.get(key)?),
+            Placement::Reference | Placement::Local(_) | Placement::Catalog | Placement::View => {
+                None
+            }
+        }
+    }
+
     /// The index of the column called `name`.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| &*column.name == name)

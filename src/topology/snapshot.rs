@@ -1,7 +1,12 @@
 //! [`Topology`]: the immutable snapshot that a statement plans against; swapped whole.
 
+use super::hash;
+use super::key_value::KeyValue;
+use super::ownership::{self, OwnershipRecord};
 use super::schema::Schema;
+use super::shard_map::{self, PlacementErrors};
 use super::{Epoch, SLOT_COUNT, ShardId, SlotId};
+use crate::config::Config;
 use std::sync::Arc;
 
 /// One shard as the router knows it.
@@ -42,6 +47,57 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// Puts together what the files declare, what the shards record (in the order of the shards, None where nothing
+    /// is known) and the catalog of one shard, in which placements are set here.
+    ///
+    /// # Errors
+    ///
+    /// Every declared table that does not fit the catalog.
+    pub fn new(
+        config: &Config,
+        records: &[Option<&OwnershipRecord>],
+        schema: Schema,
+    ) -> Result<Self, PlacementErrors> {
+        let names = shard_map::shard_names(config);
+        let is_default = |name: &Arc<str>| **name == *config.cluster.default_shard;
+        let default_shard = ShardId(names.iter().position(is_default).unwrap_or(0) as u16);
+        let schema = shard_map::place(schema, &config.tables, &names, default_shard)?;
+        let shards = names
+            .into_iter()
+            .map(|name| Shard {
+                name,
+                epoch: Epoch::default(),
+            })
+            .collect();
+        let topology = Self {
+            cluster: config.cluster.name.as_str().into(),
+            shards,
+            owners: Arc::from([]),
+            default_shard,
+            schema: Arc::new(schema),
+        };
+        Ok(topology.with_ownership(records))
+    }
+
+    /// The same with other records, in the order of the shards; None where nothing is known.
+    pub fn with_ownership(&self, records: &[Option<&OwnershipRecord>]) -> Self {
+        let mut topology = self.clone();
+        topology.owners = ownership::owners(records);
+        for (index, shard) in topology.shards.iter_mut().enumerate() {
+            shard.epoch = records
+                .get(index)
+                .copied()
+                .flatten()
+                .map_or(Epoch::default(), |record| record.epoch);
+        }
+        topology
+    }
+
+    /// Who owns the slot of `key`.
+    pub fn owner_of(&self, key: &KeyValue) -> SlotOwner {
+        self.owner(hash::slot(key))
+    }
+
     /// Who owns `slot`.
     pub fn owner(&self, slot: SlotId) -> SlotOwner {
         debug_assert!(usize::from(slot.0) < SLOT_COUNT);
@@ -62,5 +118,62 @@ impl Topology {
     pub fn shard_named(&self, name: &str) -> Option<ShardId> {
         self.shard_ids()
             .find(|shard| &**self.shard_name(*shard) == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn record(shard: &str, epoch: u64, owned: &str) -> OwnershipRecord {
+        let (owned, fenced) = (owned.parse().unwrap(), "{}".parse().unwrap());
+        OwnershipRecord {
+            shard: shard.into(),
+            cluster_id: "c".into(),
+            epoch: Epoch(epoch),
+            owned,
+            fenced,
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_through_its_slot_and_the_records() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("shard-config");
+        let config = Config::load(&directory).unwrap();
+        let (first, second) = (
+            record("s0", 7, "{[0,8000)}"),
+            record("s2", 9, "{[8000,16384)}"),
+        );
+        let topology = Topology::new(
+            &config,
+            &[Some(&first), None, Some(&second)],
+            Schema::default(),
+        )
+        .unwrap();
+        assert_eq!(
+            topology
+                .shards
+                .iter()
+                .map(|shard| shard.epoch.0)
+                .collect::<Vec<_>>(),
+            [7, 0, 9]
+        );
+        assert_eq!(
+            (&*topology.cluster, topology.default_shard),
+            ("shop", ShardId(0))
+        );
+        for id in 0..100 {
+            let key = KeyValue::Integer(id);
+            let expected = if hash::slot(&key).0 < 8000 {
+                ShardId(0)
+            } else {
+                ShardId(2)
+            };
+            assert_eq!(topology.owner_of(&key), SlotOwner::Shard(expected));
+        }
+        let later = topology.with_ownership(&[None, None, Some(&second)]);
+        assert_eq!(later.owner(SlotId(0)), SlotOwner::Gap);
+        assert_eq!(later.shards[0].epoch, Epoch(0));
     }
 }

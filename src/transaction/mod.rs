@@ -1,1 +1,224 @@
-//! transaction
+//! What a session's block touched and how it ends. A block joins shards lazily: a shard gets BEGIN, and what the block
+//! has set so far, with the first statement that needs it. Start at [`Transaction`]; the end is in [`commit`].
+
+pub mod state;
+pub mod command;
+pub mod settings;
+pub mod commit;
+pub mod gid;
+pub mod recovery;
+
+use crate::backend::connection::{Backend, Login};
+use crate::backend::control::Control;
+use crate::backend::pool::{Lease, LeaseError, Pools};
+use crate::topology::ShardId;
+use crate::wire::backend_message::TransactionStatus;
+use crate::wire::error_response::{ErrorReply, Fault};
+use crate::wire::frame::Frame;
+use crate::wire::sqlstate::SqlState;
+use command::CommandError;
+use settings::Settings;
+use state::{BlockState, Phase};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One shard's part in a block, or in one statement outside a block.
+#[derive(Debug)]
+pub struct Participant {
+    /// The connection.
+    pub lease: Lease,
+    /// The backend's settings before the block, to which a rollback returns.
+    settings_before: Arc<Settings>,
+    /// BEGIN was sent.
+    begun: bool,
+}
+
+/// Who leases, and how its backends must be set.
+#[derive(Debug, Clone, Copy)]
+pub struct Tenant<'a> {
+    /// Makes transaction ids durable before they decide.
+    pub control: &'a Arc<Control>,
+    /// Where leases come from.
+    pub pools: &'a Pools,
+    /// As whom.
+    pub login: &'a Login,
+    /// With which settings.
+    pub settings: &'a Arc<Settings>,
+}
+
+/// Why a shard could not join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// No lease.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The shard refused BEGIN, a setting or a savepoint.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// A second shard in a block whose snapshot would have to span both.
+    #[error("a REPEATABLE READ or SERIALIZABLE block cannot span several shards")]
+    SnapshotIsolation,
+}
+
+impl ErrorReply for JoinError {
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::Lease(error) => error.sqlstate(),
+            Self::Command(error) => error.sqlstate(),
+            Self::SnapshotIsolation => SqlState::FEATURE_NOT_SUPPORTED,
+        }
+    }
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Lease(error) => error.fault(),
+            Self::Command(error) => error.fault(),
+            Self::SnapshotIsolation => Fault::Client,
+        }
+    }
+    fn detail(&self) -> Option<String> {
+        match self {
+            Self::Lease(error) => error.detail(),
+            Self::Command(error) => error.detail(),
+            Self::SnapshotIsolation => Some("each shard would see a snapshot of its own".to_owned()),
+        }
+    }
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Lease(error) => error.hint(),
+            Self::Command(error) => error.hint(),
+            Self::SnapshotIsolation => Some("use READ COMMITTED, or keep the block to one sharding key".to_owned()),
+        }
+    }
+    fn refusal(&self) -> Option<&'static str> {
+        match self {
+            Self::Lease(error) => error.refusal(),
+            Self::Command(error) => error.refusal(),
+            Self::SnapshotIsolation => Some("snapshot-isolation"),
+        }
+    }
+}
+
+/// A session's block, or the leases of one statement outside a block.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    /// Phase and preamble.
+    pub block: BlockState,
+    participants: BTreeMap<ShardId, Participant>,
+}
+
+impl Transaction {
+    /// The shards that hold a lease now.
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
+        self.participants.keys().copied()
+    }
+
+    /// The shard that statements for any shard should prefer: one that is here already.
+    pub fn preferred(&self) -> Option<ShardId> {
+        self.participants.keys().next().copied()
+    }
+
+    /// The shard's backend, if it takes part.
+    pub fn backend(&mut self, shard: ShardId) -> Option<&mut Backend> {
+        self.participants.get_mut(&shard).map(|participant| &mut *participant.lease)
+    }
+
+    /// The backends of all participants, in [`ShardId`] order.
+    pub fn backends(&mut self) -> impl Iterator<Item = &mut Backend> {
+        self.participants.values_mut().map(|participant| &mut *participant.lease)
+    }
+
+    /// Makes `shard` a participant: a lease, the session's settings, and in a block all that the block has said so far.
+    /// What the shard said meanwhile for the client's ears (ParameterStatus, NOTICE) is appended to `asides`.
+    ///
+    /// # Errors
+    /// [`JoinError`]; the shard does not take part then.
+    pub async fn join(
+        &mut self,
+        shard: ShardId,
+        tenant: Tenant<'_>,
+        asides: &mut Vec<Frame>,
+    ) -> Result<&mut Backend, JoinError> {
+        if !self.participants.contains_key(&shard) {
+            let mut lease = tenant.pools.acquire(shard, tenant.login).await?;
+            let spans = !self.participants.is_empty() && self.block.phase() != Phase::Idle;
+            if spans && (self.block.snapshot_isolation() || lease.snapshot_isolation_by_default) {
+                lease.release();
+                return Err(JoinError::SnapshotIsolation);
+            }
+            settings::apply(&mut lease, tenant.settings).await?;
+            let settings_before = lease.applied.clone();
+            let preamble = self.block.preamble();
+            let begun = preamble.is_some();
+            if let Some(sql) = preamble {
+                asides.extend(command::run(&mut lease, &sql).await?.asides);
+            }
+            self.participants.insert(shard, Participant { lease, settings_before, begun });
+        }
+        let participant = self.participants.get_mut(&shard).ok_or(LeaseError::Closed)?;
+        Ok(&mut participant.lease)
+    }
+
+    /// Turns the statement outside a block that already ran on some shard, with its Sync still to come, into a part of
+    /// the router's own block.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn begin_implicit(&mut self) -> Result<(), CommandError> {
+        if self.block.phase() != Phase::Idle {
+            return Ok(());
+        }
+        self.block.begin_implicit();
+        for participant in self.participants.values_mut().filter(|participant| !participant.begun) {
+            command::run(&mut participant.lease, "BEGIN").await?;
+            participant.begun = true;
+        }
+        Ok(())
+    }
+
+    /// Gives back the leases of a statement outside a block; each stands at ReadyForQuery 'I'.
+    pub fn release_idle(&mut self) {
+        if self.block.phase() == Phase::Idle {
+            for (_, participant) in std::mem::take(&mut self.participants) {
+                participant.lease.release();
+            }
+        }
+    }
+
+    /// Closes one participant's connection: its state is not known.
+    pub fn drop_participant(&mut self, shard: ShardId) {
+        self.participants.remove(&shard);
+    }
+
+    /// Closes all connections of the block, so that the shards roll back.
+    pub fn abandon(&mut self) {
+        self.participants.clear();
+        self.block.end();
+    }
+
+    /// Runs one statement on all participants at once; the answers in [`ShardId`] order.
+    pub async fn run_on_all(&mut self, sql: &str) -> Vec<(ShardId, Result<command::Reply, CommandError>)> {
+        let commands = self.participants.iter_mut().map(|(shard, participant)| async {
+            (*shard, command::run(&mut participant.lease, sql).await)
+        });
+        futures_util::future::join_all(commands).await
+    }
+
+    /// ROLLBACK on every shard. A connection that does not answer is closed, which rolls back too.
+    pub async fn rollback(&mut self) {
+        let participants = std::mem::take(&mut self.participants);
+        let rollbacks = participants.into_values().map(|mut participant| async {
+            if !participant.begun {
+                return participant.lease.release();
+            }
+            match command::run(&mut participant.lease, "ROLLBACK").await {
+                Ok(reply) if reply.status == TransactionStatus::Idle => {
+                    participant.lease.applied = participant.settings_before.clone();
+                    participant.lease.release();
+                }
+                Ok(_) | Err(_) => drop(participant),
+            }
+        });
+        futures_util::future::join_all(rollbacks).await;
+        self.block.end();
+    }
+}

@@ -1,7 +1,9 @@
 //! [`FrameStream`]: a socket with its two buffers, read and written in frames. The only file of this floor that does
 //! IO; it knows frame headers and nothing of what the frames mean.
 
+use super::error_response::{ErrorReply, Fault};
 use super::frame::{self, Frame, FrameError};
+use super::sqlstate::SqlState;
 use crate::config::Address;
 use bytes::{Buf, BytesMut};
 use std::future::{Future as _, poll_fn};
@@ -95,6 +97,31 @@ pub enum StreamError {
     },
 }
 
+impl ErrorReply for StreamError {
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::Closed | Self::Io(_) => SqlState::CONNECTION_FAILURE,
+            Self::Frame(error) => error.sqlstate(),
+            Self::TooLarge { .. } => SqlState::PROGRAM_LIMIT_EXCEEDED,
+        }
+    }
+    fn fault(&self) -> Fault {
+        Fault::Client
+    }
+    fn detail(&self) -> Option<String> {
+        None
+    }
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::TooLarge { .. } => Some("Raise limits.frame_bytes.".to_owned()),
+            Self::Closed | Self::Io(_) | Self::Frame(_) => None,
+        }
+    }
+    fn refusal(&self) -> Option<&'static str> {
+        None
+    }
+}
+
 /// What stands at the head of the input; see [`FrameStream::head`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
@@ -163,6 +190,11 @@ impl FrameStream {
     /// Drops `bytes` from the head of the input.
     pub fn consume(&mut self, bytes: usize) {
         self.input.advance(bytes);
+    }
+
+    /// Takes `bytes` from the head of the input.
+    pub fn take(&mut self, bytes: usize) -> BytesMut {
+        self.input.split_to(bytes)
     }
 
     /// Where messages to send are appended; they leave with [`Self::flush`] or [`Self::fill`].
@@ -250,12 +282,42 @@ impl FrameStream {
         }
     }
 
+    /// Reads once without sending; for watching a client while it is being answered.
+    pub fn poll_read_only(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, StreamError>> {
+        let transport = self.transport.as_mut().ok_or(StreamError::Closed)?;
+        self.input.reserve(READ_BYTES);
+        match ready!(transport.poll_read(context, &mut self.input))? {
+            0 => Poll::Ready(Err(StreamError::Closed)),
+            read => Poll::Ready(Ok(read)),
+        }
+    }
+
     /// Sends all of the output. Cancel safe: what was not sent stays.
     ///
     /// # Errors
     /// What the operating system says.
     pub async fn flush(&mut self) -> Result<(), StreamError> {
         poll_fn(|context| self.poll_flush(context)).await
+    }
+
+    /// [`Self::flush`], while what arrives is read too, up to `input_bytes_max`, so that a side that answers before it
+    /// has read all does not stop both.
+    ///
+    /// # Errors
+    /// As [`Self::flush`] and [`Self::fill`].
+    pub async fn flush_absorbing(&mut self, input_bytes_max: usize) -> Result<(), StreamError> {
+        poll_fn(|context| {
+            loop {
+                if let Poll::Ready(flushed) = self.poll_flush(context) {
+                    return Poll::Ready(flushed);
+                }
+                if self.input.len() >= input_bytes_max {
+                    return Poll::Pending;
+                }
+                ready!(self.poll_read_only(context))?;
+            }
+        })
+        .await
     }
 
     /// [`Self::flush`] as a poll.

@@ -1,0 +1,94 @@
+//! How the rows of several shards become one stream, natively: only where that is provably PostgreSQL's own answer.
+//! Pure. [`order`] compares rows; [`tournament`] picks the next; [`columns`] checks that shards speak of the same.
+
+pub mod columns;
+pub mod order;
+pub mod tournament;
+
+use crate::wire::error_response::{ErrorReply, Fault};
+use crate::wire::sqlstate::SqlState;
+
+/// Why rows of several shards cannot be merged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MergeError {
+    /// The type of a sort key has no exact order in the router.
+    #[error("ORDER BY over several shards cannot compare column {column} of type {type_oid}")]
+    SortType {
+        /// One-based column.
+        column: usize,
+        /// The type's OID.
+        type_oid: u32,
+    },
+    /// A text sort key whose collation is not known to be by bytes.
+    #[error("ORDER BY over several shards cannot compare text in this collation")]
+    SortCollation {
+        /// One-based column.
+        column: usize,
+    },
+    /// A value that the router cannot read in the session's format.
+    #[error("ORDER BY over several shards cannot read a value of column {column}")]
+    SortValue {
+        /// One-based column.
+        column: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A shard's rows came in another order than the router's.
+    #[error("shard {shard} sent rows in another order than expected")]
+    InputOrder {
+        /// The step's index.
+        shard: usize,
+    },
+    /// The shards describe different rows.
+    #[error("the shards describe different rows")]
+    Columns {
+        /// What differs.
+        reason: String,
+    },
+    /// A row that is not as described.
+    #[error("a shard sent a row that cannot be read")]
+    Row,
+}
+
+impl ErrorReply for MergeError {
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::SortType { .. } | Self::SortCollation { .. } | Self::SortValue { .. } | Self::Columns { .. } => {
+                SqlState::FEATURE_NOT_SUPPORTED
+            }
+            Self::InputOrder { .. } => SqlState::INTERNAL_ERROR,
+            Self::Row => SqlState::PROTOCOL_VIOLATION,
+        }
+    }
+    fn fault(&self) -> Fault {
+        match self {
+            Self::SortType { .. } | Self::SortCollation { .. } | Self::SortValue { .. } => Fault::Client,
+            Self::Columns { .. } | Self::Row | Self::InputOrder { .. } => Fault::Backend,
+        }
+    }
+    fn detail(&self) -> Option<String> {
+        match self {
+            Self::SortValue { reason, .. } | Self::Columns { reason } => Some(reason.clone()),
+            Self::SortCollation { column } => Some(format!("column {column} is text that does not compare by bytes")),
+            Self::InputOrder { .. } => Some("the order of the router and of the shard differ".to_owned()),
+            Self::SortType { .. } | Self::Row => None,
+        }
+    }
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::SortType { .. } => Some("order by an expression of a simpler type".to_owned()),
+            Self::SortCollation { .. } => Some("order by the column COLLATE \"C\", or name the sharding key".to_owned()),
+            Self::SortValue { .. } => Some("use DateStyle ISO".to_owned()),
+            Self::InputOrder { .. } | Self::Row => None,
+            Self::Columns { .. } => Some("compare the table's definition on the shards".to_owned()),
+        }
+    }
+    fn refusal(&self) -> Option<&'static str> {
+        match self {
+            Self::SortType { .. } | Self::SortValue { .. } => Some("order-by-type"),
+            Self::SortCollation { .. } => Some("order-by-collation"),
+            Self::Columns { .. } => Some("schema-drift"),
+            Self::InputOrder { .. } | Self::Row => None,
+        }
+    }
+}

@@ -1,0 +1,685 @@
+//! Statements that the session itself answers: transaction control, settings, and what goes to all shards.
+
+use super::error::{self, SessionError, Stop};
+use super::extended_query::write_plan_description;
+use super::parameters::ROUTER_PREFIX;
+use super::session::Session;
+use super::simple_query::{Sentence, text_of};
+use super::statements::Prepared;
+use crate::planner::plan::{Access, Plan};
+use crate::planner::{self, Binding};
+use crate::sql::lex;
+use crate::sql::statement::{self, Discard, IsolationLevel, SetArgument, SetScope, SetValue, Statement};
+use crate::topology::ShardId;
+use crate::transaction::command;
+use crate::transaction::settings::quoted;
+use crate::transaction::state::Phase;
+use crate::wire::backend_message::{self, ColumnDescription};
+use crate::wire::error_response::{Report, Severity};
+use crate::wire::sqlstate::SqlState;
+use std::sync::Arc;
+
+/// The router's own settings, and what each may be.
+const ROUTER_SETTINGS: [(&str, &str); 2] =
+    [("pgring.shard", "the name of a shard, or empty"), ("pgring.key", "a value of the sharding key, or empty")];
+
+impl Session {
+    /// Runs a statement that the session answers. `describe`: whether rows are described (the simple protocol).
+    pub(super) async fn run_in_session(&mut self, sentence: &Sentence<'_>, describe: bool) -> Result<(), Stop> {
+        let sql = sentence.sql;
+        match &sentence.statement {
+            Statement::Begin { start, modes } => self.begin(sql, *start, modes.isolation),
+            Statement::Commit { chain } => self.end_block(true, *chain).await,
+            Statement::Rollback { chain } => self.end_block(false, *chain).await,
+            Statement::Savepoint(name) => self.savepoint(name, sql).await,
+            Statement::Release(name) => self.release_savepoint(name, sql).await,
+            Statement::RollbackTo(name) => self.roll_back_to(name, sql).await,
+            Statement::Set { scope, name, value } => self.set(sql, *scope, name, value).await,
+            Statement::SetTransaction(modes) => {
+                if let Some(isolation) = modes.isolation {
+                    self.transaction.block.isolate(is_snapshot(isolation));
+                }
+                self.set_in_block(sql, "SET").await
+            }
+            Statement::SetConstraints => self.set_in_block(sql, "SET CONSTRAINTS").await,
+            Statement::SetSessionCharacteristics(_) => {
+                Err(refused(
+                    "SET SESSION CHARACTERISTICS",
+                    "session-characteristics",
+                    "it changes three settings at once",
+                    "Use SET default_transaction_isolation, default_transaction_read_only or default_transaction_deferrable.",
+                ))
+            }
+            Statement::SetTransactionSnapshot(_) => Err(refused(
+                "SET TRANSACTION SNAPSHOT",
+                "transaction-snapshot",
+                "a snapshot belongs to one shard",
+                "Connect to the shard itself.",
+            )),
+            Statement::Reset(target) => self.reset(target.as_deref()).await,
+            Statement::Discard(target) => self.discard(target).await,
+            Statement::Deallocate(target) => self.deallocate(target.as_deref()),
+            Statement::Prepare { .. } | Statement::Execute { .. } => Err(refused(
+                "PREPARE and EXECUTE in SQL",
+                "sql-prepare",
+                "the router prepares statements through the extended protocol only",
+                "Use the driver's prepared statements.",
+            )),
+            Statement::PrepareTransaction(_) | Statement::CommitPrepared(_) | Statement::RollbackPrepared(_) => {
+                Err(refused(
+                    "two-phase commit by the client",
+                    "prepare-transaction",
+                    "a prepared transaction belongs to one shard, and the router prepares across shards itself",
+                    "Use COMMIT: it is atomic over all shards.",
+                ))
+            }
+            Statement::Show(Some(name)) => self.show_router(name, describe),
+            Statement::Listen(_) | Statement::Unlisten(_) | Statement::Notify { .. } => self.notification(sentence),
+            Statement::Close(None) => {
+                for shard in self.cursors.values().copied().collect::<Vec<_>>() {
+                    let backend = self.join(shard).await?;
+                    command::run(backend, "CLOSE ALL").await.map_err(error::of_command)?;
+                }
+                self.cursors.clear();
+                self.complete("CLOSE CURSOR ALL");
+                Ok(())
+            }
+            Statement::Copy(copy) => self.copy(copy, sql).await,
+            Statement::Explain { body, analyze, options } => {
+                let is_text = |value: &Option<&str>| value.is_none_or(|value| value.eq_ignore_ascii_case("text"));
+                let text = options.iter().all(|(name, value)| name != "format" || is_text(value));
+                self.explain(sql, body.text, *analyze, text, describe).await
+            }
+            Statement::Load => Err(refused(
+                "LOAD",
+                "session-state",
+                "a library is loaded into one backend only",
+                "Use shared_preload_libraries on the shards.",
+            )),
+            _ => self.run_on_shards(sentence).await,
+        }
+    }
+
+    pub(super) fn complete(&mut self, tag: &str) {
+        backend_message::write_command_complete(self.client.out(), tag);
+    }
+
+    fn warn(&mut self, sqlstate: SqlState, message: &str) {
+        let report =
+            Report { severity: Severity::Warning, sqlstate, message, detail: None, hint: None, position: None };
+        report.write(self.client.out());
+    }
+
+    fn begin(&mut self, sql: &str, start: bool, isolation: Option<IsolationLevel>) -> Result<(), Stop> {
+        match self.transaction.block.phase() {
+            Phase::Idle | Phase::Implicit => {
+                let default = self.parameters.shard_settings().get("default_transaction_isolation");
+                let by_default = default.is_some_and(|level| matches!(&**level, "repeatable read" | "serializable"));
+                let snapshot = isolation.map_or(by_default, is_snapshot);
+                self.parameters.begin();
+                self.transaction.block.begin(sql, snapshot);
+            }
+            Phase::Open | Phase::Failed => {
+                self.warn(SqlState::ACTIVE_SQL_TRANSACTION, "there is already a transaction in progress");
+            }
+        }
+        self.complete(if start { "START TRANSACTION" } else { "BEGIN" });
+        Ok(())
+    }
+
+    async fn end_block(&mut self, commit: bool, chain: bool) -> Result<(), Stop> {
+        let phase = self.transaction.block.phase();
+        if matches!(phase, Phase::Idle | Phase::Implicit) {
+            if chain {
+                let what = if commit { "COMMIT AND CHAIN" } else { "ROLLBACK AND CHAIN" };
+                return Err(SessionError::NoBlock(what).into());
+            }
+            self.warn(SqlState::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress");
+        }
+        let next = chain.then(|| {
+            let mut next = self.transaction.block.clone();
+            next.chain();
+            next
+        });
+        let mut tag = "ROLLBACK";
+        if commit && phase != Phase::Failed {
+            if self.commit().await? {
+                tag = "COMMIT";
+            }
+        } else {
+            self.roll_back().await;
+        }
+        if let Some(next) = next {
+            self.parameters.begin();
+            self.transaction.block = next;
+        }
+        self.complete(tag);
+        Ok(())
+    }
+
+    /// Commits the block on all its shards. Whether it committed, rather than found itself failed.
+    pub(super) async fn commit(&mut self) -> Result<bool, Stop> {
+        self.in_use.lock().await.clear();
+        let topology = self.router.topology();
+        let mut transaction = std::mem::take(&mut self.transaction);
+        let ended = transaction.commit(self.tenant(), &topology).await;
+        self.transaction = transaction;
+        let committed = ended.as_ref().is_ok_and(|ended| ended.committed);
+        self.end_of_block(committed).await;
+        match ended {
+            Ok(ended) => {
+                self.pass_asides(&ended.asides);
+                Ok(ended.committed)
+            }
+            Err(error) => Err(error::of_commit(error)),
+        }
+    }
+
+    /// Rolls the block back on all its shards.
+    pub(super) async fn roll_back(&mut self) {
+        self.in_use.lock().await.clear();
+        self.transaction.rollback().await;
+        self.end_of_block(false).await;
+    }
+
+    async fn end_of_block(&mut self, committed: bool) {
+        self.parameters.end(committed);
+        self.portals.clear();
+        self.cursors.clear();
+        if std::mem::take(&mut self.schema_changed) && committed {
+            self.spread_schema_change().await;
+        }
+    }
+
+    /// Remembers that a statement changed the schema; the routers learn of it when it is committed.
+    pub(super) fn note_schema_change(&mut self, access: Access) {
+        match access {
+            Access::Ddl | Access::OutsideBlock => self.schema_changed = true,
+            Access::Read | Access::Write => {}
+        }
+    }
+
+    fn need_block(&self, what: &'static str) -> Result<(), Stop> {
+        match self.transaction.block.phase() {
+            Phase::Open | Phase::Failed => Ok(()),
+            Phase::Idle | Phase::Implicit => Err(SessionError::NoBlock(what).into()),
+        }
+    }
+
+    /// Runs a statement on every shard of the block; the first error counts.
+    async fn run_on_participants(&mut self, sql: &str) -> Result<(), Stop> {
+        let mut failure = None;
+        for (shard, answer) in self.transaction.run_on_all(sql).await {
+            match answer {
+                Ok(reply) => self.pass_asides(&reply.asides),
+                Err(error) => {
+                    if matches!(error, command::CommandError::Lost { .. }) {
+                        self.lose(shard);
+                    }
+                    failure = failure.or(Some(error));
+                }
+            }
+            self.report_parameters(shard);
+        }
+        failure.map_or(Ok(()), |error| Err(error::of_command(error)))
+    }
+
+    async fn savepoint(&mut self, name: &str, sql: &str) -> Result<(), Stop> {
+        self.need_block("SAVEPOINT")?;
+        self.run_on_participants(sql).await?;
+        self.transaction.block.savepoint(name, sql);
+        self.parameters.savepoint(name);
+        self.complete("SAVEPOINT");
+        Ok(())
+    }
+
+    async fn release_savepoint(&mut self, name: &str, sql: &str) -> Result<(), Stop> {
+        self.need_block("RELEASE SAVEPOINT")?;
+        if !self.transaction.block.has_savepoint(name) {
+            return Err(SessionError::NoSavepoint(name.to_owned()).into());
+        }
+        self.run_on_participants(sql).await?;
+        self.transaction.block.release(name);
+        self.parameters.release(name);
+        self.complete("RELEASE");
+        Ok(())
+    }
+
+    async fn roll_back_to(&mut self, name: &str, sql: &str) -> Result<(), Stop> {
+        self.need_block("ROLLBACK TO SAVEPOINT")?;
+        if !self.transaction.block.has_savepoint(name) {
+            return Err(SessionError::NoSavepoint(name.to_owned()).into());
+        }
+        self.run_on_participants(sql).await?;
+        self.transaction.block.rollback_to(name);
+        self.parameters.rollback_to(name);
+        self.complete("ROLLBACK");
+        Ok(())
+    }
+
+    async fn set(&mut self, sql: &str, scope: SetScope, name: &str, value: &SetValue<'_>) -> Result<(), Stop> {
+        if name.starts_with(ROUTER_PREFIX) {
+            return self.set_router(scope, name, value);
+        }
+        match name {
+            "client_encoding" => check_encoding(value)?,
+            "standard_conforming_strings" => {
+                if !matches!(value, SetValue::Default) && !is_on(value) {
+                    return Err(refused(
+                        "standard_conforming_strings = off",
+                        "standard-conforming-strings",
+                        "the router reads string literals as the SQL standard does",
+                        "Write backslashes in E'' strings.",
+                    ));
+                }
+            }
+            "session_authorization" => {
+                return Err(refused(
+                    "SET SESSION AUTHORIZATION",
+                    "session-authorization",
+                    "connections to the shards belong to the user that logged in",
+                    "Use SET ROLE, or log in as that user.",
+                ));
+            }
+            _ => {}
+        }
+        if scope == SetScope::Local {
+            return match self.transaction.block.phase() {
+                Phase::Idle => {
+                    self.warn(
+                        SqlState::NO_ACTIVE_SQL_TRANSACTION,
+                        "SET LOCAL can only be used in transaction blocks",
+                    );
+                    self.complete("SET");
+                    Ok(())
+                }
+                _ => self.set_in_block(sql, "SET").await,
+            };
+        }
+        let shards = self.shards_for_setting();
+        let show = format!("SHOW {}", quoted(name));
+        let mut confirmed = None;
+        for shard in shards {
+            let backend = self.join(shard).await?;
+            let reply = command::run(backend, sql).await.map_err(error::of_command)?;
+            let shown = command::run(backend, &show).await.map_err(error::of_command)?;
+            let value = shown.rows.into_iter().flatten().next().flatten().unwrap_or_default();
+            confirmed = confirmed.or(Some(value));
+            self.pass_asides(&reply.asides);
+        }
+        match (value, confirmed) {
+            (SetValue::Default, _) | (_, None) => self.parameters.reset(name),
+            (_, Some(value)) => self.parameters.set(name, &value),
+        }
+        let settings = self.parameters.shard_settings().clone();
+        for backend in self.transaction.backends() {
+            backend.applied = settings.clone();
+        }
+        for shard in self.transaction.shards().collect::<Vec<_>>() {
+            self.report_parameters(shard);
+        }
+        self.complete("SET");
+        Ok(())
+    }
+
+    /// All shards of the block, else one that will do.
+    fn shards_for_setting(&self) -> Vec<ShardId> {
+        let joined: Vec<ShardId> = self.transaction.shards().collect();
+        if joined.is_empty() { vec![self.any_shard()] } else { joined }
+    }
+
+    /// SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: on the block's shards now, and on those that join later.
+    async fn set_in_block(&mut self, sql: &str, tag: &str) -> Result<(), Stop> {
+        match self.transaction.block.phase() {
+            Phase::Idle => {
+                let what = if tag == "SET" { "SET TRANSACTION" } else { "SET CONSTRAINTS" };
+                self.warn(
+                    SqlState::NO_ACTIVE_SQL_TRANSACTION,
+                    &format!("{what} can only be used in transaction blocks"),
+                );
+            }
+            Phase::Implicit | Phase::Open | Phase::Failed => {
+                for shard in self.shards_for_setting() {
+                    self.join(shard).await?;
+                }
+                self.run_on_participants(sql).await?;
+                self.transaction.block.setting(sql);
+            }
+        }
+        self.complete(tag);
+        Ok(())
+    }
+
+    fn set_router(&mut self, scope: SetScope, name: &str, value: &SetValue<'_>) -> Result<(), Stop> {
+        let text = text_of_value(value).unwrap_or_default();
+        let invalid = |expected: &str| {
+            Stop::from(SessionError::RouterSetting {
+                name: name.to_owned(),
+                value: text.clone(),
+                expected: expected.to_owned(),
+            })
+        };
+        let known = ROUTER_SETTINGS.iter().find(|(known, _)| *known == name);
+        let (_, expected) = known.ok_or_else(|| invalid("pgring.shard or pgring.key: there is no other setting"))?;
+        if name == "pgring.shard" && !text.is_empty() && self.router.topology().shard_named(&text).is_none() {
+            return Err(invalid(expected));
+        }
+        if text.is_empty() {
+            self.parameters.reset(name);
+        } else {
+            self.parameters.set_router(name, &text, scope == SetScope::Local);
+        }
+        self.complete("SET");
+        Ok(())
+    }
+
+    pub(super) fn has_hint(&self) -> bool {
+        ROUTER_SETTINGS.iter().any(|(name, _)| self.parameters.router_setting(name).is_some())
+    }
+
+    async fn reset(&mut self, target: Option<&str>) -> Result<(), Stop> {
+        match target {
+            None => self.parameters.reset_all(),
+            Some(name) if name.starts_with(ROUTER_PREFIX) => self.parameters.reset(name),
+            Some(name) => {
+                let known = self.parameters.shard_settings().contains_key(name);
+                if !known {
+                    // PostgreSQL says whether there is such a setting.
+                    let shard = self.shards_for_setting().remove(0);
+                    let backend = self.join(shard).await?;
+                    command::run(backend, &format!("RESET {}", quoted(name))).await.map_err(error::of_command)?;
+                }
+                self.parameters.reset(name);
+            }
+        }
+        self.settle_settings().await?;
+        self.complete("RESET");
+        Ok(())
+    }
+
+    /// Brings the block's shards, or one shard, to the session's settings, so that the client hears what it must.
+    async fn settle_settings(&mut self) -> Result<(), Stop> {
+        for shard in self.shards_for_setting() {
+            self.join(shard).await?;
+            let settings = self.parameters.shard_settings().clone();
+            let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+            crate::transaction::settings::apply(backend, &settings).await.map_err(error::of_command)?;
+            self.report_parameters(shard);
+        }
+        Ok(())
+    }
+
+    async fn discard(&mut self, target: &Discard) -> Result<(), Stop> {
+        let tag = match target {
+            Discard::All => {
+                if self.transaction.block.phase() != Phase::Idle {
+                    return Err(SessionError::InBlock("DISCARD ALL").into());
+                }
+                self.statements.clear();
+                self.portals.clear();
+                self.parameters.reset_all();
+                self.parameters.reset("role");
+                self.settle_settings().await?;
+                "DISCARD ALL"
+            }
+            Discard::Plans => "DISCARD PLANS",
+            Discard::Sequences => "DISCARD SEQUENCES",
+            Discard::Temp => "DISCARD TEMP",
+        };
+        self.complete(tag);
+        Ok(())
+    }
+
+    fn deallocate(&mut self, target: Option<&str>) -> Result<(), Stop> {
+        match target {
+            None => {
+                self.statements.clear();
+                self.complete("DEALLOCATE ALL");
+            }
+            Some(name) => {
+                if self.statements.remove(name).is_none() {
+                    return Err(SessionError::UnknownStatement(name.to_owned()).into());
+                }
+                self.complete("DEALLOCATE");
+            }
+        }
+        Ok(())
+    }
+
+    /// SHOW of a setting of the router's own.
+    fn show_router(&mut self, name: &str, describe: bool) -> Result<(), Stop> {
+        let value = self.parameters.router_setting(name).cloned().unwrap_or_default();
+        if describe {
+            let column = ColumnDescription::text(name);
+            backend_message::write_row_description(self.client.out(), [column]);
+        }
+        backend_message::write_data_row(self.client.out(), [Some(value.as_bytes())]);
+        self.complete("SHOW");
+        Ok(())
+    }
+
+    fn notification(&mut self, sentence: &Sentence<'_>) -> Result<(), Stop> {
+        if matches!(sentence.statement, Statement::Unlisten(_)) {
+            self.complete("UNLISTEN");
+            return Ok(());
+        }
+        Err(refused(
+            "LISTEN and NOTIFY",
+            "session-state",
+            "a listener needs a connection of its own, which a pooled session does not have",
+            "Connect to one shard directly for notifications.",
+        ))
+    }
+
+    /// Where a statement that one shard answers as it stands goes.
+    pub(super) fn forward_shard(&mut self, sentence: &Sentence<'_>) -> Result<ShardId, Stop> {
+        let topology = self.router.topology();
+        match &sentence.statement {
+            Statement::Fetch(cursor) | Statement::Move(cursor) | Statement::Close(Some(cursor)) => self.cursor(cursor),
+            Statement::Declare { hold: true, .. } => Err(refused(
+                "a cursor WITH HOLD",
+                "session-state",
+                "it outlives its transaction on one connection, which a pooled session does not keep",
+                "Use a cursor inside a transaction.",
+            )),
+            Statement::Declare { name, body, .. } => {
+                let template = self.template(&Arc::from(body.text), &Arc::from([]))?;
+                let binding = Binding {
+                    values: &[],
+                    formats: &[],
+                    preferred: self.transaction.preferred(),
+                    spread: self.router.next_spread(),
+                };
+                let plan = template.plan(&binding, &topology)?;
+                match plan.steps.as_slice() {
+                    [step] => Ok(step.shard),
+                    _ => Err(refused(
+                        &format!("cursor \"{name}\" over several shards"),
+                        "cursor",
+                        "its rows would have to be kept between two FETCHes",
+                        "Fetch all rows at once, or name the sharding key.",
+                    )),
+                }
+            }
+            _ => Ok(self.any_shard()),
+        }
+    }
+
+    fn cursor(&self, name: &str) -> Result<ShardId, Stop> {
+        let shard = self.cursors.get(name).copied();
+        shard.ok_or_else(|| SessionError::NoCursor(name.to_owned()).into())
+    }
+
+    /// Remembers cursors that came and went.
+    pub(super) fn after_forward(&mut self, sentence: &Sentence<'_>, shard: ShardId) {
+        match &sentence.statement {
+            Statement::Declare { name, .. } => {
+                self.cursors.insert(name.to_string(), shard);
+            }
+            Statement::Close(Some(name)) => {
+                self.cursors.remove(&**name);
+            }
+            _ => {}
+        }
+    }
+
+    /// [`Self::after_forward`] for a statement of the extended protocol.
+    pub(super) fn note_forwarded(&mut self, prepared: &Prepared, shard: ShardId) -> Result<(), Stop> {
+        if matches!(prepared.kind, super::statements::PreparedKind::Forward) {
+            let tokens = lex::lex(&prepared.sql, &self.lex_limits())?;
+            let statement = statement::classify(&prepared.sql, &tokens)?;
+            self.after_forward(&Sentence { sql: &prepared.sql, tokens: &tokens, statement }, shard);
+        }
+        Ok(())
+    }
+
+    /// DDL, TRUNCATE, LOCK and what else the planner places without parameters.
+    async fn run_on_shards(&mut self, sentence: &Sentence<'_>) -> Result<(), Stop> {
+        let topology = self.router.topology();
+        let search_path = self.search_path()?;
+        let hint = self.hint(sentence.sql)?;
+        let limits = self.lex_limits();
+        let context =
+            planner::Context { topology: &topology, search_path: &search_path, hint: hint.as_ref(), limits: &limits };
+        let plan = planner::utility(&sentence.statement, sentence.sql, sentence.tokens, &context)?;
+        self.run_plan(&plan, sentence.sql, 0).await
+    }
+
+    /// EXPLAIN: how the statement is routed, then what the shards say.
+    async fn explain(
+        &mut self,
+        sql: &str,
+        body: &str,
+        analyze: bool,
+        text: bool,
+        describe: bool,
+    ) -> Result<(), Stop> {
+        let template = self.template(&Arc::from(body), &Arc::from([]))?;
+        let topology = self.router.topology();
+        let binding = Binding {
+            values: &[],
+            formats: &[],
+            preferred: self.transaction.preferred(),
+            spread: self.router.next_spread(),
+        };
+        let plan = template.plan(&binding, &topology)?;
+        if analyze && plan.steps.len() > 1 && plan.access != Access::Read {
+            return Err(refused(
+                "EXPLAIN ANALYZE of a write on several shards",
+                "explain-analyze",
+                "it would run the write on each shard",
+                "Use EXPLAIN without ANALYZE, or name the sharding key.",
+            ));
+        }
+        let prefix = &sql[..sql.len() - body.len()];
+        let lines = self.explained(&plan, prefix, body, text).await?;
+        if describe {
+            write_plan_description(self.client.out());
+        }
+        for line in &lines {
+            backend_message::write_data_row(self.client.out(), [Some(line.as_bytes())]);
+        }
+        self.complete("EXPLAIN");
+        Ok(())
+    }
+
+    async fn explained(
+        &mut self,
+        plan: &Plan,
+        prefix: &str,
+        body: &str,
+        text: bool,
+    ) -> Result<Vec<String>, Stop> {
+        let topology = self.router.topology();
+        let mut lines = if text { plan.describe(&topology) } else { Vec::new() };
+        // Other formats are documents: they are the first shard's own.
+        let shown = if text { plan.steps.len() } else { 1 };
+        for step in plan.steps.iter().take(shown) {
+            let explain = format!("{prefix}{}", text_of(step, body));
+            let backend = self.join(step.shard).await?;
+            let reply = command::run(backend, &explain).await.map_err(error::of_command)?;
+            if text {
+                lines.push(format!("Shard {}:", topology.shard_name(step.shard)));
+            }
+            let indent = if text { "  " } else { "" };
+            lines.extend(reply.rows.into_iter().flatten().flatten().map(|line| format!("{indent}{line}")));
+        }
+        Ok(lines)
+    }
+}
+
+fn is_snapshot(isolation: IsolationLevel) -> bool {
+    match isolation {
+        IsolationLevel::RepeatableRead | IsolationLevel::Serializable => true,
+        IsolationLevel::ReadCommitted | IsolationLevel::ReadUncommitted => false,
+    }
+}
+
+/// The encodings in which the router can read SQL.
+pub(super) fn is_known_encoding(name: &str) -> bool {
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    matches!(name.as_str(), "utf8" | "unicode" | "sqlascii")
+}
+
+fn check_encoding(value: &SetValue<'_>) -> Result<(), Stop> {
+    match text_of_value(value) {
+        Some(name) if !is_known_encoding(&name) => Err(refused(
+            &format!("client_encoding {name}"),
+            "client-encoding",
+            "the router reads SQL as UTF-8",
+            "Use client_encoding UTF8.",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The value of a SET to one word, string or number.
+fn text_of_value(value: &SetValue<'_>) -> Option<String> {
+    match value {
+        SetValue::Values(values) => match values.as_slice() {
+            [SetArgument::Text(text)] => Some(text.to_string()),
+            [SetArgument::Number(number)] => Some(number.clone()),
+            _ => None,
+        },
+        SetValue::Default | SetValue::Current | SetValue::Interval(_) => None,
+    }
+}
+
+/// Whether a SET switches a boolean setting on; what is not plainly so does not count.
+fn is_on(value: &SetValue<'_>) -> bool {
+    let text = text_of_value(value).unwrap_or_default().to_ascii_lowercase();
+    matches!(text.as_str(), "on" | "true" | "yes" | "1")
+}
+
+/// Whether one shard answers the statement as it stands.
+pub(super) fn is_forwarded(statement: &Statement<'_>) -> bool {
+    match statement {
+        Statement::Show(Some(name)) => !name.starts_with(ROUTER_PREFIX),
+        Statement::Show(None)
+        | Statement::Fetch(_)
+        | Statement::Move(_)
+        | Statement::Close(Some(_))
+        | Statement::Declare { .. } => true,
+        _ => false,
+    }
+}
+
+/// Whether the statement begins or ends a transaction, or a part of one.
+pub(super) fn controls_transaction(statement: &Statement<'_>) -> bool {
+    matches!(
+        statement,
+        Statement::Begin { .. }
+            | Statement::Commit { .. }
+            | Statement::Rollback { .. }
+            | Statement::Savepoint(_)
+            | Statement::Release(_)
+            | Statement::RollbackTo(_)
+            | Statement::PrepareTransaction(_)
+            | Statement::CommitPrepared(_)
+            | Statement::RollbackPrepared(_)
+    )
+}
+
+pub(super) fn refused(what: &str, code: &'static str, reason: &'static str, hint: &'static str) -> Stop {
+    SessionError::Refused { what: what.to_owned(), code, reason, hint }.into()
+}

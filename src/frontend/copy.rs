@@ -1,0 +1,334 @@
+//! COPY through the router: rows from the client go each to the shard of their key, rows to the client follow each
+//! other shard by shard.
+
+use super::control::refused;
+use super::error::{self, Stop};
+use super::session::Session;
+use super::simple_query::text_of;
+use crate::executor::copy_in::{self, CopyInError};
+use crate::executor::copy_out::{self, Framing};
+use crate::planner::plan::Access;
+use crate::planner::{self, CopyRoute, CopySplit};
+use crate::sql::copy::{CopyDirection, CopyFormat, CopyHeader, CopyStatement, CopyTarget};
+use crate::sql::copy_rows::{CopyKey, CopyPiece, CopyRows};
+use crate::topology::ShardId;
+use crate::topology::snapshot::Topology;
+use crate::transaction::state::Phase;
+use crate::wire::frontend_message::{self, FrontendMessage};
+use crate::wire::stream::Head;
+
+/// A COPY from the client as far as it has come.
+struct Intake<'a> {
+    sql: &'a str,
+    /// The shards where the COPY has been started.
+    started: Vec<ShardId>,
+    /// What every shard gets first.
+    header: Vec<u8>,
+}
+
+impl Session {
+    /// COPY.
+    pub(super) async fn copy(&mut self, copy: &CopyStatement<'_>, sql: &str) -> Result<(), Stop> {
+        match (&copy.target, copy.direction) {
+            (CopyTarget::File(_) | CopyTarget::Program(_), _) => Err(refused(
+                "COPY with a file or program on the server",
+                "copy-server-file",
+                "each shard has files of its own",
+                "Use COPY with STDIN or STDOUT (\\copy in psql).",
+            )),
+            (CopyTarget::Client, CopyDirection::From) => self.copy_from(copy, sql).await,
+            (CopyTarget::Client, CopyDirection::To) => self.copy_to(copy, sql).await,
+        }
+    }
+
+    async fn copy_to(&mut self, copy: &CopyStatement<'_>, sql: &str) -> Result<(), Stop> {
+        let topology = self.router.topology();
+        let plan = {
+            let (search_path, limits, hint) = (self.search_path()?, self.lex_limits(), self.hint(sql)?);
+            let context = planner::Context {
+                topology: &topology,
+                search_path: &search_path,
+                hint: hint.as_ref(),
+                limits: &limits,
+            };
+            planner::copy_to(copy, sql, &context, self.transaction.preferred(), self.router.next_spread())?
+        };
+        let framing = match (copy.options.format, copy.options.header) {
+            (CopyFormat::Binary, _) => Framing::Binary,
+            (CopyFormat::Text | CopyFormat::Csv, CopyHeader::Off) => Framing::Plain,
+            (CopyFormat::Text | CopyFormat::Csv, CopyHeader::On | CopyHeader::Match) => Framing::HeaderLine,
+        };
+        for step in &plan.steps {
+            self.join(step.shard).await?;
+        }
+        let mut backends = Vec::with_capacity(plan.steps.len());
+        for backend in self.transaction.backends() {
+            if let Some(step) = plan.steps.iter().find(|step| step.shard == backend.shard) {
+                frontend_message::write_query(backend.stream.out(), text_of(step, sql));
+                backend.forget_unnamed();
+                backends.push(backend);
+            }
+        }
+        match copy_out::copy_out(backends, framing, &mut self.client).await {
+            Ok((rows, _)) => {
+                self.complete(&format!("COPY {rows}"));
+                Ok(())
+            }
+            Err(error) => {
+                self.lose_broken();
+                Err(error::of_execute(error))
+            }
+        }
+    }
+
+    async fn copy_from(&mut self, copy: &CopyStatement<'_>, sql: &str) -> Result<(), Stop> {
+        let topology = self.router.topology();
+        let route = {
+            let (search_path, limits, hint) = (self.search_path()?, self.lex_limits(), self.hint(sql)?);
+            let context = planner::Context {
+                topology: &topology,
+                search_path: &search_path,
+                hint: hint.as_ref(),
+                limits: &limits,
+            };
+            planner::copy_from(copy, sql, &context)?
+        };
+        let first = match &route {
+            CopyRoute::One(shard) => *shard,
+            CopyRoute::AllShards | CopyRoute::Split(_) => {
+                self.transaction.preferred().unwrap_or(topology.default_shard)
+            }
+        };
+        let own = self.transaction.block.phase() == Phase::Idle && !matches!(route, CopyRoute::One(_));
+        if own {
+            self.begin_implicit().await?;
+        }
+        let mut intake = Intake { sql, started: Vec::new(), header: Vec::new() };
+        // The first shard says whether the COPY is one, before the client sends anything.
+        let response = self.start_copy(first, &mut intake).await?;
+        if matches!(route, CopyRoute::AllShards) {
+            for shard in topology.shard_ids().filter(|shard| *shard != first) {
+                self.start_copy(shard, &mut intake).await?;
+            }
+        }
+        self.client.out().extend_from_slice(response.bytes());
+        self.client.flush().await.map_err(error::of_client)?;
+
+        let taken = match &route {
+            CopyRoute::Split(split) => self.take_rows(copy, split, &topology, &mut intake).await,
+            CopyRoute::One(_) | CopyRoute::AllShards => self.take_all(&mut intake).await,
+        };
+        let rows = match taken {
+            Ok(()) => self.finish_copies(&intake).await,
+            Err(Stop::Gone) => return Err(Stop::Gone),
+            Err(stop) => {
+                self.abort_copies(&intake, "another shard or the router refused the data").await;
+                Err(stop)
+            }
+        }?;
+        let rows = if matches!(route, CopyRoute::AllShards) { rows.first().copied().unwrap_or(0) } else { rows.iter().sum() };
+        self.note_schema_change(Access::Write);
+        if own {
+            self.commit().await?;
+        }
+        self.complete(&format!("COPY {rows}"));
+        Ok(())
+    }
+
+    async fn start_copy(
+        &mut self,
+        shard: ShardId,
+        intake: &mut Intake<'_>,
+    ) -> Result<crate::wire::frame::Frame, Stop> {
+        let backend = self.join(shard).await?;
+        match copy_in::start(backend, intake.sql).await {
+            Ok(response) => {
+                if !intake.header.is_empty() {
+                    frontend_message::write_copy_data(backend.stream.out(), &intake.header);
+                }
+                intake.started.push(shard);
+                Ok(response)
+            }
+            Err(error) => Err(self.copy_failed(shard, intake, error)),
+        }
+    }
+
+    /// What a shard's failure in a COPY means for the session; the shard is out of the COPY.
+    fn copy_failed(
+        &mut self,
+        shard: ShardId,
+        intake: &mut Intake<'_>,
+        error: crate::executor::ExecuteError,
+    ) -> Stop {
+        intake.started.retain(|started| *started != shard);
+        if !matches!(error, crate::executor::ExecuteError::Shard(_)) {
+            self.lose(shard);
+        }
+        error::of_execute(error)
+    }
+
+    /// Hands each of the client's rows to the shard of its key.
+    async fn take_rows(
+        &mut self,
+        copy: &CopyStatement<'_>,
+        split: &CopySplit,
+        topology: &Topology,
+        intake: &mut Intake<'_>,
+    ) -> Result<(), Stop> {
+        let mut rows = CopyRows::new(&copy.options, self.router.config.limits.copy_buffer_bytes);
+        let key = CopyKey::new(&copy.options, split.column, &split.name);
+        let binary = copy.options.format == CopyFormat::Binary;
+        loop {
+            let more = self.next_copy_data(intake, |data| rows.push(data)).await?;
+            if !more {
+                rows.finish();
+            }
+            while let Some(piece) = rows.read().map_err(CopyInError::from)? {
+                match piece {
+                    CopyPiece::Header(bytes) => {
+                        intake.header = bytes.to_vec();
+                        self.write_to_all(intake, bytes);
+                    }
+                    CopyPiece::Trailer(bytes) => self.write_to_all(intake, bytes),
+                    CopyPiece::Row(row) => {
+                        let value = key.value(row).map_err(CopyInError::from)?;
+                        let shard = split.shard(value.as_deref(), binary, topology)?;
+                        if !intake.started.contains(&shard) {
+                            self.start_copy(shard, intake).await?;
+                        }
+                        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+                        frontend_message::write_copy_data(backend.stream.out(), row.bytes);
+                        self.push_copy(shard, intake).await?;
+                    }
+                }
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Hands all of the client's data to every shard of the COPY.
+    async fn take_all(&mut self, intake: &mut Intake<'_>) -> Result<(), Stop> {
+        loop {
+            let mut data = Vec::new();
+            let more = self.next_copy_data(intake, |chunk| data.extend_from_slice(chunk)).await?;
+            if !more {
+                return Ok(());
+            }
+            self.write_to_all(intake, &data);
+            for shard in intake.started.clone() {
+                self.push_copy(shard, intake).await?;
+            }
+        }
+    }
+
+    fn write_to_all(&mut self, intake: &Intake<'_>, data: &[u8]) {
+        for shard in &intake.started {
+            if let Some(backend) = self.transaction.backend(*shard) {
+                frontend_message::write_copy_data(backend.stream.out(), data);
+            }
+        }
+    }
+
+    async fn push_copy(&mut self, shard: ShardId, intake: &mut Intake<'_>) -> Result<(), Stop> {
+        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        match copy_in::push(backend).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.copy_failed(shard, intake, error)),
+        }
+    }
+
+    /// Gives the client's next data to `take`; false once the client is done. A client that gives up makes the shards
+    /// give up, in PostgreSQL's words.
+    async fn next_copy_data(
+        &mut self,
+        intake: &mut Intake<'_>,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<bool, Stop> {
+        loop {
+            let (tag, bytes) = match self.client.head(|_| false) {
+                Ok(Head::Frame(tag, bytes)) => (tag, bytes),
+                Ok(Head::Pass(_) | Head::Incomplete) => {
+                    self.client.fill().await.map_err(error::of_client)?;
+                    continue;
+                }
+                Err(error) => return Err(error::of_client(error)),
+            };
+            match tag {
+                b'd' => {
+                    take(&self.client.input()[crate::wire::frame::HEADER_BYTES..bytes]);
+                    self.client.consume(bytes);
+                    return Ok(true);
+                }
+                b'c' => {
+                    self.client.consume(bytes);
+                    return Ok(false);
+                }
+                b'f' => {
+                    let frame = self.client.take(bytes).freeze();
+                    let body = &frame[crate::wire::frame::HEADER_BYTES..];
+                    let message = match FrontendMessage::decode(tag, body) {
+                        Ok(FrontendMessage::CopyFail { message }) => message.to_owned(),
+                        _ => String::new(),
+                    };
+                    let words = self.abort_copies(intake, &message).await;
+                    intake.started.clear();
+                    return Err(words.unwrap_or(Stop::Gone));
+                }
+                // PostgreSQL lets these pass unanswered here.
+                b'H' | b'S' => self.client.consume(bytes),
+                tag => return Err(CopyInError::UnexpectedMessage(tag).into()),
+            }
+        }
+    }
+
+    /// Ends the COPY on every shard; how many rows each took.
+    async fn finish_copies(&mut self, intake: &Intake<'_>) -> Result<Vec<u64>, Stop> {
+        let mut rows = Vec::with_capacity(intake.started.len());
+        let mut failure = None;
+        for shard in &intake.started {
+            let Some(backend) = self.transaction.backend(*shard) else { return Err(Stop::Gone) };
+            if failure.is_some() {
+                let _ = copy_in::abort(backend, "another shard refused the data").await;
+                continue;
+            }
+            match copy_in::finish(backend).await {
+                Ok((taken, _, notices)) => {
+                    rows.push(taken);
+                    self.pass_asides(&notices);
+                }
+                Err(error) => {
+                    if !matches!(error, crate::executor::ExecuteError::Shard(_)) {
+                        self.lose(*shard);
+                    }
+                    failure = Some(error::of_execute(error));
+                }
+            }
+        }
+        failure.map_or(Ok(rows), Err)
+    }
+
+    /// Breaks the COPY off on every shard; the first one's words.
+    async fn abort_copies(&mut self, intake: &Intake<'_>, message: &str) -> Option<Stop> {
+        let mut words = None;
+        for shard in &intake.started {
+            let Some(backend) = self.transaction.backend(*shard) else { continue };
+            let error = copy_in::abort(backend, message).await;
+            if !matches!(error, crate::executor::ExecuteError::Shard(_)) {
+                self.lose(*shard);
+            }
+            words = words.or(Some(error::of_execute(error)));
+        }
+        words
+    }
+
+    /// Lets go of connections on which something went wrong.
+    pub(super) fn lose_broken(&mut self) {
+        for shard in self.transaction.shards().collect::<Vec<_>>() {
+            if self.transaction.backend(shard).is_some_and(|backend| backend.is_broken()) {
+                self.lose(shard);
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! How a conversation's step ends early, and the errors that only a session can raise.
+
+use crate::executor::ExecuteError;
+use crate::transaction::JoinError;
+use crate::transaction::command::CommandError;
+use crate::transaction::commit::CommitError;
+use crate::wire::error_response::{ErrorReply, Fault};
+use crate::wire::frame::{Frame, MessageError};
+use crate::wire::sqlstate::SqlState;
+use crate::wire::stream::StreamError;
+
+/// Why a step ended early.
+#[derive(Debug)]
+pub enum Stop {
+    /// The client is gone; so is the session.
+    Gone,
+    /// The client is to be told this; the session goes on.
+    Error(Box<dyn ErrorReply + Send + Sync>),
+    /// The client is to be passed this ErrorResponse of a shard; the session goes on.
+    Shard(Frame),
+    /// The client has been told; the session goes on.
+    Told,
+}
+
+impl<E: ErrorReply + Send + Sync + 'static> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Error(Box::new(error))
+    }
+}
+
+/// What the client hears of a failed join.
+pub fn of_join(error: JoinError) -> Stop {
+    match error {
+        JoinError::Command(error) => of_command(error),
+        error => error.into(),
+    }
+}
+
+/// What the client hears of a failed command of the router's own.
+pub fn of_command(error: CommandError) -> Stop {
+    match error {
+        CommandError::Refused(frame) => Stop::Shard(frame),
+        error => error.into(),
+    }
+}
+
+/// What the client hears of a failed commit.
+pub fn of_commit(error: CommitError) -> Stop {
+    match error {
+        CommitError::RolledBack(error) => of_command(error),
+        error => error.into(),
+    }
+}
+
+/// What the client hears of a failed execution.
+pub fn of_execute(error: ExecuteError) -> Stop {
+    match error {
+        ExecuteError::ClientGone => Stop::Gone,
+        ExecuteError::Shard(frame) => Stop::Shard(frame),
+        error => error.into(),
+    }
+}
+
+/// A client's stream failed.
+pub fn of_client(_: StreamError) -> Stop {
+    Stop::Gone
+}
+
+/// Errors that only a session can raise.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Any statement in a failed block but its end.
+    #[error("current transaction is aborted, commands ignored until end of transaction block")]
+    FailedBlock,
+    /// Bind or Describe of a statement that was not parsed.
+    #[error("prepared statement \"{0}\" does not exist")]
+    UnknownStatement(String),
+    /// Execute or Describe of a portal that was not bound.
+    #[error("portal \"{0}\" does not exist")]
+    UnknownPortal(String),
+    /// Parse under a name that is taken.
+    #[error("prepared statement \"{0}\" already exists")]
+    DuplicateStatement(String),
+    /// Bind under a name that is taken.
+    #[error("portal \"{0}\" already exists")]
+    DuplicatePortal(String),
+    /// A client's prepared statements are over their limit.
+    #[error("too many prepared statements in this session")]
+    TooManyStatements {
+        /// `limits.prepared_statements`.
+        max: usize,
+    },
+    /// A savepoint command outside a block.
+    #[error("{0} can only be used in transaction blocks")]
+    NoBlock(&'static str),
+    /// A statement that cannot run inside a block.
+    #[error("{0} cannot run inside a transaction block")]
+    InBlock(&'static str),
+    /// A savepoint that does not exist.
+    #[error("savepoint \"{0}\" does not exist")]
+    NoSavepoint(String),
+    /// A cursor that does not exist.
+    #[error("cursor \"{0}\" does not exist")]
+    NoCursor(String),
+    /// A setting of ours that does not exist or cannot have that value.
+    #[error("invalid value for parameter \"{name}\": \"{value}\"")]
+    RouterSetting {
+        /// The setting.
+        name: String,
+        /// What it was to be.
+        value: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// Refused, with a stable code.
+    #[error("{what} is not supported through the router")]
+    Refused {
+        /// What.
+        what: String,
+        /// The stable code.
+        code: &'static str,
+        /// Why.
+        reason: &'static str,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// A message that cannot be read.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// A message with an unknown type.
+    #[error("invalid frontend message type {0}")]
+    UnknownMessage(u8),
+    /// What waits to be executed before Sync is over its limit.
+    #[error("a batch of messages before Sync is over its limit")]
+    RequestTooLarge {
+        /// `limits.request_bytes`.
+        max: usize,
+    },
+    /// The router stops.
+    #[error("terminating connection due to administrator command")]
+    Stopping,
+    /// A statement outside a block failed on one shard after it had run on others.
+    #[error("the statement ran on some shards only")]
+    PartlyDone {
+        /// Where it ran.
+        done: String,
+        /// Where it failed, and how.
+        failed: String,
+    },
+    /// The same row written by a statement on every shard came out differently.
+    #[error("a statement's outcome differs between shards")]
+    OutcomesDiffer,
+}
+
+impl ErrorReply for SessionError {
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::FailedBlock => SqlState::IN_FAILED_SQL_TRANSACTION,
+            Self::UnknownStatement(_) => SqlState::INVALID_SQL_STATEMENT_NAME,
+            Self::UnknownPortal(_) | Self::NoCursor(_) => SqlState::INVALID_CURSOR_NAME,
+            Self::DuplicateStatement(_) => SqlState::DUPLICATE_PREPARED_STATEMENT,
+            Self::DuplicatePortal(_) => SqlState::DUPLICATE_CURSOR,
+            Self::TooManyStatements { .. } | Self::RequestTooLarge { .. } => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+            Self::NoBlock(_) => SqlState::NO_ACTIVE_SQL_TRANSACTION,
+            Self::InBlock(_) => SqlState::ACTIVE_SQL_TRANSACTION,
+            Self::NoSavepoint(_) => SqlState::INVALID_SAVEPOINT,
+            Self::RouterSetting { .. } => SqlState::INVALID_PARAMETER_VALUE,
+            Self::Refused { .. } => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::Message(error) => error.sqlstate(),
+            Self::UnknownMessage(_) => SqlState::PROTOCOL_VIOLATION,
+            Self::Stopping => SqlState::ADMIN_SHUTDOWN,
+            Self::PartlyDone { .. } | Self::OutcomesDiffer => SqlState::INTERNAL_ERROR,
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Stopping => Fault::Router,
+            Self::PartlyDone { .. } | Self::OutcomesDiffer => Fault::Backend,
+            _ => Fault::Client,
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        match self {
+            Self::TooManyStatements { max } => Some(format!("limits.prepared_statements is {max}")),
+            Self::RequestTooLarge { max } => Some(format!("limits.request_bytes is {max}")),
+            Self::Refused { reason, .. } => Some((*reason).to_owned()),
+            Self::PartlyDone { done, failed } => Some(format!("It ran on {done} and failed on {failed}")),
+            Self::RouterSetting { expected, .. } => Some(format!("It may be {expected}")),
+            _ => None,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Refused { hint, .. } => Some((*hint).to_owned()),
+            Self::PartlyDone { .. } => Some("Mend what failed there, then run the statement again.".to_owned()),
+            Self::TooManyStatements { .. } => Some("Close statements that are no longer used.".to_owned()),
+            Self::RequestTooLarge { .. } => Some("Send Sync more often.".to_owned()),
+            Self::OutcomesDiffer => Some("Compare the reference table on the shards.".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn refusal(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+}

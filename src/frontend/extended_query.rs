@@ -1,0 +1,630 @@
+//! The extended protocol: Parse, Bind, Describe, Execute, Close, Flush, Sync.
+//!
+//! Messages that go to one shard are passed on in a pipeline: what each will be answered is remembered as a queue
+//! ([`Expect`]) and read at Sync, Flush, or when the next message goes elsewhere. Up to Sync the client sees one
+//! transaction; one that needs a second shard becomes a block of the router's own. After an error all is skipped up
+//! to Sync (PostgreSQL's chapter "Extended Query").
+
+use super::control;
+use super::error::{self, SessionError, Stop};
+use super::session::{Pipeline, Session};
+use super::simple_query::{Sentence, text_of};
+use super::statements::{Place, Portal, Prepared, PreparedKind, backend_name};
+use crate::executor::fan_out::Show;
+use crate::executor::relay::{self, Expect, Relayed};
+use crate::planner::plan::{Access, Plan, StepArguments, StepSql};
+use crate::planner::{Binding, Template};
+use crate::sql::lex;
+use crate::sql::statement::{self, Statement};
+use crate::topology::ShardId;
+use crate::transaction::command;
+use crate::transaction::state::Phase;
+use crate::wire::backend_message;
+use crate::wire::frame::Frame;
+use crate::wire::frontend_message::{self, Bind, FrontendMessage, Target};
+use bytes::BytesMut;
+use std::sync::Arc;
+
+impl Session {
+    /// One of the extended protocol's messages.
+    pub(super) async fn extended_message(&mut self, frame: &Frame) -> Result<(), Stop> {
+        if frame.tag() == b'S' {
+            self.sync().await?;
+            self.release_idle().await;
+            self.ready_for_query();
+            return Ok(());
+        }
+        if self.pipeline.failed {
+            return Ok(());
+        }
+        let answered = match FrontendMessage::decode(frame.tag(), frame.body()) {
+            Ok(message) => self.extended(message, frame).await,
+            Err(error) => Err(error.into()),
+        };
+        let stop = match answered {
+            Ok(()) => return Ok(()),
+            Err(Stop::Gone) => return Err(Stop::Gone),
+            Err(stop) => stop,
+        };
+        // What came before the failed message is answered before it.
+        let earlier = match stop {
+            Stop::Told => Ok(()),
+            _ => self.drain(false).await,
+        };
+        self.pipeline.failed = true;
+        self.pipeline.unseen = None;
+        match earlier {
+            Ok(()) => self.tell(stop),
+            Err(Stop::Gone) => return Err(Stop::Gone),
+            Err(earlier) => self.tell(earlier),
+        }
+        Ok(())
+    }
+
+    async fn extended(&mut self, message: FrontendMessage<'_>, frame: &Frame) -> Result<(), Stop> {
+        match message {
+            FrontendMessage::Parse { name, sql, parameter_types } => self.parse(name, sql, parameter_types).await,
+            FrontendMessage::Bind(bind) => self.bind(bind, frame).await,
+            FrontendMessage::Describe { target: Target::Statement, name } => self.describe_statement(name).await,
+            FrontendMessage::Describe { target: Target::Portal, name } => self.describe_portal(name).await,
+            FrontendMessage::Execute { portal, row_limit } => self.execute(portal, row_limit).await,
+            FrontendMessage::Close { target, name } => self.close(target, name).await,
+            FrontendMessage::Flush => {
+                self.see_unseen().await?;
+                self.drain(false).await?;
+                self.client.flush().await.map_err(error::of_client)
+            }
+            _ => Err(SessionError::UnknownMessage(frame.tag()).into()),
+        }
+    }
+
+    async fn parse(&mut self, name: &str, sql: &str, parameter_types: Vec<u32>) -> Result<(), Stop> {
+        self.see_unseen().await?;
+        if !name.is_empty() && self.statements.contains_key(name) {
+            return Err(SessionError::DuplicateStatement(name.to_owned()).into());
+        }
+        let max = self.router.config.limits.prepared_statements;
+        if self.statements.len() >= max && !self.statements.contains_key(name) {
+            return Err(SessionError::TooManyStatements { max }.into());
+        }
+        let tokens = lex::lex(sql, &self.lex_limits())?;
+        let classified = statement::classify(sql, &tokens)?;
+        self.check_block(&classified)?;
+        let sql: Arc<str> = sql.into();
+        let parameter_types: Arc<[u32]> = parameter_types.into();
+        let kind = match &classified {
+            Statement::Empty => PreparedKind::Empty,
+            Statement::Query(_) => {
+                let template = self.template(&sql, &parameter_types)?;
+                let schema_version = self.router.topology().schema.version;
+                PreparedKind::Query { template, schema_version, search_path: self.search_path()? }
+            }
+            statement if control::is_forwarded(statement) => PreparedKind::Forward,
+            _ => PreparedKind::Session,
+        };
+        let named = !name.is_empty();
+        let id = if named {
+            self.router.statement_id(&sql, &parameter_types)
+        } else {
+            self.router.next_statement()
+        };
+        let seen_by_shard = matches!(kind, PreparedKind::Query { .. } | PreparedKind::Forward);
+        let prepared = Arc::new(Prepared { id, named, sql, parameter_types, kind });
+        self.statements.insert(name.to_owned(), prepared.clone());
+        if seen_by_shard {
+            self.pipeline.unseen = Some(prepared);
+        } else {
+            self.answer_locally(backend_message::write_parse_complete);
+        }
+        Ok(())
+    }
+
+    /// Puts the router's own answer into the order of the pipeline's answers.
+    fn answer_locally(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        if self.pipeline.queue.is_empty() {
+            write(self.client.out());
+        } else {
+            let mut answer = BytesMut::new();
+            write(&mut answer);
+            self.pipeline.queue.push_back(Expect::Local(answer.freeze()));
+        }
+    }
+
+    /// Has a shard accept the statement that was parsed last, if none has seen it yet.
+    async fn see_unseen(&mut self) -> Result<(), Stop> {
+        let Some(prepared) = self.pipeline.unseen.clone() else { return Ok(()) };
+        let shard = self.shard_to_describe(&prepared)?;
+        self.ensure_parsed(&prepared, shard).await
+    }
+
+    fn shard_to_describe(&mut self, prepared: &Prepared) -> Result<ShardId, Stop> {
+        match &prepared.kind {
+            // Every shard has every definition.
+            PreparedKind::Query { .. } => Ok(self.any_shard()),
+            PreparedKind::Forward | PreparedKind::Session | PreparedKind::Empty => {
+                let tokens = lex::lex(&prepared.sql, &self.lex_limits())?;
+                let statement = statement::classify(&prepared.sql, &tokens)?;
+                self.forward_shard(&Sentence { sql: &prepared.sql, tokens: &tokens, statement })
+            }
+        }
+    }
+
+    /// Makes `shard` the one that the pipeline talks to.
+    async fn talk_to(&mut self, shard: ShardId) -> Result<(), Stop> {
+        if self.pipeline.shard == Some(shard) && self.pipeline.unsynced {
+            return Ok(());
+        }
+        self.leave_shard().await?;
+        self.join(shard).await?;
+        self.pipeline.shard = Some(shard);
+        self.pipeline.unsynced = true;
+        Ok(())
+    }
+
+    /// Ends the pipeline's talk with its shard, so that something else can be done: what was executed becomes part of
+    /// a block of the router's own, which ends at Sync.
+    async fn leave_shard(&mut self) -> Result<(), Stop> {
+        if !self.pipeline.unsynced {
+            return Ok(());
+        }
+        if self.transaction.block.phase() == Phase::Idle && self.pipeline.executed {
+            self.drain(false).await?;
+            self.begin_implicit().await?;
+            self.pipeline.unsynced = false;
+            if let Some(shard) = self.pipeline.shard
+                && let Some(backend) = self.transaction.backend(shard)
+            {
+                backend.forget_unnamed();
+            }
+            return Ok(());
+        }
+        self.drain(true).await
+    }
+
+    /// Has `shard` know the statement; the client's ParseComplete comes from it if the client still waits for one.
+    async fn ensure_parsed(&mut self, prepared: &Arc<Prepared>, shard: ShardId) -> Result<(), Stop> {
+        self.talk_to(shard).await?;
+        let shown = match self.pipeline.unseen.take() {
+            Some(unseen) if Arc::ptr_eq(&unseen, prepared) => true,
+            other => {
+                self.pipeline.unseen = other;
+                false
+            }
+        };
+        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        let known = if prepared.named {
+            backend.prepared.contains(prepared.id)
+        } else {
+            backend.unnamed == Some(prepared.id)
+        };
+        if known {
+            if shown {
+                self.answer_locally(backend_message::write_parse_complete);
+            }
+            return Ok(());
+        }
+        if prepared.named {
+            if let Some(evicted) = backend.prepared.insert(prepared.id) {
+                frontend_message::write_close(backend.stream.out(), Target::Statement, &backend_name(evicted));
+                self.pipeline.queue.push_back(Expect::Close { shown: false });
+            }
+            self.pipeline.parsed.push(prepared.id);
+        } else {
+            backend.unnamed = Some(prepared.id);
+        }
+        let name = prepared.backend_name();
+        frontend_message::write_parse(backend.stream.out(), &name, &prepared.sql, &prepared.parameter_types);
+        self.pipeline.queue.push_back(Expect::Parse { shown });
+        self.bound_pipeline(shard).await
+    }
+
+    /// Sends and reads when what waits for the shard is over the limit.
+    async fn bound_pipeline(&mut self, shard: ShardId) -> Result<(), Stop> {
+        let max = self.router.config.limits.request_bytes.min(crate::executor::CLIENT_OUTPUT_BYTES);
+        let waiting = self.transaction.backend(shard).map_or(0, |backend| backend.stream.out().len());
+        if waiting > max { self.drain(false).await } else { Ok(()) }
+    }
+
+    fn prepared(&self, name: &str) -> Result<Arc<Prepared>, Stop> {
+        let prepared = self.statements.get(name).cloned();
+        prepared.ok_or_else(|| SessionError::UnknownStatement(name.to_owned()).into())
+    }
+
+    async fn bind(&mut self, bind: Bind<'_>, frame: &Frame) -> Result<(), Stop> {
+        let prepared = self.prepared(bind.statement)?;
+        if !bind.portal.is_empty() && self.portals.contains_key(bind.portal) {
+            return Err(SessionError::DuplicatePortal(bind.portal.to_owned()).into());
+        }
+        if self.pipeline.unseen.as_ref().is_some_and(|unseen| !Arc::ptr_eq(unseen, &prepared)) {
+            self.see_unseen().await?;
+        }
+        let place = match &prepared.kind {
+            PreparedKind::Query { template, schema_version, search_path } => {
+                if self.transaction.block.phase() == Phase::Failed {
+                    return Err(SessionError::FailedBlock.into());
+                }
+                let topology = self.router.topology();
+                let fresh = *schema_version == topology.schema.version
+                    && Arc::ptr_eq(search_path, &self.search_path()?)
+                    && !self.has_hint();
+                let template: Arc<Template> = if fresh {
+                    template.clone()
+                } else {
+                    self.template(&prepared.sql, &prepared.parameter_types)?
+                };
+                let preferred = if self.pipeline.unsynced { self.pipeline.shard } else { None };
+                let values: Vec<_> = bind.values().collect();
+                let formats: Vec<_> = bind.parameter_formats.iter().map(|format| format.code() as i16).collect();
+                let binding = Binding {
+                    values: &values,
+                    formats: &formats,
+                    preferred: preferred.or(self.transaction.preferred()),
+                    spread: self.router.next_spread(),
+                };
+                let plan = template.plan(&binding, &topology)?;
+                match plan.steps.as_slice() {
+                    [step] if step.sql == StepSql::AsSent => {
+                        self.bind_on(&prepared, step.shard, bind.portal, frame).await?;
+                        Place::Shard(step.shard)
+                    }
+                    [] => return Err(Stop::Gone),
+                    [first, ..] => {
+                        // The client's own text, bound on one shard: it answers Bind and Describe.
+                        let shard = first.shard;
+                        self.bind_on(&prepared, shard, bind.portal, frame).await?;
+                        Place::Several { plan: Arc::new(plan), bind: frame.clone(), described_on: shard }
+                    }
+                }
+            }
+            PreparedKind::Forward => {
+                let shard = self.shard_to_describe(&prepared)?;
+                self.bind_on(&prepared, shard, bind.portal, frame).await?;
+                Place::Shard(shard)
+            }
+            PreparedKind::Session | PreparedKind::Empty => {
+                self.answer_locally(backend_message::write_bind_complete);
+                Place::Session
+            }
+        };
+        self.portals.insert(bind.portal.to_owned(), Portal { prepared, place });
+        Ok(())
+    }
+
+    async fn bind_on(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        shard: ShardId,
+        portal: &str,
+        frame: &Frame,
+    ) -> Result<(), Stop> {
+        self.ensure_parsed(prepared, shard).await?;
+        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        frontend_message::rewrite_bind(backend.stream.out(), frame.body(), portal, &prepared.backend_name())?;
+        self.pipeline.queue.push_back(Expect::Bind);
+        self.bound_pipeline(shard).await
+    }
+
+    async fn describe_statement(&mut self, name: &str) -> Result<(), Stop> {
+        let prepared = self.prepared(name)?;
+        match &prepared.kind {
+            PreparedKind::Query { .. } | PreparedKind::Forward => {
+                if self.pipeline.unseen.as_ref().is_some_and(|unseen| !Arc::ptr_eq(unseen, &prepared)) {
+                    self.see_unseen().await?;
+                }
+                let shard = self.shard_to_describe(&prepared)?;
+                self.ensure_parsed(&prepared, shard).await?;
+                let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+                frontend_message::write_describe(backend.stream.out(), Target::Statement, &prepared.backend_name());
+                self.pipeline.queue.push_back(Expect::DescribeStatement);
+                Ok(())
+            }
+            PreparedKind::Session | PreparedKind::Empty => {
+                self.see_unseen().await?;
+                let rows = is_explain(&prepared.sql);
+                self.answer_locally(|out| {
+                    backend_message::write_parameter_description(out, &[]);
+                    describe_session_rows(out, rows);
+                });
+                Ok(())
+            }
+        }
+    }
+
+    async fn describe_portal(&mut self, name: &str) -> Result<(), Stop> {
+        let (shard, prepared) = match self.portals.get(name) {
+            Some(Portal { place: Place::Shard(shard), prepared }) => (*shard, prepared.clone()),
+            Some(Portal { place: Place::Several { described_on, .. }, prepared }) => (*described_on, prepared.clone()),
+            Some(Portal { place: Place::Session | Place::Done, prepared }) => {
+                let rows = is_explain(&prepared.sql);
+                self.answer_locally(|out| describe_session_rows(out, rows));
+                return Ok(());
+            }
+            // A cursor is a portal of its shard.
+            None => match self.cursors.get(name) {
+                Some(shard) => {
+                    let shard = *shard;
+                    self.talk_to(shard).await?;
+                    return self.describe_portal_on(shard, name);
+                }
+                None => return Err(SessionError::UnknownPortal(name.to_owned()).into()),
+            },
+        };
+        self.talk_to(shard).await?;
+        tracing::trace!(id = prepared.id, "describe portal");
+        self.describe_portal_on(shard, name)
+    }
+
+    fn describe_portal_on(&mut self, shard: ShardId, name: &str) -> Result<(), Stop> {
+        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        frontend_message::write_describe(backend.stream.out(), Target::Portal, name);
+        self.pipeline.queue.push_back(Expect::DescribePortal);
+        Ok(())
+    }
+
+    async fn execute(&mut self, name: &str, row_limit: i32) -> Result<(), Stop> {
+        self.see_unseen().await?;
+        let Some(portal) = self.portals.get(name).cloned() else {
+            if let Some(shard) = self.cursors.get(name).copied() {
+                return self.execute_on(shard, name, row_limit).await;
+            }
+            return Err(SessionError::UnknownPortal(name.to_owned()).into());
+        };
+        match portal.place {
+            Place::Shard(shard) => {
+                self.note_forwarded(&portal.prepared, shard)?;
+                self.execute_on(shard, name, row_limit).await
+            }
+            Place::Several { plan, bind, .. } => {
+                self.execute_several(&portal.prepared, &plan, &bind, row_limit).await?;
+                if let Some(portal) = self.portals.get_mut(name) {
+                    portal.place = Place::Done;
+                }
+                Ok(())
+            }
+            Place::Session if matches!(portal.prepared.kind, PreparedKind::Empty) => {
+                self.answer_locally(backend_message::write_empty_query);
+                Ok(())
+            }
+            Place::Session => {
+                let control = {
+                    let tokens = lex::lex(&portal.prepared.sql, &self.lex_limits())?;
+                    let statement = statement::classify(&portal.prepared.sql, &tokens)?;
+                    self.check_block(&statement)?;
+                    self.leave_shard().await?;
+                    let sentence = Sentence { sql: &portal.prepared.sql, tokens: &tokens, statement };
+                    let touches_shards = !control::controls_transaction(&sentence.statement);
+                    if touches_shards {
+                        self.pipeline.executed = true;
+                    }
+                    self.run_in_session(&sentence, false).await
+                };
+                if let Some(portal) = self.portals.get_mut(name) {
+                    portal.place = Place::Done;
+                }
+                control
+            }
+            Place::Done => {
+                self.answer_locally(|out| backend_message::write_command_complete(out, "SELECT 0"));
+                Ok(())
+            }
+        }
+    }
+
+    async fn execute_on(&mut self, shard: ShardId, name: &str, row_limit: i32) -> Result<(), Stop> {
+        self.talk_to(shard).await?;
+        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        frontend_message::write_execute(backend.stream.out(), name, row_limit);
+        self.pipeline.queue.push_back(Expect::Execute);
+        self.pipeline.executed = true;
+        self.bound_pipeline(shard).await
+    }
+
+    async fn execute_several(
+        &mut self,
+        prepared: &Prepared,
+        plan: &Plan,
+        bind: &Frame,
+        row_limit: i32,
+    ) -> Result<(), Stop> {
+        if row_limit > 0 && plan.steps.len() > 1 {
+            return Err(SessionError::Refused {
+                what: "a portal with a row limit over several shards".to_owned(),
+                code: "portal-row-limit",
+                reason: "the rows of several shards are not kept between two Executes",
+                hint: "Fetch all rows at once, or name the sharding key.",
+            }
+            .into());
+        }
+        let Ok(FrontendMessage::Bind(bind)) = FrontendMessage::decode(bind.tag(), bind.body()) else {
+            return Err(SessionError::UnknownMessage(b'B').into());
+        };
+        self.leave_shard().await?;
+        if plan.access != Access::Read && self.transaction.block.phase() == Phase::Idle {
+            self.begin_implicit().await?;
+        }
+        let values: Vec<_> = bind.values().collect();
+        let formats: Vec<_> = bind.parameter_formats.iter().collect();
+        let results: Vec<_> = bind.result_formats.iter().collect();
+        let tag = self
+            .fan_out(plan, Show { description: false }, |out, step| {
+                let all: Vec<u16> = (0..values.len() as u16).collect();
+                let chosen: &[u16] = match &step.arguments {
+                    StepArguments::AsSent => &all,
+                    StepArguments::Chosen(chosen) => chosen,
+                };
+                let index = |number: &u16| usize::from(*number);
+                let types: Vec<u32> = chosen
+                    .iter()
+                    .map(|number| prepared.parameter_types.get(index(number)).copied().unwrap_or(0))
+                    .collect();
+                let formats: Vec<_> = match formats.len() {
+                    0 | 1 => formats.clone(),
+                    _ => chosen.iter().filter_map(|number| formats.get(index(number)).copied()).collect(),
+                };
+                let chosen_values = chosen.iter().map(|number| values.get(index(number)).copied().flatten());
+                frontend_message::write_parse(out, "", text_of(step, &prepared.sql), &types);
+                frontend_message::write_bind(out, "", "", formats, chosen_values, results.iter().copied());
+                frontend_message::write_describe(out, Target::Portal, "");
+                frontend_message::write_execute(out, "", 0);
+                frontend_message::write_sync(out);
+            })
+            .await?;
+        self.note_schema_change(plan.access);
+        self.pipeline.executed = true;
+        backend_message::write_command_complete(self.client.out(), &tag);
+        Ok(())
+    }
+
+    async fn close(&mut self, target: Target, name: &str) -> Result<(), Stop> {
+        self.see_unseen().await?;
+        match target {
+            Target::Statement => {
+                self.statements.remove(name);
+            }
+            Target::Portal => {
+                let shard = match self.portals.remove(name).map(|portal| portal.place) {
+                    Some(Place::Shard(shard) | Place::Several { described_on: shard, .. }) => Some(shard),
+                    Some(Place::Session | Place::Done) => None,
+                    None => self.cursors.remove(name),
+                };
+                if let Some(shard) = shard
+                    && self.transaction.backend(shard).is_some()
+                {
+                    self.talk_to(shard).await?;
+                    let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+                    frontend_message::write_close(backend.stream.out(), Target::Portal, name);
+                    self.pipeline.queue.push_back(Expect::Close { shown: true });
+                    return Ok(());
+                }
+            }
+        }
+        self.answer_locally(backend_message::write_close_complete);
+        Ok(())
+    }
+
+    /// Reads the answers to what the pipeline sent, after a Flush or a Sync.
+    pub(super) async fn drain(&mut self, sync: bool) -> Result<(), Stop> {
+        let Some(shard) = self.pipeline.shard.filter(|_| self.pipeline.unsynced) else {
+            for expect in std::mem::take(&mut self.pipeline.queue) {
+                if let Expect::Local(bytes) = expect {
+                    self.client.out().extend_from_slice(&bytes);
+                }
+            }
+            return Ok(());
+        };
+        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        if sync {
+            frontend_message::write_sync(backend.stream.out());
+            self.pipeline.queue.push_back(Expect::Sync);
+        } else if self.pipeline.queue.is_empty() {
+            return Ok(());
+        } else {
+            frontend_message::write_flush(backend.stream.out());
+        }
+        let relayed = relay::relay(backend, &mut self.client, &mut self.pipeline.queue).await;
+        if matches!(relayed, Ok(Relayed::Done(Some(_)))) {
+            self.pipeline.unsynced = false;
+        }
+        if let Ok(Relayed::Failed(_)) = relayed {
+            self.pipeline.failed = true;
+            // The shard skips all up to a Sync; it gets one here or at the client's.
+            self.resync(shard, sync).await?;
+            self.transaction.block.fail();
+            return Err(Stop::Told);
+        }
+        self.after_relay(shard, relayed)
+    }
+
+    /// After an error in the pipeline: brings the shard back to ReadyForQuery and forgets what it may not have parsed.
+    async fn resync(&mut self, shard: ShardId, sync_was_sent: bool) -> Result<(), Stop> {
+        let parsed = std::mem::take(&mut self.pipeline.parsed);
+        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        backend.forget_unnamed();
+        if !sync_was_sent {
+            frontend_message::write_sync(backend.stream.out());
+        }
+        let mut answered = command::answer(backend).await;
+        if !parsed.is_empty() && answered.is_ok() {
+            for id in parsed {
+                backend.prepared.remove(id);
+                frontend_message::write_close(backend.stream.out(), Target::Statement, &backend_name(id));
+            }
+            frontend_message::write_sync(backend.stream.out());
+            answered = command::answer(backend).await;
+        }
+        self.pipeline.unsynced = false;
+        if let Err(error) = answered {
+            self.lose(shard);
+            return Err(error::of_command(error));
+        }
+        Ok(())
+    }
+
+    /// Sync: the end of what the client sees as one transaction, unless a block is open. ReadyForQuery is the caller's.
+    pub(super) async fn sync(&mut self) -> Result<(), Stop> {
+        if !self.pipeline.failed {
+            let seen = match self.see_unseen().await {
+                Ok(()) => self.drain(true).await,
+                Err(stop) => Err(stop),
+            };
+            match seen {
+                Ok(()) => {}
+                Err(Stop::Gone) => return Err(Stop::Gone),
+                Err(stop) => {
+                    self.pipeline.failed = true;
+                    self.tell(stop);
+                }
+            }
+        }
+        let failed = self.pipeline.failed;
+        if failed && self.pipeline.unsynced && let Some(shard) = self.pipeline.shard {
+            // The router's own error: what the shard ran since the last Sync must not commit.
+            let idle = self.transaction.block.phase() == Phase::Idle;
+            let backend = self.transaction.backend(shard).ok_or(Stop::Gone)?;
+            let ended = if idle && self.pipeline.executed {
+                command::run(backend, "ROLLBACK").await
+            } else {
+                frontend_message::write_sync(backend.stream.out());
+                command::answer(backend).await
+            };
+            backend.forget_unnamed();
+            if ended.is_err() {
+                self.lose(shard);
+            }
+        }
+        self.pipeline = Pipeline::default();
+        if self.transaction.block.phase() == Phase::Implicit {
+            if failed {
+                self.roll_back().await;
+            } else {
+                match self.commit().await {
+                    Ok(_) => {}
+                    Err(Stop::Gone) => return Err(Stop::Gone),
+                    Err(stop) => self.tell(stop),
+                }
+            }
+        }
+        if self.transaction.block.phase() == Phase::Idle {
+            self.portals.clear();
+            self.cursors.clear();
+        }
+        Ok(())
+    }
+}
+
+fn is_explain(sql: &str) -> bool {
+    let limits = lex::LexLimits { tokens_max: usize::MAX, depth_max: usize::MAX };
+    lex::lex(sql, &limits).is_ok_and(|tokens| {
+        matches!(statement::classify(sql, &tokens), Ok(Statement::Explain { .. }))
+    })
+}
+
+/// RowDescription of what the session itself answers with rows, else NoData.
+fn describe_session_rows(out: &mut BytesMut, rows: bool) {
+    if rows { write_plan_description(out) } else { backend_message::write_no_data(out) }
+}
+
+/// The one column of EXPLAIN.
+pub(super) fn write_plan_description(out: &mut BytesMut) {
+    backend_message::write_row_description(out, [backend_message::ColumnDescription::text("QUERY PLAN")]);
+}

@@ -1,0 +1,316 @@
+//! From a new connection to the first ReadyForQuery: SSLRequest and GSSENCRequest, the startup packet, the login, the
+//! session's first settings. (PostgreSQL's chapter "Message Flow", Start-up.) TLS joins at [`encryption_answer`].
+
+use super::auth::{AuthError, Users};
+use super::cancel::{Cancels, InUse, KEY_BYTES, LONG_KEY_BYTES};
+use super::control::is_known_encoding;
+use super::parameters::Parameters;
+use super::session::{Registered, Session, Start};
+use crate::backend::connection::Login;
+use crate::router::Router;
+use crate::transaction::command::CommandError;
+use crate::transaction::settings::Settings;
+use crate::transaction::{JoinError, Tenant, Transaction};
+use crate::wire::backend_message::{self, TransactionStatus};
+use crate::wire::error_response::{self, ErrorReply, Fault, Severity};
+use crate::wire::sqlstate::SqlState;
+use crate::wire::startup::{self, Startup, StartupError};
+use crate::wire::stream::{FrameStream, StreamError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Why a connection did not become a session.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The client left, or asked for a cancel only.
+    #[error("the client left")]
+    Gone,
+    /// A startup packet that cannot be read.
+    #[error(transparent)]
+    Startup(#[from] StartupError),
+    /// The same kind of encryption asked for twice, or bytes that came before its answer.
+    #[error("received unencrypted data after an encryption request")]
+    Encryption,
+    /// No user name.
+    #[error("no PostgreSQL user name specified in startup packet")]
+    NoUser,
+    /// Another database than the cluster's.
+    #[error("database \"{0}\" does not exist")]
+    UnknownDatabase(String),
+    /// A replication connection.
+    #[error("replication connections are not supported through the router")]
+    Replication,
+    /// An encoding in which the router cannot read SQL.
+    #[error("client_encoding {0} is not supported through the router")]
+    Encoding(String),
+    /// Wrong password, or no such user.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// No shard took the login.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// Not logged in in time.
+    #[error("the login took longer than limits.login")]
+    TimedOut,
+    /// The system has no randomness.
+    #[error("no randomness is to be had: {0}")]
+    Randomness(#[from] getrandom::Error),
+}
+
+impl From<StreamError> for HandshakeError {
+    fn from(_: StreamError) -> Self {
+        Self::Gone
+    }
+}
+
+impl ErrorReply for HandshakeError {
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::Gone => SqlState::CONNECTION_FAILURE,
+            Self::Startup(error) => error.sqlstate(),
+            Self::Encryption => SqlState::PROTOCOL_VIOLATION,
+            Self::NoUser => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+            Self::UnknownDatabase(_) => SqlState::INVALID_CATALOG_NAME,
+            Self::Replication | Self::Encoding(_) => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::Auth(error) => error.sqlstate(),
+            Self::Join(error) => error.sqlstate(),
+            Self::TimedOut => SqlState::PROTOCOL_VIOLATION,
+            Self::Randomness(_) => SqlState::INTERNAL_ERROR,
+        }
+    }
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Gone
+            | Self::Startup(_)
+            | Self::Encryption
+            | Self::NoUser
+            | Self::UnknownDatabase(_)
+            | Self::Replication
+            | Self::Encoding(_)
+            | Self::TimedOut => Fault::Client,
+            Self::Auth(error) => error.fault(),
+            Self::Join(error) => error.fault(),
+            Self::Randomness(_) => Fault::Router,
+        }
+    }
+    fn detail(&self) -> Option<String> {
+        match self {
+            Self::Join(error) => error.detail(),
+            Self::Startup(error) => error.detail(),
+            _ => None,
+        }
+    }
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Join(error) => error.hint(),
+            Self::Startup(error) => error.hint(),
+            Self::Replication => Some("Connect to the shard itself.".to_owned()),
+            Self::Encoding(_) => Some("Use client_encoding UTF8.".to_owned()),
+            _ => None,
+        }
+    }
+    fn refusal(&self) -> Option<&'static str> {
+        match self {
+            Self::Join(error) => error.refusal(),
+            Self::Startup(error) => error.refusal(),
+            Self::Replication => Some("replication"),
+            Self::Encoding(_) => Some("client-encoding"),
+            _ => None,
+        }
+    }
+}
+
+/// What a startup packet asked for.
+struct Request {
+    minor: u16,
+    user: String,
+    database: String,
+    settings: Settings,
+}
+
+/// What a session starts with, and its place among the cancel keys.
+struct Greeted {
+    login: Login,
+    parameters: Parameters,
+    reported: BTreeMap<Arc<str>, Arc<str>>,
+    in_use: Arc<InUse>,
+    registered: Registered,
+}
+
+/// Leads a new connection to its first ReadyForQuery. None: it asked for a cancel, or was told why not.
+pub async fn handshake(
+    router: &Arc<Router>,
+    users: &Users,
+    cancels: &Arc<Cancels>,
+    mut client: FrameStream,
+) -> Option<(Session, Registered)> {
+    let limit = router.config.limits.login;
+    let error = match tokio::time::timeout(limit, greet(router, users, cancels, &mut client)).await {
+        Ok(Ok(Greeted { login, parameters, reported, in_use, registered })) => {
+            let start = Start { router: router.clone(), client, login, parameters, reported, in_use };
+            return Some((Session::new(start), registered));
+        }
+        Ok(Err(HandshakeError::Gone)) => return None,
+        Ok(Err(error)) => error,
+        Err(_) => HandshakeError::TimedOut,
+    };
+    match &error {
+        HandshakeError::Join(JoinError::Command(CommandError::Refused(frame))) => {
+            client.out().extend_from_slice(frame.bytes());
+        }
+        error => error_response::write_error_reply(client.out(), error, Severity::Fatal),
+    }
+    tracing::info!(error = %error, "a client did not log in");
+    // A client that does not read its error is not waited for longer than for its login.
+    let _ = tokio::time::timeout(limit, client.flush()).await;
+    None
+}
+
+async fn greet(
+    router: &Arc<Router>,
+    users: &Users,
+    cancels: &Arc<Cancels>,
+    client: &mut FrameStream,
+) -> Result<Greeted, HandshakeError> {
+    let request = startup(cancels, client).await?;
+    let login = users.authenticate(client, &router.config, &request.user).await?;
+    if request.database != router.config.cluster.database {
+        return Err(HandshakeError::UnknownDatabase(request.database));
+    }
+    let parameters = Parameters::new(request.settings);
+    let reported = shard_parameters(router, &login, &parameters).await?;
+    let key_bytes = if request.minor >= 2 { LONG_KEY_BYTES } else { KEY_BYTES };
+    let (pid, key, in_use) = cancels.register(key_bytes)?;
+    let registered = Registered { pid, cancels: cancels.clone() };
+    let out = client.out();
+    backend_message::write_authentication_ok(out);
+    for (name, value) in &reported {
+        backend_message::write_parameter_status(out, name, value);
+    }
+    backend_message::write_backend_key_data(out, pid as i32, &key);
+    backend_message::write_ready_for_query(out, TransactionStatus::Idle);
+    Ok(Greeted { login, parameters, reported, in_use, registered })
+}
+
+/// Reads packets up to the one that starts a session.
+async fn startup(
+    cancels: &Arc<Cancels>,
+    client: &mut FrameStream,
+) -> Result<Request, HandshakeError> {
+    let (mut ssl, mut gss) = (false, false);
+    loop {
+        let packet = loop {
+            if let Some(bytes) = arrived(client.input())? {
+                break client.take(bytes);
+            }
+            client.fill().await?;
+        };
+        let asked_before = match Startup::decode(&packet[4..])? {
+            Startup::Ssl => std::mem::replace(&mut ssl, true),
+            Startup::Gss => std::mem::replace(&mut gss, true),
+            Startup::Cancel { pid, key } => {
+                cancels.cancel(pid as u32, &key).await;
+                return Err(HandshakeError::Gone);
+            }
+            Startup::Start { protocol: (_, minor), parameters } => return request(client, minor, &parameters),
+        };
+        if asked_before || !client.input().is_empty() {
+            return Err(HandshakeError::Encryption);
+        }
+        client.out().extend_from_slice(encryption_answer());
+        client.flush().await?;
+    }
+}
+
+/// The router offers no encryption yet.
+fn encryption_answer() -> &'static [u8] {
+    b"N"
+}
+
+/// The length of the packet at the head of the input, once it has arrived whole.
+fn arrived(input: &[u8]) -> Result<Option<usize>, StartupError> {
+    Ok(startup::packet_bytes(input)?.filter(|bytes| input.len() >= *bytes))
+}
+
+fn request(
+    client: &mut FrameStream,
+    minor_asked: u16,
+    parameters: &[(String, String)],
+) -> Result<Request, HandshakeError> {
+    let minor = startup::negotiate(minor_asked);
+    let unknown: Vec<&str> = startup::unknown_options(parameters).collect();
+    if minor_asked != minor || !unknown.is_empty() {
+        backend_message::write_negotiate_protocol_version(client.out(), minor, unknown.into_iter());
+    }
+    let mut request =
+        Request { minor, user: String::new(), database: String::new(), settings: Settings::new() };
+    for (name, value) in parameters {
+        match name.as_str() {
+            "user" => request.user.clone_from(value),
+            "database" => request.database.clone_from(value),
+            "options" => {
+                for (name, value) in startup::parse_options(value)? {
+                    setting(&mut request.settings, &name, &value)?;
+                }
+            }
+            "replication" => {
+                if !matches!(value.to_ascii_lowercase().as_str(), "false" | "off" | "no" | "0") {
+                    return Err(HandshakeError::Replication);
+                }
+            }
+            name if name.starts_with("_pq_.") => {}
+            name => setting(&mut request.settings, name, value)?,
+        }
+    }
+    if request.user.is_empty() {
+        return Err(HandshakeError::NoUser);
+    }
+    if request.database.is_empty() {
+        request.database.clone_from(&request.user);
+    }
+    Ok(request)
+}
+
+/// One setting of the startup packet. The shards' backends speak UTF8 already, which need not be said again.
+fn setting(settings: &mut Settings, name: &str, value: &str) -> Result<(), HandshakeError> {
+    let name = name.to_ascii_lowercase();
+    if name == "client_encoding" {
+        if !is_known_encoding(value) {
+            return Err(HandshakeError::Encoding(value.to_owned()));
+        }
+        if !value.to_ascii_lowercase().contains("ascii") {
+            return Ok(());
+        }
+    }
+    settings.insert(name.into(), value.into());
+    Ok(())
+}
+
+/// Has a shard take the login and its settings, and gives what it then reports. Any shard will do: one that is down
+/// does not keep clients out.
+async fn shard_parameters(
+    router: &Arc<Router>,
+    login: &Login,
+    parameters: &Parameters,
+) -> Result<BTreeMap<Arc<str>, Arc<str>>, HandshakeError> {
+    let topology = router.topology();
+    let settings = parameters.shard_settings();
+    let tenant = Tenant { control: &router.control, pools: &router.pools, login, settings };
+    let others = topology.shard_ids().filter(|shard| *shard != topology.default_shard);
+    let mut failure = None;
+    for shard in std::iter::once(topology.default_shard).chain(others) {
+        let mut transaction = Transaction::default();
+        match transaction.join(shard, tenant, &mut Vec::new()).await {
+            Ok(backend) => {
+                let reported = backend.parameters.clone();
+                backend.take_parameters_changed();
+                transaction.release_idle();
+                return Ok(reported);
+            }
+            // What one shard says of the login or its settings, each would say.
+            Err(error @ JoinError::Command(CommandError::Refused(_))) => return Err(error.into()),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    Err(failure.map_or(HandshakeError::Gone, HandshakeError::Join))
+}

@@ -1,0 +1,175 @@
+//! A session's settings as the router keeps them: set and rolled back as PostgreSQL would, replayed on the backends
+//! that the session leases. Pure.
+
+use crate::transaction::settings::Settings;
+use std::sync::Arc;
+
+/// Settings with this prefix are the router's own and never reach a shard.
+pub const ROUTER_PREFIX: &str = "pgring.";
+
+/// The values at one point of a session.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Values {
+    /// For the shards.
+    shard: Arc<Settings>,
+    /// `pgring.*`, of the session.
+    router: Arc<Settings>,
+    /// `pgring.*`, SET LOCAL: gone with the block.
+    router_local: Arc<Settings>,
+}
+
+/// A session's settings.
+#[derive(Debug, Default)]
+pub struct Parameters {
+    startup: Arc<Settings>,
+    now: Values,
+    /// The values when the block began, and at each savepoint.
+    marks: Vec<(Option<String>, Values)>,
+}
+
+impl Parameters {
+    /// The settings that a client asked for at login; RESET returns to them.
+    pub fn new(startup: Settings) -> Self {
+        let startup = Arc::new(startup);
+        Self { now: Values { shard: startup.clone(), ..Values::default() }, startup, marks: Vec::new() }
+    }
+
+    /// What the session's backends must be set to.
+    pub fn shard_settings(&self) -> &Arc<Settings> {
+        &self.now.shard
+    }
+
+    /// The value of a `pgring.*` setting.
+    pub fn router_setting(&self, name: &str) -> Option<&Arc<str>> {
+        self.now.router_local.get(name).or_else(|| self.now.router.get(name))
+    }
+
+    /// SET: the value that PostgreSQL confirmed.
+    pub fn set(&mut self, name: &str, value: &str) {
+        Arc::make_mut(&mut self.now.shard).insert(name.into(), value.into());
+    }
+
+    /// RESET or SET … TO DEFAULT.
+    pub fn reset(&mut self, name: &str) {
+        if name.starts_with(ROUTER_PREFIX) {
+            Arc::make_mut(&mut self.now.router).remove(name);
+            Arc::make_mut(&mut self.now.router_local).remove(name);
+            return;
+        }
+        let settings = Arc::make_mut(&mut self.now.shard);
+        match self.startup.get(name) {
+            Some(value) => settings.insert(name.into(), value.clone()),
+            None => settings.remove(name),
+        };
+    }
+
+    /// RESET ALL. The role stays, as in PostgreSQL.
+    pub fn reset_all(&mut self) {
+        let role = self.now.shard.get("role").cloned();
+        self.now = Values { shard: self.startup.clone(), ..Values::default() };
+        if let Some(role) = role {
+            self.set("role", &role);
+        }
+    }
+
+    /// SET of a `pgring.*` setting.
+    pub fn set_router(&mut self, name: &str, value: &str, local: bool) {
+        let settings = if local { &mut self.now.router_local } else { &mut self.now.router };
+        Arc::make_mut(settings).insert(name.into(), value.into());
+        if !local {
+            Arc::make_mut(&mut self.now.router_local).remove(name);
+        }
+    }
+
+    /// A block begins.
+    pub fn begin(&mut self) {
+        if self.marks.is_empty() {
+            self.marks.push((None, self.now.clone()));
+        }
+    }
+
+    /// A savepoint.
+    pub fn savepoint(&mut self, name: &str) {
+        self.marks.push((Some(name.to_owned()), self.now.clone()));
+    }
+
+    /// ROLLBACK TO.
+    pub fn rollback_to(&mut self, name: &str) {
+        if let Some(position) = self.mark(name) {
+            self.marks.truncate(position + 1);
+            self.now = self.marks[position].1.clone();
+        }
+    }
+
+    /// RELEASE.
+    pub fn release(&mut self, name: &str) {
+        if let Some(position) = self.mark(name) {
+            self.marks.truncate(position);
+        }
+    }
+
+    fn mark(&self, name: &str) -> Option<usize> {
+        self.marks.iter().rposition(|(mark, _)| mark.as_deref() == Some(name))
+    }
+
+    /// The block ends.
+    pub fn end(&mut self, committed: bool) {
+        let first = self.marks.drain(..).next();
+        match first {
+            Some((_, values)) if !committed => self.now = values,
+            _ => {}
+        }
+        if !self.now.router_local.is_empty() {
+            self.now.router_local = Arc::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value<'a>(parameters: &'a Parameters, name: &str) -> Option<&'a str> {
+        parameters.shard_settings().get(name).map(|value| &**value)
+    }
+
+    #[test]
+    fn a_rollback_returns_to_the_values_before_the_block() {
+        let mut parameters = Parameters::default();
+        parameters.set("a", "1");
+        parameters.begin();
+        parameters.set("a", "2");
+        parameters.savepoint("s");
+        parameters.set("a", "3");
+        parameters.rollback_to("s");
+        assert_eq!(value(&parameters, "a"), Some("2"));
+        parameters.end(false);
+        assert_eq!(value(&parameters, "a"), Some("1"));
+        parameters.begin();
+        parameters.set("a", "4");
+        parameters.end(true);
+        assert_eq!(value(&parameters, "a"), Some("4"));
+    }
+
+    #[test]
+    fn reset_returns_to_what_the_client_logged_in_with() {
+        let mut parameters = Parameters::new([("timezone".into(), "UTC".into())].into());
+        parameters.set("timezone", "CET");
+        parameters.set("x", "1");
+        parameters.reset("timezone");
+        assert_eq!(value(&parameters, "timezone"), Some("UTC"));
+        parameters.reset_all();
+        assert_eq!(value(&parameters, "x"), None);
+    }
+
+    #[test]
+    fn a_local_router_setting_ends_with_its_block() {
+        let mut parameters = Parameters::default();
+        parameters.set_router("pgring.shard", "s0", false);
+        parameters.begin();
+        parameters.set_router("pgring.shard", "s1", true);
+        assert_eq!(parameters.router_setting("pgring.shard").map(|value| &**value), Some("s1"));
+        parameters.end(true);
+        assert_eq!(parameters.router_setting("pgring.shard").map(|value| &**value), Some("s0"));
+    }
+}

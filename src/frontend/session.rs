@@ -1,0 +1,377 @@
+//! [`Session`]: one client's conversation from login to the end. The loop is here; what each message does is in
+//! [`super::simple_query`] and [`super::extended_query`]; it never decides which shard a statement goes to.
+
+use super::cancel::{Cancels, InUse};
+use super::error::{self, SessionError, Stop};
+use super::parameters::Parameters;
+use super::statements::{Portal, Prepared};
+use crate::backend::connection::{Backend, Login};
+use crate::executor::relay::Expect;
+use crate::planner::{Context, Hint, PlanError, Template};
+use crate::router::{Router, TemplateKey};
+use crate::sql::lex::LexLimits;
+use crate::sql::search_path;
+use crate::topology::ShardId;
+use crate::transaction::state::Phase;
+use crate::transaction::{Tenant, Transaction};
+use crate::wire::backend_message;
+use crate::wire::error_response::{self, Severity};
+use crate::wire::frame::Frame;
+use crate::wire::stream::{FrameStream, StreamError};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// One client.
+pub struct Session {
+    pub(super) router: Arc<Router>,
+    pub(super) client: FrameStream,
+    pub(super) login: Login,
+    pub(super) parameters: Parameters,
+    pub(super) transaction: Transaction,
+    /// By the client's name; the unnamed one is "".
+    pub(super) statements: HashMap<String, Arc<Prepared>>,
+    /// By the client's name; the unnamed one is "".
+    pub(super) portals: HashMap<String, Portal>,
+    /// Cursors of the block and the shard that has them.
+    pub(super) cursors: HashMap<String, ShardId>,
+    /// What was sent to the shard of the messages since the last Sync, and not yet answered.
+    pub(super) pipeline: Pipeline,
+    /// What the client knows of the parameters that PostgreSQL reports.
+    pub(super) reported: BTreeMap<Arc<str>, Arc<str>>,
+    pub(super) in_use: Arc<InUse>,
+    /// The block changed the schema.
+    pub(super) schema_changed: bool,
+    search_path: Option<(Arc<str>, Arc<[Arc<str>]>)>,
+}
+
+/// The extended-query messages since the last Sync.
+#[derive(Debug, Default)]
+pub(super) struct Pipeline {
+    /// The shard that has been sent messages without a Sync.
+    pub(super) shard: Option<ShardId>,
+    /// What it, or the router, is to answer, in order.
+    pub(super) queue: VecDeque<Expect>,
+    /// A Parse whose statement no shard has seen yet.
+    pub(super) unseen: Option<Arc<Prepared>>,
+    /// Statements that were sent to the shard to be parsed since the last Sync.
+    pub(super) parsed: Vec<u64>,
+    /// Something was executed since the last Sync.
+    pub(super) executed: bool,
+    /// Something failed: all up to Sync is skipped.
+    pub(super) failed: bool,
+    /// The shard has been sent something that only Sync ends.
+    pub(super) unsynced: bool,
+}
+
+/// What a session is made of once its client has logged in.
+pub struct Start {
+    /// The services.
+    pub router: Arc<Router>,
+    /// The client's stream.
+    pub client: FrameStream,
+    /// Who it is.
+    pub login: Login,
+    /// Its settings.
+    pub parameters: Parameters,
+    /// What it has been told of the shards' parameters.
+    pub reported: BTreeMap<Arc<str>, Arc<str>>,
+    /// The backends that a cancel must reach.
+    pub in_use: Arc<InUse>,
+}
+
+impl Session {
+    /// A session at its first ReadyForQuery.
+    pub fn new(start: Start) -> Self {
+        let Start { router, client, login, parameters, reported, in_use } = start;
+        Self {
+            router,
+            client,
+            login,
+            parameters,
+            transaction: Transaction::default(),
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            cursors: HashMap::new(),
+            pipeline: Pipeline::default(),
+            reported,
+            in_use,
+            schema_changed: false,
+            search_path: None,
+        }
+    }
+
+    /// Answers the client until it leaves or the router stops.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        loop {
+            let frame = match self.client.buffered_frame() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => match self.wait(&mut stop).await {
+                    Ok(()) => continue,
+                    Err(_) => break,
+                },
+                Err(error) => {
+                    self.fatal_stream(error).await;
+                    break;
+                }
+            };
+            match self.answer(frame).await {
+                Ok(true) => {}
+                Ok(false) | Err(Stop::Gone) => break,
+                Err(stop) => self.tell(stop),
+            }
+        }
+        self.leave().await;
+    }
+
+    /// Sends what waits and waits for the client, or for the router's end.
+    async fn wait(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), Stop> {
+        self.client.flush().await.map_err(error::of_client)?;
+        let idle = self.transaction.block.phase() == Phase::Idle && !self.pipeline.unsynced;
+        tokio::select! {
+            biased;
+            filled = self.client.fill() => filled.map(|_| ()).map_err(error::of_client),
+            () = stopped(stop), if idle => {
+                error_response::write_error_reply(self.client.out(), &SessionError::Stopping, Severity::Fatal);
+                let _ = self.client.flush().await;
+                Err(Stop::Gone)
+            }
+        }
+    }
+
+    /// Answers one message. Whether the session goes on.
+    async fn answer(&mut self, frame: Frame) -> Result<bool, Stop> {
+        match frame.tag() {
+            b'Q' => self.simple_query(&frame).await?,
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => self.extended_message(&frame).await?,
+            b'X' => return Ok(false),
+            // What a client still sends after its COPY failed.
+            b'd' | b'c' | b'f' => {}
+            b'F' => {
+                self.tell(
+                    SessionError::Refused {
+                        what: "the fastpath function call".to_owned(),
+                        code: "fastpath",
+                        reason: "large objects and function OIDs belong to one shard",
+                        hint: "Call the function in a SELECT.",
+                    }
+                    .into(),
+                );
+                self.ready_for_query();
+            }
+            tag => {
+                let error = SessionError::UnknownMessage(tag);
+                error_response::write_error_reply(self.client.out(), &error, Severity::Fatal);
+                let _ = self.client.flush().await;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn fatal_stream(&mut self, error: StreamError) {
+        error_response::write_error_reply(self.client.out(), &error, Severity::Fatal);
+        let _ = self.client.flush().await;
+    }
+
+    /// The client is gone: what runs for it is cancelled and rolled back.
+    async fn leave(mut self) {
+        let tokens = std::mem::take(&mut *self.in_use.lock().await);
+        if self.transaction.preferred().is_some() {
+            for backend in self.transaction.backends() {
+                let _ = backend.cancel_token().cancel().await;
+            }
+            self.transaction.abandon();
+        }
+        drop(tokens);
+    }
+
+    /// Tells the client of an error, and what that does to its block.
+    pub(super) fn tell(&mut self, stop: Stop) {
+        match stop {
+            Stop::Gone | Stop::Told => {}
+            Stop::Error(error) => {
+                if error.sqlstate() == crate::wire::sqlstate::SqlState::INTERNAL_ERROR {
+                    tracing::error!(error = %error, "internal error");
+                }
+                error_response::write_error_reply(self.client.out(), &*error, Severity::Error);
+            }
+            Stop::Shard(frame) => self.client.out().extend_from_slice(frame.bytes()),
+        }
+        self.transaction.block.fail();
+    }
+
+    pub(super) fn ready_for_query(&mut self) {
+        let status = self.transaction.block.status();
+        backend_message::write_ready_for_query(self.client.out(), status);
+    }
+
+    /// Who leases, for calls into the transaction.
+    pub(super) fn tenant(&self) -> Tenant<'_> {
+        Tenant {
+            control: &self.router.control,
+            pools: &self.router.pools,
+            login: &self.login,
+            settings: self.parameters.shard_settings(),
+        }
+    }
+
+    /// Makes a shard a participant of the block or of the statement.
+    pub(super) async fn join(&mut self, shard: ShardId) -> Result<&mut Backend, Stop> {
+        let joined = self.transaction.backend(shard).is_some();
+        if !joined {
+            let mut asides = Vec::new();
+            let tenant = Tenant {
+                control: &self.router.control,
+                pools: &self.router.pools,
+                login: &self.login,
+                settings: self.parameters.shard_settings(),
+            };
+            let backend = self.transaction.join(shard, tenant, &mut asides).await.map_err(error::of_join)?;
+            let token = backend.cancel_token();
+            self.in_use.lock().await.push(token);
+            self.pass_asides(&asides);
+        }
+        self.transaction.backend(shard).ok_or(Stop::Gone)
+    }
+
+    /// Gives back the leases of a statement outside a block.
+    pub(super) async fn release_idle(&mut self) {
+        if self.transaction.block.phase() == Phase::Idle && !self.pipeline.unsynced {
+            self.in_use.lock().await.clear();
+            self.transaction.release_idle();
+            if std::mem::take(&mut self.schema_changed) {
+                self.spread_schema_change().await;
+            }
+        }
+    }
+
+    /// Has this router and the others load the schema that a committed statement changed.
+    pub(super) async fn spread_schema_change(&self) {
+        let control = &self.router.control;
+        if let Err(error) = control.refresh_schema().await {
+            tracing::warn!(%error, "the changed schema was not loaded");
+        }
+        if let Err(error) = control.notify_schema_changed().await {
+            tracing::warn!(%error, "other routers were not told of a changed schema");
+        }
+    }
+
+    /// A shard for what any shard can answer: one that takes part already, else one that is up.
+    pub(super) fn any_shard(&self) -> ShardId {
+        let here = self.pipeline.shard.filter(|_| self.pipeline.unsynced).or(self.transaction.preferred());
+        here.unwrap_or_else(|| {
+            let default = self.router.topology().default_shard;
+            let health = self.router.control.health();
+            let up = |shard: &ShardId| health.get(usize::from(shard.0)).is_some_and(|health| health.reachable);
+            if up(&default) { default } else { self.router.topology().shard_ids().find(up).unwrap_or(default) }
+        })
+    }
+
+    /// Passes NOTICEs on; changes of reported parameters are noted for [`Self::report_parameters`].
+    pub(super) fn pass_asides(&mut self, asides: &[Frame]) {
+        for frame in asides.iter().filter(|frame| frame.tag() == b'N') {
+            self.client.out().extend_from_slice(frame.bytes());
+        }
+    }
+
+    /// Tells the client of parameters that changed on a backend it used.
+    pub(super) fn report_parameters(&mut self, shard: ShardId) {
+        let Some(backend) = self.transaction.backend(shard) else { return };
+        if !backend.take_parameters_changed() {
+            return;
+        }
+        for (name, value) in &backend.parameters {
+            if self.reported.get(name) != Some(value) {
+                backend_message::write_parameter_status(self.client.out(), name, value);
+                self.reported.insert(name.clone(), value.clone());
+            }
+        }
+    }
+
+    /// Closes a shard's connection after its state became unknown.
+    pub(super) fn lose(&mut self, shard: ShardId) {
+        self.transaction.drop_participant(shard);
+        if self.pipeline.shard == Some(shard) {
+            self.pipeline.shard = None;
+            self.pipeline.unsynced = false;
+            self.pipeline.queue.clear();
+        }
+    }
+
+    pub(super) fn lex_limits(&self) -> LexLimits {
+        let limits = &self.router.config.limits;
+        LexLimits { tokens_max: limits.statement_tokens, depth_max: limits.statement_depth }
+    }
+
+    /// Where unqualified names are looked up now.
+    pub(super) fn search_path(&mut self) -> Result<Arc<[Arc<str>]>, Stop> {
+        let setting = self.parameters.shard_settings().get("search_path").cloned();
+        let setting = setting.unwrap_or_else(|| self.router.control.default_search_path());
+        if let Some((text, path)) = &self.search_path
+            && *text == setting
+        {
+            return Ok(path.clone());
+        }
+        let path: Arc<[Arc<str>]> = search_path::parse_search_path(&setting, &self.login.user)?.into();
+        self.search_path = Some((setting, path.clone()));
+        Ok(path)
+    }
+
+    /// The hint that the session set, if any.
+    pub(super) fn hint(&self, sql: &str) -> Result<Option<Hint>, Stop> {
+        let topology = self.router.topology();
+        if let Some(comment) = crate::sql::lex::leading_hint(sql) {
+            return Hint::parse(comment, &topology).map(Some).map_err(Stop::from);
+        }
+        if let Some(name) = self.parameters.router_setting("pgring.shard") {
+            return Ok(topology.shard_named(name).map(Hint::Shard));
+        }
+        let key = self.parameters.router_setting("pgring.key");
+        Ok(key.map(|value| Hint::Key { table: None, value: value.to_string() }))
+    }
+
+    /// The template of one statement, from the cache where there is no hint.
+    pub(super) fn template(&mut self, sql: &Arc<str>, parameter_types: &Arc<[u32]>) -> Result<Arc<Template>, Stop> {
+        let topology = self.router.topology();
+        let hint = self.hint(sql)?;
+        let search_path = self.search_path()?;
+        let limits = self.lex_limits();
+        let build = |hint: Option<&Hint>| {
+            let context =
+                Context { topology: &topology, search_path: &search_path, hint, limits: &limits };
+            crate::planner::template(sql, parameter_types, &context).map(Arc::new)
+        };
+        if hint.is_some() {
+            return build(hint.as_ref()).map_err(Stop::from);
+        }
+        let key = TemplateKey {
+            sql: sql.clone(),
+            parameter_types: parameter_types.clone(),
+            search_path: search_path.clone(),
+            schema_version: topology.schema.version,
+        };
+        let template: Result<_, PlanError> = self.router.templates.get_or_insert_with(&key, || build(None));
+        template.map_err(Stop::from)
+    }
+}
+
+/// Waits until the router stops.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A router that is gone has stopped.
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+/// Registers a session's cancel key and forgets it when dropped.
+pub struct Registered {
+    /// The key's process id.
+    pub pid: u32,
+    /// All keys.
+    pub cancels: Arc<Cancels>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.cancels.forget(self.pid);
+    }
+}

@@ -1,0 +1,300 @@
+//! The simple protocol: one string of statements, one ReadyForQuery. Several statements in one string are one
+//! transaction unless they say otherwise (PostgreSQL's chapter "Multiple Statements in a Simple Query").
+
+use super::control;
+use super::error::{self, SessionError, Stop};
+use super::session::Session;
+use crate::executor::fan_out::{self, Show};
+use crate::executor::relay::{self, Expect, Relayed};
+use crate::planner::Binding;
+use crate::planner::plan::{Access, Plan, Step, StepSql};
+use crate::sql::lex::{self, Token};
+use crate::sql::split;
+use crate::sql::statement::{self, Statement};
+use crate::topology::ShardId;
+use crate::transaction::state::Phase;
+use crate::wire::backend_message::{self, TransactionStatus};
+use crate::wire::frame::Frame;
+use crate::wire::frontend_message::{self, FrontendMessage};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// One statement of a client's string, looked at.
+pub(super) struct Sentence<'a> {
+    /// Its text.
+    pub(super) sql: &'a str,
+    /// Its tokens.
+    pub(super) tokens: &'a [Token],
+    /// What it is.
+    pub(super) statement: Statement<'a>,
+}
+
+impl Session {
+    /// Query.
+    pub(super) async fn simple_query(&mut self, frame: &Frame) -> Result<(), Stop> {
+        if self.pipeline.unsynced || self.pipeline.failed {
+            // A simple query after extended messages without Sync ends them, as in PostgreSQL.
+            self.sync().await?;
+        }
+        let answered = match FrontendMessage::decode(frame.tag(), frame.body()) {
+            Ok(FrontendMessage::Query { sql }) => self.run_string(sql).await,
+            Ok(_) => Err(SessionError::UnknownMessage(frame.tag()).into()),
+            Err(error) => Err(error.into()),
+        };
+        match answered {
+            Ok(()) => {}
+            Err(Stop::Gone) => return Err(Stop::Gone),
+            Err(stop) => self.tell(stop),
+        }
+        if self.transaction.block.phase() == Phase::Implicit {
+            self.roll_back().await;
+        }
+        self.release_idle().await;
+        self.ready_for_query();
+        Ok(())
+    }
+
+    async fn run_string(&mut self, string: &str) -> Result<(), Stop> {
+        let ranges = split::split(string, &lex::lex(string, &self.lex_limits())?);
+        if ranges.is_empty() {
+            backend_message::write_empty_query(self.client.out());
+            return Ok(());
+        }
+        let several = ranges.len() > 1;
+        for range in ranges {
+            let sql = &string[range.text.clone()];
+            let offset = string[..range.text.start].chars().count() as u32;
+            let tokens = lex::lex(sql, &self.lex_limits())?;
+            let statement = statement::classify(sql, &tokens)?;
+            if several && self.transaction.block.phase() == Phase::Idle && !control::controls_transaction(&statement) {
+                self.begin_implicit().await?;
+            }
+            self.run_sentence(&Sentence { sql, tokens: &tokens, statement }, offset).await?;
+        }
+        if self.transaction.block.phase() == Phase::Implicit {
+            self.commit().await?;
+        }
+        Ok(())
+    }
+
+    async fn run_sentence(&mut self, sentence: &Sentence<'_>, offset: u32) -> Result<(), Stop> {
+        self.check_block(&sentence.statement)?;
+        match &sentence.statement {
+            Statement::Empty => backend_message::write_empty_query(self.client.out()),
+            Statement::Query(_) => {
+                let sql: Arc<str> = sentence.sql.into();
+                let template = self.template(&sql, &Arc::from([]))?;
+                let plan = {
+                    let topology = self.router.topology();
+                    let binding = Binding {
+                        values: &[],
+                        formats: &[],
+                        preferred: self.transaction.preferred(),
+                        spread: self.router.next_spread(),
+                    };
+                    template.plan(&binding, &topology)?
+                };
+                self.run_plan(&plan, sentence.sql, offset).await?;
+            }
+            statement if control::is_forwarded(statement) => {
+                let shard = self.forward_shard(sentence)?;
+                self.run_on(shard, sentence.sql, offset).await?;
+                self.after_forward(sentence, shard);
+            }
+            _ => self.run_in_session(sentence, true).await?,
+        }
+        Ok(())
+    }
+
+    /// Refuses what a failed block does not allow.
+    pub(super) fn check_block(&self, statement: &Statement<'_>) -> Result<(), Stop> {
+        let ends = matches!(
+            statement,
+            Statement::Commit { .. }
+                | Statement::Rollback { .. }
+                | Statement::RollbackTo(_)
+                | Statement::PrepareTransaction(_)
+                | Statement::Empty
+        );
+        if self.transaction.block.phase() == Phase::Failed && !ends {
+            return Err(SessionError::FailedBlock.into());
+        }
+        Ok(())
+    }
+
+    /// The router's own block, around what the client sees as one transaction.
+    pub(super) async fn begin_implicit(&mut self) -> Result<(), Stop> {
+        self.parameters.begin();
+        self.transaction.begin_implicit().await.map_err(error::of_command)
+    }
+
+    /// Runs a plan without parameters and gives the client all but ReadyForQuery.
+    pub(super) async fn run_plan(&mut self, plan: &Plan, sql: &str, offset: u32) -> Result<(), Stop> {
+        if let [step] = plan.steps.as_slice() {
+            let (text, offset) = match &step.sql {
+                StepSql::AsSent => (sql, offset),
+                StepSql::Rewritten(text) => (&**text, 0),
+            };
+            self.run_on(step.shard, text, offset).await?;
+            self.note_schema_change(plan.access);
+            return Ok(());
+        }
+        if plan.access == Access::OutsideBlock {
+            return self.run_shard_by_shard(plan, sql).await;
+        }
+        let own = self.transaction.block.phase() == Phase::Idle && plan.access != Access::Read;
+        if own {
+            self.begin_implicit().await?;
+        }
+        let tag = self
+            .fan_out(plan, Show { description: true }, |out, step| {
+                frontend_message::write_query(out, text_of(step, sql));
+            })
+            .await?;
+        self.note_schema_change(plan.access);
+        if own {
+            self.commit().await?;
+        }
+        backend_message::write_command_complete(self.client.out(), &tag);
+        Ok(())
+    }
+
+    /// Runs one statement on one shard, its answer passed through.
+    pub(super) async fn run_on(&mut self, shard: ShardId, sql: &str, offset: u32) -> Result<(), Stop> {
+        let backend = self.join(shard).await?;
+        frontend_message::write_query(backend.stream.out(), sql);
+        backend.forget_unnamed();
+        let mut queue = VecDeque::from([Expect::Query { position_offset: offset }]);
+        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        let relayed = relay::relay(backend, &mut self.client, &mut queue).await;
+        self.after_relay(shard, relayed)
+    }
+
+    /// Takes note of how a relay ended.
+    pub(super) fn after_relay(
+        &mut self,
+        shard: ShardId,
+        relayed: Result<Relayed, crate::executor::ExecuteError>,
+    ) -> Result<(), Stop> {
+        match relayed {
+            Ok(Relayed::Done(status)) => {
+                self.report_parameters(shard);
+                self.check_status(shard, status)
+            }
+            Ok(Relayed::Failed(status)) => {
+                self.report_parameters(shard);
+                self.check_status(shard, status)?;
+                self.transaction.block.fail();
+                Err(Stop::Told)
+            }
+            Err(error) => {
+                if !matches!(error, crate::executor::ExecuteError::ClientGone) {
+                    self.lose(shard);
+                }
+                Err(error::of_execute(error))
+            }
+        }
+    }
+
+    /// A shard that is in a block the session knows nothing of, or out of one it should be in, is let go.
+    fn check_status(&mut self, shard: ShardId, status: Option<TransactionStatus>) -> Result<(), Stop> {
+        let in_block = match status {
+            None => return Ok(()),
+            Some(TransactionStatus::Idle) => false,
+            Some(TransactionStatus::InBlock | TransactionStatus::Failed) => true,
+        };
+        if in_block == (self.transaction.block.phase() != Phase::Idle) {
+            return Ok(());
+        }
+        self.lose(shard);
+        Err(SessionError::Refused {
+            what: "transaction control inside a statement".to_owned(),
+            code: "transaction-control",
+            reason: "the statement ended or began a transaction that the router does not know of",
+            hint: "Send BEGIN, COMMIT and ROLLBACK as statements of their own.",
+        }
+        .into())
+    }
+
+    /// Runs a plan on its shards at once; rows go to the client, the command tag to the caller.
+    pub(super) async fn fan_out(
+        &mut self,
+        plan: &Plan,
+        show: Show,
+        write: impl Fn(&mut bytes::BytesMut, &Step),
+    ) -> Result<String, Stop> {
+        for step in &plan.steps {
+            let backend = self.join(step.shard).await?;
+            backend.forget_unnamed();
+        }
+        let mut backends = Vec::with_capacity(plan.steps.len());
+        for backend in self.transaction.backends() {
+            if let Some(step) = plan.steps.iter().find(|step| step.shard == backend.shard) {
+                write(backend.stream.out(), step);
+                backends.push(backend);
+            }
+        }
+        match fan_out::fan_out(backends, &plan.merge, show, &mut self.client).await {
+            Ok(done) => {
+                for (step, status) in plan.steps.iter().zip(done.statuses) {
+                    self.report_parameters(step.shard);
+                    self.check_status(step.shard, Some(status))?;
+                }
+                Ok(done.tag)
+            }
+            Err(error) => {
+                let gone = matches!(error, crate::executor::ExecuteError::ClientGone);
+                for step in &plan.steps {
+                    if !gone && self.transaction.backend(step.shard).is_some_and(|backend| backend.is_broken()) {
+                        self.lose(step.shard);
+                    }
+                }
+                Err(error::of_execute(error))
+            }
+        }
+    }
+
+    /// Statements that cannot run in a block: on one shard after the other; a failure says how far it came.
+    async fn run_shard_by_shard(&mut self, plan: &Plan, sql: &str) -> Result<(), Stop> {
+        if self.transaction.block.phase() != Phase::Idle {
+            return Err(SessionError::InBlock("a statement of this kind").into());
+        }
+        let topology = self.router.topology();
+        let mut done: Vec<&str> = Vec::new();
+        let mut tag = String::new();
+        for step in &plan.steps {
+            let backend = self.join(step.shard).await?;
+            match crate::transaction::command::run(backend, text_of(step, sql)).await {
+                Ok(reply) => {
+                    self.pass_asides(&reply.asides);
+                    tag = reply.tag;
+                    done.push(topology.shard_name(step.shard));
+                }
+                Err(error) if done.is_empty() => return Err(error::of_command(error)),
+                Err(error) => {
+                    let why = match &error {
+                        crate::transaction::command::CommandError::Refused(frame) => {
+                            backend_message::ErrorFields::read(frame.body())
+                                .map(|fields| fields.message.into_owned())
+                                .unwrap_or_default()
+                        }
+                        lost => lost.to_string(),
+                    };
+                    let failed = format!("{}: {why}", topology.shard_name(step.shard));
+                    return Err(SessionError::PartlyDone { done: done.join(", "), failed }.into());
+                }
+            }
+        }
+        self.note_schema_change(Access::Ddl);
+        backend_message::write_command_complete(self.client.out(), &tag);
+        Ok(())
+    }
+}
+
+/// What a step's shard is sent.
+pub(super) fn text_of<'a>(step: &'a Step, sql: &'a str) -> &'a str {
+    match &step.sql {
+        StepSql::AsSent => sql,
+        StepSql::Rewritten(text) => text,
+    }
+}

@@ -1,0 +1,83 @@
+//! What a client has parsed and bound.
+
+use crate::planner::Template;
+use crate::planner::plan::Plan;
+use crate::topology::ShardId;
+use crate::wire::frame::Frame;
+use std::sync::Arc;
+
+/// A statement that a client parsed.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Its number; for a named statement the same for all clients with the same text and types.
+    pub id: u64,
+    /// Whether it has a name on the shards.
+    pub named: bool,
+    /// The client's text.
+    pub sql: Arc<str>,
+    /// The OIDs of Parse.
+    pub parameter_types: Arc<[u32]>,
+    /// What runs it.
+    pub kind: PreparedKind,
+}
+
+/// What runs a prepared statement.
+#[derive(Debug)]
+pub enum PreparedKind {
+    /// The planner; the template is that of Parse time and is looked up anew when schema or search path changed.
+    Query {
+        /// The template.
+        template: Arc<Template>,
+        /// [`crate::topology::schema::Schema::version`] of it.
+        schema_version: u64,
+        /// The search path of it.
+        search_path: Arc<[Arc<str>]>,
+    },
+    /// The session: transaction control, SET, COPY, DDL and the like.
+    Session,
+    /// One shard as it stands: SHOW, FETCH and the like.
+    Forward,
+    /// Nothing.
+    Empty,
+}
+
+impl Prepared {
+    /// Its name on the shards.
+    pub fn backend_name(&self) -> String {
+        if self.named { backend_name(self.id) } else { String::new() }
+    }
+}
+
+/// The name on the shards of the statement with this number.
+pub fn backend_name(id: u64) -> String {
+    format!("pgring_{id}")
+}
+
+/// A portal that a client bound.
+#[derive(Debug, Clone)]
+pub struct Portal {
+    /// Of which statement.
+    pub prepared: Arc<Prepared>,
+    /// Where it runs.
+    pub place: Place,
+}
+
+/// Where a portal runs.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// Bound on this shard under the client's own name.
+    Shard(ShardId),
+    /// On several shards, from the client's Bind.
+    Several {
+        /// What runs.
+        plan: Arc<Plan>,
+        /// The client's Bind.
+        bind: Frame,
+        /// Where the client's own text is bound too, to be described.
+        described_on: ShardId,
+    },
+    /// In the session.
+    Session,
+    /// Run already; a second Execute gives nothing.
+    Done,
+}

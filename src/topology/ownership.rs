@@ -1,0 +1,205 @@
+//! Which slots each shard says it owns, and what that makes of every slot. Where shards disagree nothing is guessed.
+
+use super::slot::SlotSet;
+use super::snapshot::SlotOwner;
+use super::{Epoch, SLOT_COUNT, ShardId, SlotId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The one row of `pgring.ownership` on a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnershipRecord {
+    /// The shard's own name.
+    pub shard: Arc<str>,
+    /// Drawn when the cluster was made; the same on all its shards.
+    pub cluster_id: Arc<str>,
+    /// Grows with each change.
+    pub epoch: Epoch,
+    /// What the shard owns.
+    pub owned: SlotSet,
+    /// What of that it holds fenced; other slots in here mean nothing.
+    pub fenced: SlotSet,
+}
+
+/// Who owns each slot, by the records in the order of [`ShardId`]; None where nothing is known of a shard.
+pub fn owners(records: &[Option<&OwnershipRecord>]) -> Arc<[SlotOwner]> {
+    let mut owners = vec![SlotOwner::Gap; SLOT_COUNT];
+    for (shard, record) in known(records) {
+        for slot in record.owned.iter() {
+            let owner = &mut owners[usize::from(slot.0)];
+            *owner = match *owner {
+                SlotOwner::Gap if record.fenced.contains(slot) => SlotOwner::Fenced(shard),
+                SlotOwner::Gap => SlotOwner::Shard(shard),
+                SlotOwner::Shard(first)
+                | SlotOwner::Fenced(first)
+                | SlotOwner::Overlap(first, _) => SlotOwner::Overlap(first, shard),
+            };
+        }
+    }
+    owners.into()
+}
+
+/// Something that no set of records of one healthy cluster shows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OwnershipProblem {
+    /// The shard that the map calls so says that it is another.
+    #[error("shard \"{declared}\" of the shard map calls itself \"{recorded}\"")]
+    Name {
+        /// In `shards.toml`.
+        declared: Arc<str>,
+        /// On the shard.
+        recorded: Arc<str>,
+    },
+    /// Two shards belong to different clusters.
+    #[error("shards \"{first}\" and \"{second}\" belong to different clusters")]
+    Cluster {
+        /// The first shard that says what its cluster is.
+        first: Arc<str>,
+        /// The one that says otherwise.
+        second: Arc<str>,
+    },
+    /// Nobody owns them.
+    #[error("no shard owns slots {slots}")]
+    Gap {
+        /// Which.
+        slots: SlotSet,
+    },
+    /// Two shards own them.
+    #[error("both \"{first}\" and \"{second}\" own slots {slots}")]
+    Overlap {
+        /// One owner.
+        first: Arc<str>,
+        /// The other.
+        second: Arc<str>,
+        /// Which.
+        slots: SlotSet,
+    },
+}
+
+/// Everything that is wrong with the records of the shards called `names`, both in the order of [`ShardId`].
+pub fn problems(names: &[Arc<str>], records: &[Option<&OwnershipRecord>]) -> Vec<OwnershipProblem> {
+    let mut problems = Vec::new();
+    let name = |shard: ShardId| Arc::clone(&names[usize::from(shard.0)]);
+    let mut cluster: Option<(ShardId, &Arc<str>)> = None;
+    for (shard, record) in known(records) {
+        if record.shard != name(shard) {
+            problems.push(OwnershipProblem::Name {
+                declared: name(shard),
+                recorded: Arc::clone(&record.shard),
+            });
+        }
+        let (first, id) = *cluster.get_or_insert((shard, &record.cluster_id));
+        if *id != record.cluster_id {
+            problems.push(OwnershipProblem::Cluster {
+                first: name(first),
+                second: name(shard),
+            });
+        }
+    }
+    let mut gaps = SlotSet::new();
+    let mut overlaps: BTreeMap<(ShardId, ShardId), SlotSet> = BTreeMap::new();
+    for (slot, owner) in owners(records).iter().enumerate() {
+        let slot = SlotId(slot as u16);
+        match owner {
+            SlotOwner::Shard(_) | SlotOwner::Fenced(_) => {}
+            SlotOwner::Gap => gaps.insert(slot),
+            SlotOwner::Overlap(first, second) => {
+                overlaps.entry((*first, *second)).or_default().insert(slot)
+            }
+        }
+    }
+    if !gaps.is_empty() {
+        problems.push(OwnershipProblem::Gap { slots: gaps });
+    }
+    let overlap = |((first, second), slots)| OwnershipProblem::Overlap {
+        first: name(first),
+        second: name(second),
+        slots,
+    };
+    problems.extend(overlaps.into_iter().map(overlap));
+    problems
+}
+
+fn known<'r>(
+    records: &[Option<&'r OwnershipRecord>],
+) -> impl Iterator<Item = (ShardId, &'r OwnershipRecord)> {
+    records
+        .iter()
+        .enumerate()
+        .filter_map(|(shard, record)| Some((ShardId(shard as u16), (*record)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(shard: &str, cluster_id: &str, owned: &str, fenced: &str) -> OwnershipRecord {
+        let (owned, fenced) = (owned.parse().unwrap(), fenced.parse().unwrap());
+        OwnershipRecord {
+            shard: shard.into(),
+            cluster_id: cluster_id.into(),
+            epoch: Epoch(1),
+            owned,
+            fenced,
+        }
+    }
+
+    #[test]
+    fn every_slot_has_one_owner_or_a_named_problem() {
+        let first = record("a", "c", "{[0,8000)}", "{[10,20),[9000,9001)}");
+        let second = record("b", "c", "{[7990,16000)}", "{}");
+        let owners = owners(&[Some(&first), Some(&second), None]);
+        let (a, b) = (ShardId(0), ShardId(1));
+        assert_eq!(owners.len(), SLOT_COUNT);
+        assert_eq!(
+            (owners[0], owners[10], owners[20]),
+            (
+                SlotOwner::Shard(a),
+                SlotOwner::Fenced(a),
+                SlotOwner::Shard(a)
+            )
+        );
+        assert_eq!(
+            (owners[7989], owners[7990], owners[8000]),
+            (
+                SlotOwner::Shard(a),
+                SlotOwner::Overlap(a, b),
+                SlotOwner::Shard(b)
+            )
+        );
+        assert_eq!(
+            (owners[9000], owners[16000]),
+            (SlotOwner::Shard(b), SlotOwner::Gap)
+        );
+    }
+
+    #[test]
+    fn a_fenced_slot_that_another_owns_too_is_an_overlap() {
+        let first = record("a", "c", "{[0,1)}", "{[0,1)}");
+        let second = record("b", "c", "{[0,16384)}", "{}");
+        let owners = owners(&[Some(&first), Some(&second)]);
+        assert_eq!(owners[0], SlotOwner::Overlap(ShardId(0), ShardId(1)));
+    }
+
+    #[test]
+    fn problems_are_told_as_ranges() {
+        let names = ["a", "b", "c"].map(Arc::from);
+        let first = record("a", "one", "{[0,8000)}", "{}");
+        let second = record("x", "two", "{[7990,16000)}", "{}");
+        let texts: Vec<String> = problems(&names, &[Some(&first), Some(&second), None])
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            texts,
+            [
+                "shard \"b\" of the shard map calls itself \"x\"",
+                "shards \"a\" and \"b\" belong to different clusters",
+                "no shard owns slots {[16000,16384)}",
+                "both \"a\" and \"b\" own slots {[7990,8000)}",
+            ]
+        );
+        let whole = record("a", "one", "{[0,16384)}", "{}");
+        assert_eq!(problems(&names, &[Some(&whole), None, None]), []);
+    }
+}

@@ -1,0 +1,125 @@
+//! The router's own statements on a leased backend: send one, wait for ReadyForQuery, keep what it said.
+
+use crate::backend::connection::Backend;
+use crate::wire::backend_message::{self, DataRow, TransactionStatus};
+use crate::wire::error_response::{ErrorReply, Fault};
+use crate::wire::frame::Frame;
+use crate::wire::frontend_message;
+use crate::wire::sqlstate::SqlState;
+use crate::wire::stream::StreamError;
+use std::sync::Arc;
+
+/// What a command of the router's own gave.
+#[derive(Debug)]
+pub struct Reply {
+    /// The command tag (`COMMIT`, `SELECT 1`, …).
+    pub tag: String,
+    /// Rows as text.
+    pub rows: Vec<Vec<Option<String>>>,
+    /// NOTICEs, ParameterStatus: what the client should see, in order.
+    pub asides: Vec<Frame>,
+    /// What ReadyForQuery said.
+    pub status: TransactionStatus,
+}
+
+/// Why a command of the router's own gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The connection is gone; whether the command ran is not known.
+    #[error("lost the connection to shard {shard}")]
+    Lost {
+        /// The shard's name.
+        shard: Arc<str>,
+        /// How.
+        #[source]
+        source: StreamError,
+    },
+    /// The shard answered with this ErrorResponse.
+    #[error("the shard refused the command")]
+    Refused(Frame),
+}
+
+impl ErrorReply for CommandError {
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::Lost { .. } => SqlState::CONNECTION_FAILURE,
+            Self::Refused(_) => SqlState::INTERNAL_ERROR,
+        }
+    }
+    fn fault(&self) -> Fault {
+        Fault::Backend
+    }
+    fn detail(&self) -> Option<String> {
+        match self {
+            Self::Lost { source, .. } => Some(source.to_string()),
+            Self::Refused(_) => None,
+        }
+    }
+    fn hint(&self) -> Option<String> {
+        None
+    }
+    fn refusal(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// Sends `sql` as a simple query and waits for its end.
+///
+/// # Errors
+/// [`CommandError`]; after [`CommandError::Refused`] the backend stands at ReadyForQuery and may be used again.
+///
+/// # Cancel safety
+/// Not cancel safe: a dropped call leaves an answer on the wire, so the lease must be dropped too.
+pub async fn run(backend: &mut Backend, sql: &str) -> Result<Reply, CommandError> {
+    frontend_message::write_query(backend.stream.out(), sql);
+    answer(backend).await
+}
+
+/// Waits for the answer to one message that ends in ReadyForQuery.
+///
+/// # Errors
+/// As [`run`].
+pub async fn answer(backend: &mut Backend) -> Result<Reply, CommandError> {
+    let mut reply = Reply { tag: String::new(), rows: Vec::new(), asides: Vec::new(), status: TransactionStatus::Idle };
+    let mut refused = None;
+    loop {
+        let frame = match backend.stream.read_frame().await {
+            Ok(frame) => frame,
+            Err(source) => return Err(lost(backend, source)),
+        };
+        match frame.tag() {
+            b'D' => reply.rows.push(text_row(&frame)),
+            b'C' => reply.tag = tag(&frame),
+            b'E' => refused = refused.or(Some(frame)),
+            b'S' => {
+                backend.note_parameter(frame.body());
+                reply.asides.push(frame);
+            }
+            b'N' => reply.asides.push(frame),
+            b'Z' => {
+                reply.status = backend_message::read_ready_for_query(frame.body()).unwrap_or(TransactionStatus::Failed);
+                return match refused {
+                    Some(frame) => Err(CommandError::Refused(frame)),
+                    None => Ok(reply),
+                };
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Names the shard of a broken connection.
+pub fn lost(backend: &Backend, source: StreamError) -> CommandError {
+    CommandError::Lost { shard: backend.shard_name.clone(), source }
+}
+
+fn tag(frame: &Frame) -> String {
+    backend_message::read_command_complete(frame.body()).map(|tag| tag.to_string()).unwrap_or_default()
+}
+
+fn text_row(frame: &Frame) -> Vec<Option<String>> {
+    let Ok(row) = DataRow::read(frame.body()) else { return Vec::new() };
+    row.map(|value| value.ok().flatten().map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+        .collect()
+}
+
