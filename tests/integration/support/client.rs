@@ -520,13 +520,13 @@ impl Client {
                 b'I' | b's' => reply.outcomes.push(std::mem::take(&mut current)),
                 b'E' => {
                     let failure = message.failure();
+                    let fatal = failure.severity() != "ERROR";
                     assert!(
-                        reply.failure.is_none(),
+                        fatal || reply.failure.is_none(),
                         "two errors: {:?} and {failure}",
                         reply.failure
                     );
                     current = Outcome::default();
-                    let fatal = failure.severity() != "ERROR";
                     reply.failure = Some(failure);
                     if fatal {
                         reply.status = ' ';
@@ -598,9 +598,14 @@ impl Client {
     #[track_caller]
     pub fn fails(&mut self, sql: &str) -> Failure {
         let reply = self.simple(sql);
+        let rows: usize = reply
+            .outcomes
+            .iter()
+            .map(|outcome| outcome.rows.len())
+            .sum();
         reply
             .failure
-            .unwrap_or_else(|| panic!("{sql}\nshould have failed, gave {:?}", reply.outcomes))
+            .unwrap_or_else(|| panic!("{sql}\nshould have failed, gave {rows} rows"))
     }
 
     /// Rows of the last statement of `sql` as text; NULL as `NULL`.
