@@ -3,12 +3,13 @@
 
 use super::client::{Client, Target};
 use super::cluster::{self, PASSWORD, USER};
+use super::process::Guarded;
 use pgring::cli::sandbox::Sandbox;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -249,6 +250,11 @@ impl Deployment<'_> {
         self.router = Some(self.another_router());
     }
 
+    /// The servers below.
+    pub fn sandbox(&self) -> &Sandbox {
+        self.sandbox
+    }
+
     /// Where clients log in to the router.
     pub fn target(&self) -> Target {
         target(self.port)
@@ -342,16 +348,15 @@ fn target(port: u16) -> Target {
     }
 }
 
-fn free_port() -> u16 {
+/// A port of 127.0.0.1 that nobody listens on.
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     listener.local_addr().expect("an address").port()
 }
 
 /// A running router. Dropping it is kill -9.
 pub struct Router {
-    child: Child,
-    // Ends the router when the test process dies without dropping anything.
-    watchdog: Child,
+    process: Guarded,
     port: u16,
     log: PathBuf,
 }
@@ -361,18 +366,15 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 
 impl Router {
     /// Starts `pgring serve` on the configuration in `directory` and waits until it serves.
+    #[track_caller]
     pub fn start(directory: &Path, port: u16) -> Self {
         let mut router = Self::spawn(directory, port);
         let deadline = Instant::now() + START_LIMIT;
         loop {
-            let outcome = target(port).login(&[]);
-            let Err(failure) = outcome else { return router };
-            let ended = router
-                .child
-                .try_wait()
-                .expect("ask for the router")
-                .is_some();
-            if ended || Instant::now() > deadline {
+            let Err(failure) = target(port).login(&[]) else {
+                return router;
+            };
+            if !router.is_running() || Instant::now() > deadline {
                 panic!("the router does not serve: {failure}\n{}", router.log());
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -387,32 +389,20 @@ impl Router {
             .append(true)
             .open(&log)
             .expect("open the router's log");
-        let child = Command::new(PGRING)
+        let mut command = Command::new(PGRING);
+        command
             .args(["serve", "-c"])
             .arg(directory)
-            .env(
-                "RUST_LOG",
-                std::env::var("PGRING_TEST_LOG").unwrap_or_else(|_| "info".into()),
-            )
-            .stdin(Stdio::null())
+            .stdin(Stdio::null());
+        command.env(
+            "RUST_LOG",
+            std::env::var("PGRING_TEST_LOG").unwrap_or_else(|_| "info".into()),
+        );
+        command
             .stdout(file.try_clone().expect("share the router's log"))
-            .stderr(file)
-            .spawn()
-            .expect("start the router");
-        let watchdog = Command::new("sh")
-            .args([
-                "-c",
-                "read -r line || kill -9 \"$0\"",
-                &child.id().to_string(),
-            ])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("start a watchdog");
+            .stderr(file);
         Self {
-            child,
-            watchdog,
+            process: Guarded::spawn(&mut command),
             port,
             log,
         }
@@ -425,12 +415,12 @@ impl Router {
 
     /// Its process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     /// Whether the process is alive.
     pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("ask for the router").is_none()
+        self.process.is_running()
     }
 
     /// All that it has logged.
@@ -438,19 +428,8 @@ impl Router {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Kill -9 and wait until it is gone.
+    /// Kill -9, and wait until it is gone.
     pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Router {
-    fn drop(&mut self) {
-        self.kill();
-        if let Some(mut pipe) = self.watchdog.stdin.take() {
-            let _ = std::io::Write::write_all(&mut pipe, b"done\n");
-        }
-        let _ = self.watchdog.wait();
+        self.process.kill();
     }
 }

@@ -8,6 +8,7 @@ pub mod client;
 pub mod cluster;
 pub mod deployment;
 pub mod fault;
+pub mod process;
 
 pub use client::{Client, Failure, Reply, Target};
 pub use deployment::{Deployment, Router};
