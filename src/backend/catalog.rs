@@ -5,8 +5,7 @@ use crate::config::{Config, TableKind};
 use crate::topology::ShardId;
 use crate::topology::key_value::KeyType;
 use crate::topology::schema::{
-    Collation, Column, ColumnDefault, Function, Placement, Relation, RelationKind, Schema,
-    Volatility,
+    Collation, Column, ColumnDefault, Function, Placement, Relation, RelationKind, Schema, Volatility,
 };
 use futures_util::future::try_join_all;
 use std::collections::{HashMap, HashSet};
@@ -59,15 +58,9 @@ impl Declarations {
                 TableKind::Reference => Declaration::Reference,
                 TableKind::Local { shard } => Declaration::Local(shard_named(shard)),
             };
-            (
-                (table.schema.as_str().into(), table.name.as_str().into()),
-                declaration,
-            )
+            ((table.schema.as_str().into(), table.name.as_str().into()), declaration)
         });
-        Self {
-            tables: tables.collect(),
-            default_shard: shard_named(&config.cluster.default_shard),
-        }
+        Self { tables: tables.collect(), default_shard: shard_named(&config.cluster.default_shard) }
     }
 }
 
@@ -108,10 +101,7 @@ const FINGERPRINT: &str = "
 ///
 /// # Errors
 /// What the shard says, or a declaration that does not fit.
-pub async fn load(
-    client: &mut Client,
-    declarations: &Declarations,
-) -> Result<Schema, CatalogError> {
+pub async fn load(client: &mut Client, declarations: &Declarations) -> Result<Schema, CatalogError> {
     let transaction = client
         .build_transaction()
         .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
@@ -119,26 +109,11 @@ pub async fn load(
         .start()
         .await?;
     // Expressions are then printed with every name qualified.
-    transaction
-        .batch_execute("SET LOCAL search_path = pg_catalog")
-        .await?;
-    let queries = [
-        RELATIONS, COLUMNS, DOMAINS, UNIQUE, PARENTS, READS, FUNCTIONS,
-    ];
+    transaction.batch_execute("SET LOCAL search_path = pg_catalog").await?;
+    let queries = [RELATIONS, COLUMNS, DOMAINS, UNIQUE, PARENTS, READS, FUNCTIONS];
     let rows = try_join_all(queries.map(|sql| transaction.query_typed(sql, &[]))).await?;
     transaction.commit().await?;
-    let Ok(
-        [
-            relations,
-            columns,
-            domains,
-            unique,
-            parents,
-            reads,
-            functions,
-        ],
-    ) = <[Vec<Row>; 7]>::try_from(rows)
-    else {
+    let Ok([relations, columns, domains, unique, parents, reads, functions]) = <[Vec<Row>; 7]>::try_from(rows) else {
         return Ok(Schema::default());
     };
     let mut draft = Draft::relations(&relations)?;
@@ -221,10 +196,7 @@ struct DraftRelation {
 
 impl DraftRelation {
     fn is_catalog(&self) -> bool {
-        matches!(
-            &*self.name.0,
-            "pg_catalog" | "information_schema" | "pgring"
-        )
+        matches!(&*self.name.0, "pg_catalog" | "information_schema" | "pgring")
     }
 
     fn column_at(&self, attribute_number: i16) -> Option<usize> {
@@ -246,10 +218,7 @@ impl Draft {
                 _ => RelationKind::Other,
             };
             let relation = DraftRelation {
-                name: (
-                    shared(&mut schemas, row.try_get(1)?),
-                    row.try_get::<_, &str>(2)?.into(),
-                ),
+                name: (shared(&mut schemas, row.try_get(1)?), row.try_get::<_, &str>(2)?.into()),
                 kind,
                 columns: Vec::new(),
                 attribute_numbers: Vec::new(),
@@ -269,9 +238,7 @@ impl Draft {
         }
         let mut texts = HashSet::new();
         for row in rows {
-            let Some(relation) = self.relations.get_mut(&row.try_get(0)?) else {
-                continue;
-            };
+            let Some(relation) = self.relations.get_mut(&row.try_get(0)?) else { continue };
             let mut type_oid: u32 = row.try_get(3)?;
             let mut expression: Option<&str> = row.try_get(8)?;
             while let Some((base, default)) = domain_of.get(&type_oid) {
@@ -305,19 +272,13 @@ impl Draft {
 
     fn unique(&mut self, rows: &[Row]) -> Result<(), CatalogError> {
         for row in rows {
-            let Some(relation) = self.relations.get_mut(&row.try_get(0)?) else {
-                continue;
-            };
+            let Some(relation) = self.relations.get_mut(&row.try_get(0)?) else { continue };
             let attribute_numbers: Vec<i16> = row.try_get(1)?;
-            let columns: Option<Vec<usize>> = attribute_numbers
-                .iter()
-                .map(|number| relation.column_at(*number))
-                .collect();
+            let columns: Option<Vec<usize>> =
+                attribute_numbers.iter().map(|number| relation.column_at(*number)).collect();
             relation.unique.extend(columns);
         }
-        self.relations
-            .values_mut()
-            .for_each(|relation| relation.unique.sort());
+        self.relations.values_mut().for_each(|relation| relation.unique.sort());
         Ok(())
     }
 
@@ -347,11 +308,7 @@ impl Draft {
             }
         }
         let mut views: Vec<(u32, Placement, Vec<Name>)> = Vec::new();
-        for (oid, relation) in self
-            .relations
-            .iter()
-            .filter(|(_, relation)| is_view(relation.kind))
-        {
+        for (oid, relation) in self.relations.iter().filter(|(_, relation)| is_view(relation.kind)) {
             let mut seen = HashSet::new();
             let mut reads = Vec::new();
             self.collect_reads(relation, &mut seen, &mut reads);
@@ -362,15 +319,10 @@ impl Draft {
                 self.stored_at(*oid, declarations, 0)?
             } else {
                 let read = reads.iter().filter_map(|oid| placements.get(oid));
-                read.fold(Placement::Reference, |a, b| {
-                    more_demanding(a, b, relation.columns.len())
-                })
+                read.fold(Placement::Reference, |a, b| more_demanding(a, b, relation.columns.len()))
             };
-            let mut reads: Vec<Name> = reads
-                .iter()
-                .filter_map(|oid| self.relations.get(oid))
-                .map(|read| read.name.clone())
-                .collect();
+            let mut reads: Vec<Name> =
+                reads.iter().filter_map(|oid| self.relations.get(oid)).map(|read| read.name.clone()).collect();
             reads.sort();
             views.push((*oid, placement, reads));
         }
@@ -397,17 +349,8 @@ impl Draft {
     }
 
     /// Where the rows of a relation that is not a view are: as declared, else with its parent, else on the default shard.
-    fn stored_at(
-        &self,
-        oid: u32,
-        declarations: &Declarations,
-        depth: usize,
-    ) -> Result<Placement, CatalogError> {
-        let Some(relation) = self
-            .relations
-            .get(&oid)
-            .filter(|_| depth < self.relations.len())
-        else {
+    fn stored_at(&self, oid: u32, declarations: &Declarations, depth: usize) -> Result<Placement, CatalogError> {
+        let Some(relation) = self.relations.get(&oid).filter(|_| depth < self.relations.len()) else {
             return Ok(Placement::Local(declarations.default_shard));
         };
         if relation.is_catalog() {
@@ -424,34 +367,23 @@ impl Draft {
             return Ok(Placement::Local(declarations.default_shard));
         }
         let mut inherited: Option<Placement> = None;
-        for parent in relation
-            .parents
-            .iter()
-            .filter(|parent| self.relations.contains_key(parent))
-        {
+        for parent in relation.parents.iter().filter(|parent| self.relations.contains_key(parent)) {
             let placement = match self.stored_at(*parent, declarations, depth + 1)? {
                 Placement::Sharded { key, .. } => {
-                    let column = self
-                        .relations
-                        .get(parent)
-                        .and_then(|parent| parent.columns.get(key));
+                    let column = self.relations.get(parent).and_then(|parent| parent.columns.get(key));
                     sharded(relation, column.map_or("", |column| &*column.name))?
                 }
                 other => other,
             };
             if inherited.as_ref().is_some_and(|other| *other != placement) {
-                return Err(misfit(
-                    relation,
-                    "its parents are placed differently".to_owned(),
-                ));
+                return Err(misfit(relation, "its parents are placed differently".to_owned()));
             }
             inherited = Some(placement);
         }
         match (declared, inherited) {
-            (Some(declared), Some(inherited)) if declared != inherited => Err(misfit(
-                relation,
-                "it is declared otherwise than its parent".to_owned(),
-            )),
+            (Some(declared), Some(inherited)) if declared != inherited => {
+                Err(misfit(relation, "it is declared otherwise than its parent".to_owned()))
+            }
             (Some(placement), _) | (None, Some(placement)) => Ok(placement),
             (None, None) => Ok(Placement::Local(declarations.default_shard)),
         }
@@ -493,48 +425,23 @@ fn calls_nextval(expression: &str) -> bool {
 }
 
 fn misfit(relation: &DraftRelation, problem: String) -> CatalogError {
-    CatalogError::Declaration {
-        table: format!("{}.{}", relation.name.0, relation.name.1),
-        problem,
-    }
+    CatalogError::Declaration { table: format!("{}.{}", relation.name.0, relation.name.1), problem }
 }
 
 fn sharded(relation: &DraftRelation, key: &str) -> Result<Placement, CatalogError> {
-    let found = relation
-        .columns
-        .iter()
-        .enumerate()
-        .find(|(_, column)| &*column.name == key);
+    let found = relation.columns.iter().enumerate().find(|(_, column)| &*column.name == key);
     let Some((index, column)) = found else {
-        return Err(misfit(
-            relation,
-            format!("there is no key column \"{key}\""),
-        ));
+        return Err(misfit(relation, format!("there is no key column \"{key}\"")));
     };
     if column.collation == Collation::Nondeterministic {
-        return Err(misfit(
-            relation,
-            format!("key column \"{key}\" has a nondeterministic collation"),
-        ));
+        return Err(misfit(relation, format!("key column \"{key}\" has a nondeterministic collation")));
     }
     if column.default == ColumnDefault::Generated {
-        return Err(misfit(
-            relation,
-            format!("key column \"{key}\" is generated"),
-        ));
+        return Err(misfit(relation, format!("key column \"{key}\" is generated")));
     }
     match KeyType::of_column(column) {
-        Some(key_type) => Ok(Placement::Sharded {
-            key: index,
-            family: key_type.family(),
-        }),
-        None => Err(misfit(
-            relation,
-            format!(
-                "key column \"{key}\" has type {}, which cannot be a key",
-                column.type_name
-            ),
-        )),
+        Some(key_type) => Ok(Placement::Sharded { key: index, family: key_type.family() }),
+        None => Err(misfit(relation, format!("key column \"{key}\" has type {}, which cannot be a key", column.type_name))),
     }
 }
 
@@ -547,10 +454,7 @@ fn more_demanding(a: Placement, b: &Placement, column_count: usize) -> Placement
         Placement::Local(_) => 2,
         Placement::Sharded { .. } => 3,
     };
-    let unkeyed = |family| Placement::Sharded {
-        key: column_count,
-        family,
-    };
+    let unkeyed = |family| Placement::Sharded { key: column_count, family };
     match (&a, b) {
         (Placement::Local(one), Placement::Local(other)) if one != other => {
             unkeyed(crate::topology::schema::HashFamily::Integer)
@@ -579,11 +483,7 @@ fn add_functions(schema: &mut Schema, rows: &[Row]) -> Result<(), CatalogError> 
         if namespace == "pg_catalog" {
             schema.builtin_functions.insert(name.into(), function);
         } else {
-            schema
-                .user_functions
-                .entry(namespace.into())
-                .or_default()
-                .insert(name.into(), function);
+            schema.user_functions.entry(namespace.into()).or_default().insert(name.into(), function);
         }
     }
     Ok(())
@@ -591,9 +491,7 @@ fn add_functions(schema: &mut Schema, rows: &[Row]) -> Result<(), CatalogError> 
 
 /// Whether two schemas say the same, whatever their versions.
 pub fn is_same(a: &Schema, b: &Schema) -> bool {
-    a.relations == b.relations
-        && a.builtin_functions == b.builtin_functions
-        && a.user_functions == b.user_functions
+    a.relations == b.relations && a.builtin_functions == b.builtin_functions && a.user_functions == b.user_functions
 }
 
 #[cfg(test)]
@@ -601,18 +499,9 @@ mod tests {
     use super::*;
     use crate::topology::schema::HashFamily;
 
-    const SHARDED: Placement = Placement::Sharded {
-        key: 0,
-        family: HashFamily::Uuid,
-    };
+    const SHARDED: Placement = Placement::Sharded { key: 0, family: HashFamily::Uuid };
 
-    fn relation(
-        kind: RelationKind,
-        name: &str,
-        key_type: (u32, &str),
-        reads: &[u32],
-        parents: &[u32],
-    ) -> DraftRelation {
+    fn relation(kind: RelationKind, name: &str, key_type: (u32, &str), reads: &[u32], parents: &[u32]) -> DraftRelation {
         let key = Column {
             name: "id".into(),
             type_oid: key_type.0,
@@ -633,78 +522,40 @@ mod tests {
 
     fn declared(name: &str, declaration: Declaration) -> Declarations {
         let tables = HashMap::from([(("public".into(), name.into()), declaration)]);
-        Declarations {
-            tables,
-            default_shard: ShardId(0),
-        }
+        Declarations { tables, default_shard: ShardId(0) }
     }
 
     fn sharded_by_id(name: &str) -> Declarations {
-        declared(
-            name,
-            Declaration::Sharded {
-                key: "id".to_owned(),
-            },
-        )
+        declared(name, Declaration::Sharded { key: "id".to_owned() })
     }
 
     #[test]
     fn a_partition_lives_where_its_parent_does() {
         let draft = Draft {
             relations: HashMap::from([
-                (
-                    1,
-                    relation(RelationKind::Table, "orders", (2950, "uuid"), &[], &[]),
-                ),
-                (
-                    2,
-                    relation(RelationKind::Table, "orders_1", (2950, "uuid"), &[], &[1]),
-                ),
-                (
-                    3,
-                    relation(RelationKind::Table, "other", (2950, "uuid"), &[], &[]),
-                ),
+                (1, relation(RelationKind::Table, "orders", (2950, "uuid"), &[], &[])),
+                (2, relation(RelationKind::Table, "orders_1", (2950, "uuid"), &[], &[1])),
+                (3, relation(RelationKind::Table, "other", (2950, "uuid"), &[], &[])),
             ]),
         };
         let schema = draft.place(&sharded_by_id("orders")).unwrap();
         assert_eq!(schema.relations["public"]["orders_1"].placement, SHARDED);
-        assert_eq!(
-            schema.relations["public"]["other"].placement,
-            Placement::Local(ShardId(0))
-        );
+        assert_eq!(schema.relations["public"]["other"].placement, Placement::Local(ShardId(0)));
     }
 
     #[test]
     fn a_view_is_as_demanding_as_what_it_reads_through_views() {
         let draft = Draft {
             relations: HashMap::from([
-                (
-                    1,
-                    relation(RelationKind::Table, "orders", (2950, "uuid"), &[], &[]),
-                ),
-                (
-                    2,
-                    relation(RelationKind::View, "inside", (2950, "uuid"), &[1], &[]),
-                ),
-                (
-                    3,
-                    relation(RelationKind::View, "outside", (2950, "uuid"), &[2, 4], &[]),
-                ),
-                (
-                    4,
-                    relation(RelationKind::Table, "notes", (2950, "uuid"), &[], &[]),
-                ),
+                (1, relation(RelationKind::Table, "orders", (2950, "uuid"), &[], &[])),
+                (2, relation(RelationKind::View, "inside", (2950, "uuid"), &[1], &[])),
+                (3, relation(RelationKind::View, "outside", (2950, "uuid"), &[2, 4], &[])),
+                (4, relation(RelationKind::Table, "notes", (2950, "uuid"), &[], &[])),
             ]),
         };
         let schema = draft.place(&sharded_by_id("orders")).unwrap();
         let outside = &schema.relations["public"]["outside"];
-        assert_eq!(
-            outside.placement,
-            Placement::Sharded {
-                key: 1,
-                family: HashFamily::Uuid
-            }
-        );
+        assert_eq!(outside.placement, Placement::Sharded { key: 1, family: HashFamily::Uuid });
         let names: Vec<&str> = outside.reads.iter().map(|(_, name)| &**name).collect();
         assert_eq!(names, ["notes", "orders"]);
     }
@@ -712,24 +563,11 @@ mod tests {
     #[test]
     fn a_key_that_cannot_be_one_is_refused() {
         let table = |key_type| Draft {
-            relations: HashMap::from([(
-                1,
-                relation(RelationKind::Table, "orders", key_type, &[], &[]),
-            )]),
+            relations: HashMap::from([(1, relation(RelationKind::Table, "orders", key_type, &[], &[]))]),
         };
-        let json = table((114, "json"))
-            .place(&sharded_by_id("orders"))
-            .unwrap_err();
-        assert_eq!(
-            json.to_string(),
-            "table public.orders: key column \"id\" has type json, which cannot be a key"
-        );
-        let missing = declared(
-            "orders",
-            Declaration::Sharded {
-                key: "customer".to_owned(),
-            },
-        );
+        let json = table((114, "json")).place(&sharded_by_id("orders")).unwrap_err();
+        assert_eq!(json.to_string(), "table public.orders: key column \"id\" has type json, which cannot be a key");
+        let missing = declared("orders", Declaration::Sharded { key: "customer".to_owned() });
         assert!(table((2950, "uuid")).place(&missing).is_err());
     }
 
@@ -737,20 +575,10 @@ mod tests {
     fn a_partition_declared_otherwise_is_refused() {
         let draft = Draft {
             relations: HashMap::from([
-                (
-                    1,
-                    relation(RelationKind::Table, "orders", (2950, "uuid"), &[], &[]),
-                ),
-                (
-                    2,
-                    relation(RelationKind::Table, "orders_1", (2950, "uuid"), &[], &[1]),
-                ),
+                (1, relation(RelationKind::Table, "orders", (2950, "uuid"), &[], &[])),
+                (2, relation(RelationKind::Table, "orders_1", (2950, "uuid"), &[], &[1])),
             ]),
         };
-        assert!(
-            draft
-                .place(&declared("orders_1", Declaration::Reference))
-                .is_err()
-        );
+        assert!(draft.place(&declared("orders_1", Declaration::Reference)).is_err());
     }
 }

@@ -3,3 +3,18 @@
 //! run what. Start at [`plan`] for the result.
 
 pub mod plan;
+pub mod refusal;
+
+mod analysis;
+mod describe;
+mod expression;
+mod function;
+mod key;
+mod rewrite;
+mod scope;
+mod template;
+mod utility;
+
+pub use refusal::{PlanError, Refusal};
+pub use template::{Binding, Context, Hint, Template, all_shards, template};
+pub use utility::{CopyRoute, CopySplit, copy_from, copy_to, utility};

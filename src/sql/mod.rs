@@ -8,3 +8,4 @@ pub mod statement;
 pub mod copy;
 pub mod copy_rows;
 pub mod search_path;
+pub mod parse;

@@ -1,0 +1,103 @@
+//! [`Plan::describe`]: a plan in words, for EXPLAIN and for the plan cases.
+
+use super::plan::{Access, Merge, Plan, SortKey, StepArguments, StepSql, Tier};
+use crate::topology::snapshot::Topology;
+
+impl Plan {
+    /// The plan in lines: tier and shards, each distinct rewritten text, and how the outputs become one.
+    pub fn describe(&self, topology: &Topology) -> Vec<String> {
+        let tier = match self.tier {
+            Tier::SingleShard => "single shard",
+            Tier::AnyShard => "any shard",
+            Tier::NamedShard => "named shard",
+            Tier::Catalog => "catalog",
+            Tier::PushDown => "push down",
+            Tier::AllShards => "all shards",
+        };
+        let access = match self.access {
+            Access::Read => "",
+            Access::Write => " (write)",
+            Access::Ddl => " (ddl)",
+            Access::OutsideBlock => " (outside a block)",
+        };
+        let shards: Vec<&str> = self
+            .steps
+            .iter()
+            .map(|step| &**topology.shard_name(step.shard))
+            .collect();
+        let mut lines = vec![format!("{tier} on {}{access}", shards.join(", "))];
+        let same = self
+            .steps
+            .windows(2)
+            .all(|pair| pair[0].sql == pair[1].sql && pair[0].arguments == pair[1].arguments);
+        for step in self
+            .steps
+            .iter()
+            .take(if same { 1 } else { self.steps.len() })
+        {
+            if let StepSql::Rewritten(sql) = &step.sql {
+                let place = if same {
+                    String::new()
+                } else {
+                    format!("on {}: ", topology.shard_name(step.shard))
+                };
+                let with = match &step.arguments {
+                    StepArguments::AsSent => String::new(),
+                    StepArguments::Chosen(chosen) => {
+                        let chosen: Vec<String> = chosen
+                            .iter()
+                            .map(|index| format!("${}", index + 1))
+                            .collect();
+                        format!(" with ({})", chosen.join(", "))
+                    }
+                };
+                lines.push(format!("{place}{sql}{with}"));
+            }
+        }
+        match &self.merge {
+            Merge::Relay => {}
+            Merge::Append { offset, limit } => {
+                lines.push(format!("merge: append{}", bounds(*offset, *limit)))
+            }
+            Merge::Sort {
+                keys,
+                hidden_columns,
+                offset,
+                limit,
+            } => {
+                let keys: Vec<String> = keys.iter().map(sort_key).collect();
+                let hidden = if *hidden_columns == 0 {
+                    String::new()
+                } else {
+                    format!(" hidden({hidden_columns})")
+                };
+                lines.push(format!(
+                    "merge: sort({}){hidden}{}",
+                    keys.join(", "),
+                    bounds(*offset, *limit)
+                ));
+            }
+            Merge::First => lines.push("merge: first".to_owned()),
+        }
+        lines
+    }
+}
+
+fn bounds(offset: u64, limit: Option<u64>) -> String {
+    let offset = if offset == 0 {
+        String::new()
+    } else {
+        format!(" offset({offset})")
+    };
+    let limit = limit
+        .map(|limit| format!(" limit({limit})"))
+        .unwrap_or_default();
+    format!("{offset}{limit}")
+}
+
+fn sort_key(key: &SortKey) -> String {
+    let direction = if key.descending { "desc" } else { "asc" };
+    let nulls = if key.nulls_first { "first" } else { "last" };
+    let bytes = if key.text_by_bytes { " by bytes" } else { "" };
+    format!("column {} {direction} nulls {nulls}{bytes}", key.column + 1)
+}

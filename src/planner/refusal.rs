@@ -1,0 +1,386 @@
+//! [`Refusal`]: every reason why the router does not run a statement, in one table with stable codes; and
+//! [`PlanError`], what planning ends in instead of a plan.
+
+use crate::sql::lex::LexError;
+use crate::sql::parse::{self, ParseError};
+use crate::topology::SlotId;
+use crate::wire::error_response::{ErrorReply, Fault};
+use crate::wire::sqlstate::SqlState;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Declares the table of refusals.
+macro_rules! refusals {
+    ($($(#[$doc:meta])+ $name:ident = $code:literal, $hint:literal;)*) => {
+        /// Why a statement is refused with SQLSTATE 0A000. Codes never change their meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Refusal {
+            $($(#[$doc])+ $name,)*
+        }
+
+        impl Refusal {
+            /// All of them, in the order of the table.
+            pub const ALL: &[Refusal] = &[$(Refusal::$name,)*];
+
+            /// The stable code that clients see.
+            pub fn code(self) -> &'static str {
+                match self { $(Refusal::$name => $code,)* }
+            }
+
+            /// What to do instead.
+            pub fn hint(self) -> &'static str {
+                match self { $(Refusal::$name => $hint,)* }
+            }
+        }
+    };
+}
+
+refusals! {
+    /// An aggregate over rows of several shards without GROUP BY.
+    Aggregate = "aggregate", "Restrict the sharding key to one value, or group by the sharding key.";
+    /// GROUP BY without the sharding key over several shards.
+    GroupBy = "group-by", "Add the sharding key to GROUP BY, or restrict it to one value.";
+    /// DISTINCT without the sharding key in the output over several shards.
+    Distinct = "distinct", "Add the sharding key to the select list, or restrict it to one value.";
+    /// DISTINCT ON without the sharding key over several shards.
+    DistinctOn = "distinct-on", "Add the sharding key to DISTINCT ON, or restrict it to one value.";
+    /// A window function whose PARTITION BY lacks the sharding key over several shards.
+    Window = "window", "Add the sharding key to every PARTITION BY, or restrict it to one value.";
+    /// A set operation that needs rows of several shards at once.
+    SetOperation = "set-operation", "Use UNION ALL, put the sharding key into the same column of both sides, or restrict it to one value.";
+    /// A join of sharded rows that is not an equality of their sharding keys.
+    Join = "join", "Join the tables on their sharding keys, or restrict the keys to one value.";
+    /// A subquery over sharded rows that is not tied to the outer row's sharding key.
+    Subquery = "subquery", "Correlate the subquery with the outer query on the sharding key, or restrict the key to one value in it.";
+    /// A recursive query over sharded rows of several shards.
+    Recursive = "recursive", "Restrict the sharding key to one value in every part of the recursive query.";
+    /// LIMIT, OFFSET or FETCH in a subquery over several shards.
+    Limit = "limit", "Move LIMIT to the outermost query, or restrict the sharding key to one value.";
+    /// FETCH FIRST … WITH TIES over several shards.
+    LimitWithTies = "limit-with-ties", "Use FETCH FIRST … ROWS ONLY, or restrict the sharding key to one value.";
+    /// LIMIT or OFFSET that is neither a constant nor a parameter, over several shards.
+    LimitExpression = "limit-expression", "Use a constant or a parameter for LIMIT and OFFSET.";
+    /// FOR UPDATE or FOR SHARE with LIMIT over several shards: it would lock more rows than it returns.
+    LockingWithLimit = "locking-with-limit", "Leave out LIMIT, or restrict the sharding key to one value.";
+    /// FOR UPDATE or FOR SHARE of reference rows along with sharded ones: a copy's lock excludes nobody elsewhere.
+    LockingReference = "locking-reference", "Name the sharded tables in FOR UPDATE OF.";
+    /// ORDER BY that the router cannot merge.
+    OrderBy = "order-by", "Sort by columns of the select list, or restrict the sharding key to one value.";
+    /// ORDER BY of text in a collation that only PostgreSQL sorts, over several shards.
+    OrderByCollation = "order-by-collation", "Sort by … COLLATE \"C\", or restrict the sharding key to one value.";
+    /// Local and sharded tables in one statement that is not on one shard.
+    LocalWithSharded = "local-with-sharded", "Declare the local table as a reference table, or query the tables one after the other.";
+    /// Local tables of two shards in one statement.
+    LocalWithLocal = "local-with-local", "Query the tables one after the other.";
+    /// Catalog and sharded tables in one statement over several shards.
+    CatalogWithSharded = "catalog-with-sharded", "Query the catalog in a statement of its own, or restrict the sharding key to one value.";
+    /// A view over sharded tables.
+    View = "view", "Query the tables of the view, or name the shard with SET pgring.shard.";
+    /// A function whose result differs between shards, in a statement over several shards.
+    VolatileFunction = "volatile-function", "Pass the value as a literal or a parameter, or restrict the sharding key to one value.";
+    /// A function or type that looks at one shard's catalog or server, in a statement over several shards.
+    CatalogFunction = "catalog-function", "Restrict the sharding key to one value, or name the shard with SET pgring.shard.";
+    /// A function that must run on one designated shard (sequences, locks, messages), along with sharded tables.
+    DesignatedFunction = "designated-function", "Call the function in a statement of its own and pass its result as a parameter.";
+    /// A function in SQL, PL/pgSQL or another language that may read or write tables on its own.
+    ProceduralFunction = "procedural-function", "Declare the function IMMUTABLE if it reads no table, or name the shard with SET pgring.shard.";
+    /// A function that the router does not know, in a statement over several shards.
+    UnknownFunction = "unknown-function", "Check the function's name; after CREATE FUNCTION outside the router, RELOAD it.";
+    /// A function that keeps state in its server session.
+    SessionState = "session-state", "Use the transaction-level variant of the function.";
+    /// A column of the system (ctid, xmin, tableoid, …) over several shards.
+    SystemColumn = "system-column", "Restrict the sharding key to one value: these columns mean nothing across shards.";
+    /// TABLESAMPLE over several shards with REPEATABLE, or of rows counted.
+    TableSample = "table-sample", "Restrict the sharding key to one value.";
+    /// INSERT without a value for the sharding key.
+    MissingKey = "missing-key", "Give the sharding key column a value.";
+    /// INSERT with NULL as the sharding key.
+    NullKey = "null-key", "The sharding key cannot be NULL.";
+    /// INSERT with a key that the router cannot place.
+    KeyValue = "key-value", "Give the sharding key as a literal or a parameter of the column's type.";
+    /// INSERT … SELECT whose rows may belong to another shard than the one that makes them.
+    InsertSelect = "insert-select", "Select the source's sharding key into the target's, or insert the rows by VALUES or COPY.";
+    /// UPDATE of the sharding key.
+    KeyUpdate = "key-update", "Delete the row and insert it with the new key.";
+    /// INSERT that leaves a sequence's column of a sharded table to its default.
+    SequenceDefault = "sequence-default", "Give the column a value: the shards' sequences would repeat each other's.";
+    /// INSERT over several shards that leaves a column to a default which differs between shards.
+    DefaultDiffers = "default-differs", "Give the column a value, or insert the rows of one sharding key at a time.";
+    /// INSERT … ON CONFLICT that the router cannot split.
+    OnConflict = "on-conflict", "Insert the rows of one sharding key at a time.";
+    /// MERGE over several shards that is not a join on the sharding keys.
+    Merge = "merge", "Join target and source on their sharding keys, or restrict the keys to one value.";
+    /// INSERT, UPDATE, DELETE or MERGE in WITH over several shards.
+    DataModifyingCte = "data-modifying-cte", "Restrict the sharding key to one value, or use statements of their own.";
+    /// A write of a reference table that the copies might answer differently.
+    ReferenceWriteDiffers = "reference-write-differs", "Pass the values as literals or parameters.";
+    /// A write of a reference table that reads tables which are not on every shard.
+    ReferenceWriteReads = "reference-write-reads", "Read the rows first, then write them with literals or parameters.";
+    /// A write of a reference table along with another write.
+    ReferenceWriteMixed = "reference-write-mixed", "Write the tables in statements of their own.";
+    /// SELECT INTO or CREATE TABLE AS with tables that are not all local to one shard.
+    CreateTableAs = "create-table-as", "Create the table first, then fill it.";
+    /// A temporary table or view, which one server session keeps.
+    TemporaryTable = "temporary-table", "Use a table, or name the shard with SET pgring.shard inside a transaction.";
+    /// A database, tablespace or other object of a server.
+    ServerObject = "server-object", "Run the statement on each shard's server.";
+    /// TRUNCATE, LOCK or COPY that names tables of different placements.
+    MixedPlacement = "mixed-placement", "Name the tables in statements of their own.";
+    /// COPY without the sharding key in its column list.
+    CopyWithoutKey = "copy-without-key", "Add the sharding key to the column list.";
+    /// COPY with a WHERE clause, or another form that the router does not split.
+    CopyForm = "copy-form", "Leave the clause out, or name the shard with SET pgring.shard.";
+    /// A form that the router's parser or planner does not know.
+    Unparsed = "unparsed", "Name the shard with SET pgring.shard, after which the statement passes untouched.";
+    /// A statement of more parts than the planner looks at.
+    TooComplex = "too-complex", "Simplify the statement, or name the shard with SET pgring.shard.";
+    /// A statement that hands rows of one sharded table to several places that the planner cannot tell apart.
+    Rewrite = "rewrite", "Restrict the sharding key to one value, or name the shard with SET pgring.shard.";
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// 0A000: the statement's form is refused.
+    #[error("{reason}")]
+    Refused {
+        /// Which refusal.
+        refusal: Refusal,
+        /// What of the statement, lower case.
+        reason: Arc<str>,
+    },
+    /// 0A000: the parser does not know the statement.
+    #[error("this statement is beyond pgring's parser")]
+    Unparsed {
+        /// What the parser says.
+        reason: Arc<str>,
+    },
+    /// The text is not SQL.
+    #[error(transparent)]
+    Lex(#[from] LexError),
+    /// 54000: over a limit.
+    #[error("{what} has more than {limit} {unit}")]
+    TooBig {
+        /// What is too big.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+        /// Of what.
+        unit: &'static str,
+    },
+    /// 57P03: no shard owns the slot.
+    #[error("no shard owns slot {} of the sharding key", slot.0)]
+    SlotGap {
+        /// The slot.
+        slot: SlotId,
+    },
+    /// XX001: two shards claim the slot.
+    #[error("shards \"{first}\" and \"{second}\" both claim slot {} of the sharding key", slot.0)]
+    SlotOverlap {
+        /// The slot.
+        slot: SlotId,
+        /// One shard.
+        first: Arc<str>,
+        /// The other.
+        second: Arc<str>,
+    },
+    /// 40001: the slot is on the move.
+    #[error("slot {} of the sharding key is moving to another shard", slot.0)]
+    SlotFenced {
+        /// The slot.
+        slot: SlotId,
+    },
+    /// 2201W.
+    #[error("LIMIT must not be negative")]
+    LimitNegative,
+    /// 2201X.
+    #[error("OFFSET must not be negative")]
+    OffsetNegative,
+    /// 22P02 or 22P03: a parameter that is not of its type.
+    #[error("invalid input for parameter ${number} of type {type_name}")]
+    Parameter {
+        /// From 1.
+        number: u32,
+        /// The type.
+        type_name: &'static str,
+    },
+    /// 08P01: Bind has fewer values than the statement has parameters.
+    #[error("there is no parameter ${number}")]
+    NoParameter {
+        /// From 1.
+        number: u32,
+    },
+    /// 22023: a routing hint that says nothing.
+    #[error("invalid routing hint: {reason}")]
+    Hint {
+        /// What is wrong with it.
+        reason: Arc<str>,
+    },
+    /// XX000: our own fault.
+    #[error("{what}")]
+    Internal {
+        /// What.
+        what: Arc<str>,
+    },
+}
+
+impl PlanError {
+    /// A refusal with its reason.
+    pub fn refused(refusal: Refusal, reason: impl Into<Arc<str>>) -> Self {
+        Self::Refused {
+            refusal,
+            reason: reason.into(),
+        }
+    }
+}
+
+impl From<ParseError> for PlanError {
+    fn from(error: ParseError) -> Self {
+        match error {
+            ParseError::Lex(LexError::TooManyTokens { tokens_max }) => Self::TooBig {
+                what: "statement",
+                limit: tokens_max,
+                unit: "tokens",
+            },
+            ParseError::Lex(LexError::TooDeep { depth_max }) => Self::TooBig {
+                what: "statement",
+                limit: depth_max,
+                unit: "levels",
+            },
+            ParseError::TooDeep => Self::TooBig {
+                what: "statement",
+                limit: parse::DEPTH_MAX,
+                unit: "levels",
+            },
+            ParseError::Lex(error) => Self::Lex(error),
+            ParseError::Beyond { reason } => Self::Unparsed {
+                reason: reason.into(),
+            },
+        }
+    }
+}
+
+impl ErrorReply for PlanError {
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::Refused { .. } | Self::Unparsed { .. } => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::Lex(_) => SqlState::SYNTAX_ERROR,
+            Self::TooBig { .. } => SqlState::STATEMENT_TOO_COMPLEX,
+            Self::SlotGap { .. } => SqlState(*b"57P03"),
+            Self::SlotOverlap { .. } => SqlState(*b"XX001"),
+            Self::SlotFenced { .. } => SqlState::SERIALIZATION_FAILURE,
+            Self::LimitNegative => SqlState(*b"2201W"),
+            Self::OffsetNegative => SqlState(*b"2201X"),
+            Self::Parameter { .. } => SqlState::INVALID_TEXT_REPRESENTATION,
+            Self::NoParameter { .. } => SqlState::PROTOCOL_VIOLATION,
+            Self::Hint { .. } => SqlState::INVALID_PARAMETER_VALUE,
+            Self::Internal { .. } => SqlState(*b"XX000"),
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Refused { .. }
+            | Self::Unparsed { .. }
+            | Self::Lex(_)
+            | Self::TooBig { .. }
+            | Self::LimitNegative
+            | Self::OffsetNegative
+            | Self::Parameter { .. }
+            | Self::NoParameter { .. }
+            | Self::Hint { .. } => Fault::Client,
+            Self::SlotGap { .. } | Self::SlotOverlap { .. } | Self::SlotFenced { .. } => {
+                Fault::Backend
+            }
+            Self::Internal { .. } => Fault::Router,
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        match self {
+            Self::Unparsed { reason } => Some(format!("The parser says: {reason}.")),
+            Self::Refused { .. }
+            | Self::Lex(_)
+            | Self::TooBig { .. }
+            | Self::SlotGap { .. }
+            | Self::SlotOverlap { .. }
+            | Self::SlotFenced { .. }
+            | Self::LimitNegative
+            | Self::OffsetNegative
+            | Self::Parameter { .. }
+            | Self::NoParameter { .. }
+            | Self::Hint { .. }
+            | Self::Internal { .. } => None,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Refused { refusal, .. } => Some(refusal.hint().to_owned()),
+            Self::Unparsed { .. } => Some(Refusal::Unparsed.hint().to_owned()),
+            Self::SlotFenced { .. } => Some("Retry the statement.".to_owned()),
+            Self::SlotGap { .. } | Self::SlotOverlap { .. } => Some(
+                "Compare the rows of pgring.ownership on the shards; see SHOW SLOTS.".to_owned(),
+            ),
+            Self::Lex(_)
+            | Self::TooBig { .. }
+            | Self::LimitNegative
+            | Self::OffsetNegative
+            | Self::Parameter { .. }
+            | Self::NoParameter { .. }
+            | Self::Hint { .. }
+            | Self::Internal { .. } => None,
+        }
+    }
+
+    fn refusal(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused { refusal, .. } => Some(refusal.code()),
+            Self::Unparsed { .. } => Some(Refusal::Unparsed.code()),
+            Self::Lex(_)
+            | Self::TooBig { .. }
+            | Self::SlotGap { .. }
+            | Self::SlotOverlap { .. }
+            | Self::SlotFenced { .. }
+            | Self::LimitNegative
+            | Self::OffsetNegative
+            | Self::Parameter { .. }
+            | Self::NoParameter { .. }
+            | Self::Hint { .. }
+            | Self::Internal { .. } => None,
+        }
+    }
+
+    fn position(&self) -> Option<u32> {
+        match self {
+            Self::Lex(LexError::Syntax { position, .. }) => Some(*position),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_refusal_has_a_code_of_its_own_and_a_hint_in_sentences() {
+        let mut codes = HashSet::new();
+        for refusal in Refusal::ALL {
+            assert!(
+                codes.insert(refusal.code()),
+                "{} is there twice",
+                refusal.code()
+            );
+            assert!(
+                refusal.hint().ends_with('.')
+                    && refusal
+                        .hint()
+                        .chars()
+                        .next()
+                        .is_some_and(char::is_uppercase)
+            );
+        }
+    }
+}

@@ -1,0 +1,851 @@
+//! [`template()`]: a statement's text → [`Template`], once; [`Template::plan`]: parameters and ownership → [`Plan`],
+//! each time. A template depends on the schema and the declared tables, never on who owns which slot.
+
+use super::analysis::{self, Analysis, Count};
+use super::key::{Arguments, Formula, KeyColumn, Source};
+use super::plan::{Access, Merge, Plan, SortKey, Step, StepArguments, StepSql, Tier};
+use super::refusal::{PlanError, Refusal};
+use super::rewrite::{self, InsertText, QueryText};
+use crate::sql::lex::LexLimits;
+use crate::sql::parse::{self, Parsed};
+use crate::topology::schema::{Column, Placement, Relation};
+use crate::topology::snapshot::{SlotOwner, Topology};
+use crate::topology::{ShardId, SlotId};
+use std::sync::Arc;
+
+/// What a statement is planned against.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// For its schema and placements; who owns what is read by [`Template::plan`].
+    pub topology: &'a Topology,
+    /// The session's, with `$user` put in.
+    pub search_path: &'a [Arc<str>],
+    /// Where the session wants the statement to run.
+    pub hint: Option<&'a Hint>,
+    /// For the lexer's and parser's sake.
+    pub limits: &'a LexLimits,
+}
+
+/// Routing by the session's word (`SET pgring.shard`, `SET pgring.key`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hint {
+    /// This shard.
+    Shard(ShardId),
+    /// The shard that owns a key.
+    Key {
+        /// The table whose key it is; needed where the tables' keys are of different types.
+        table: Option<String>,
+        /// The key in its text form.
+        value: String,
+    },
+}
+
+impl Hint {
+    /// Reads a hint comment's text, what follows `pgring:`: `shard=s1`, `key=42`, or `key=42 table=orders`; a value
+    /// with blanks is quoted as in SQL.
+    ///
+    /// # Errors
+    /// Another form, or a shard that does not exist.
+    pub fn parse(text: &str, topology: &Topology) -> Result<Self, PlanError> {
+        let wrong = |reason: String| PlanError::Hint {
+            reason: reason.into(),
+        };
+        let (mut shard, mut key, mut table) = (None, None, None);
+        let mut rest = text.trim_ascii();
+        while !rest.is_empty() {
+            let (name, after) = rest
+                .split_once('=')
+                .ok_or_else(|| wrong(format!("\"{rest}\" is not name=value")))?;
+            let after = after.trim_ascii_start();
+            let value = if let Some(quoted) = after.strip_prefix('\'') {
+                let end = closing_quote(quoted)
+                    .ok_or_else(|| wrong("a quote is not closed".to_owned()))?;
+                rest = &quoted[end + 1..];
+                quoted[..end].replace("''", "'")
+            } else {
+                let end = after.find([' ', '\t', '\n', ',']).unwrap_or(after.len());
+                rest = &after[end..];
+                after[..end].to_owned()
+            };
+            rest = rest.trim_start_matches([' ', '\t', '\n', ',']);
+            let place = match name.trim_ascii() {
+                "shard" => &mut shard,
+                "key" => &mut key,
+                "table" => &mut table,
+                other => return Err(wrong(format!("\"{other}\" is none of shard, key, table"))),
+            };
+            if place.replace(value).is_some() {
+                return Err(wrong("a name is there twice".to_owned()));
+            }
+        }
+        match (shard, key, table) {
+            (Some(name), None, None) => topology
+                .shard_named(&name)
+                .map(Hint::Shard)
+                .ok_or_else(|| wrong(format!("there is no shard \"{name}\""))),
+            (None, Some(value), table) => Ok(Hint::Key { table, value }),
+            _ => Err(wrong(
+                "it names neither a shard nor a key, or both".to_owned(),
+            )),
+        }
+    }
+}
+
+/// Where a quoted text ends; a doubled quote does not end it.
+fn closing_quote(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    loop {
+        at += bytes[at..].iter().position(|byte| *byte == b'\'')?;
+        if bytes.get(at + 1) != Some(&b'\'') {
+            return Some(at);
+        }
+        at += 2;
+    }
+}
+
+/// A statement's parameters and what the session knows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Binding<'a> {
+    /// By parameter; `None` is NULL.
+    pub values: &'a [Option<&'a [u8]>],
+    /// Bind's format codes: none (all text), one for all, or one each.
+    pub formats: &'a [i16],
+    /// A shard that the block has joined already: where what any shard can answer goes.
+    pub preferred: Option<ShardId>,
+    /// Picks a shard for what any shard can answer, when none is preferred.
+    pub spread: usize,
+}
+
+/// A statement, parsed and understood.
+#[derive(Debug, Clone)]
+pub struct Template {
+    sql: Arc<str>,
+    access: Access,
+    route: Route,
+}
+
+#[derive(Debug, Clone)]
+enum Route {
+    /// A hint named the shard.
+    Shard(ShardId),
+    /// A hint named the key.
+    Key(KeyColumn, Source),
+    /// The statement says.
+    Statement(Box<Statement>),
+}
+
+#[derive(Debug, Clone)]
+struct Statement {
+    analysis: Analysis,
+    /// The distinct formulas of the uses.
+    formulas: Vec<Formula>,
+    /// How it runs on several shards.
+    several: Result<Several, PlanError>,
+}
+
+/// How a statement runs on several shards.
+#[derive(Debug, Clone)]
+enum Several {
+    /// The same text everywhere; outputs are appended, tags summed.
+    Append,
+    /// As [`Several::Append`], with LIMIT or OFFSET, which the text has as it was sent.
+    Query {
+        /// The text, unless the client's own will do.
+        text: Option<QueryText>,
+        /// None: appended.
+        keys: Vec<SortKey>,
+    },
+    /// The rows of a VALUES list, each where it belongs.
+    Split(InsertText),
+}
+
+/// Plans one statement: SELECT, VALUES, TABLE, WITH, INSERT, UPDATE, DELETE or MERGE. `parameter_types` are the OIDs
+/// that Parse declared: maybe fewer than there are parameters, 0 for unknown. With a hint the text is not parsed.
+///
+/// # Errors
+/// The statement's form is refused on any shard, is beyond the parser, or over a limit.
+pub fn template(
+    sql: &str,
+    parameter_types: &[u32],
+    context: &Context<'_>,
+) -> Result<Template, PlanError> {
+    match context.hint {
+        None => {}
+        Some(Hint::Shard(shard)) => {
+            return Ok(Template {
+                sql: sql.into(),
+                access: leading_access(sql),
+                route: Route::Shard(*shard),
+            });
+        }
+        Some(Hint::Key { table, value }) => {
+            let column = hinted_column(table.as_deref(), context)?;
+            let source = Source::Text(value.as_str().into());
+            return Ok(Template {
+                sql: sql.into(),
+                access: leading_access(sql),
+                route: Route::Key(column, source),
+            });
+        }
+    }
+    let tokens = parse::tokens(sql, context.limits)?;
+    let depth = parse::depth(sql, &tokens);
+    let work = || {
+        let parsed = parse::parse(sql, tokens)?;
+        let template = understood(sql, &parsed, parameter_types, context);
+        // Dropping the tree recurses as parsing it does.
+        drop(parsed);
+        template
+    };
+    parse::on_stack_for(depth, work).unwrap_or_else(|error| {
+        Err(PlanError::Internal {
+            what: error.to_string().into(),
+        })
+    })
+}
+
+fn understood(
+    sql: &str,
+    parsed: &Parsed,
+    parameter_types: &[u32],
+    context: &Context<'_>,
+) -> Result<Template, PlanError> {
+    let analysis = analysis::analyze(
+        &parsed.statement,
+        context.topology,
+        context.search_path,
+        parameter_types,
+    )?;
+    refused_anywhere(&analysis)?;
+    let mut formulas: Vec<Formula> = Vec::new();
+    for used in &analysis.uses {
+        if !formulas.contains(&used.formula) {
+            formulas.push(used.formula.clone());
+        }
+    }
+    let several = several(sql, parsed, &analysis, context);
+    let access = if analysis.writes {
+        Access::Write
+    } else {
+        Access::Read
+    };
+    let route = Route::Statement(Box::new(Statement {
+        analysis,
+        formulas,
+        several,
+    }));
+    Ok(Template {
+        sql: sql.into(),
+        access,
+        route,
+    })
+}
+
+/// What is refused however many shards it takes.
+fn refused_anywhere(analysis: &Analysis) -> Result<(), PlanError> {
+    let sharded = !analysis.uses.is_empty() || !analysis.stored.is_empty();
+    if sharded && let Some(function) = &analysis.designated {
+        return Err(PlanError::refused(
+            Refusal::DesignatedFunction,
+            format!(
+                "{function} runs on one designated shard, but the statement uses sharded tables"
+            ),
+        ));
+    }
+    if analysis.reference_locks && sharded {
+        return Err(PlanError::refused(
+            Refusal::LockingReference,
+            "FOR UPDATE of reference rows along with sharded rows",
+        ));
+    }
+    if let Some(table) = analysis.reference_writes.first() {
+        if analysis.writers > 1 {
+            return Err(PlanError::refused(
+                Refusal::ReferenceWriteMixed,
+                format!("the reference table {table} is written along with another table"),
+            ));
+        }
+        if sharded || !analysis.locals.is_empty() || analysis.catalog_relation {
+            return Err(PlanError::refused(
+                Refusal::ReferenceWriteReads,
+                format!(
+                    "the reference table {table} is written with rows that are not on every shard"
+                ),
+            ));
+        }
+        let differs = |reason: &str| {
+            Err(PlanError::refused(
+                Refusal::ReferenceWriteDiffers,
+                format!("the reference table {table}: {reason}"),
+            ))
+        };
+        if let Some(function) = analysis.designated.as_ref().or(analysis.unknown.as_ref()) {
+            return differs(&format!("{function} may give each copy another value"));
+        }
+        for reason in [&analysis.differs, &analysis.unstable]
+            .into_iter()
+            .flatten()
+        {
+            return differs(&reason.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Decides how the statement runs on several shards, if it can.
+fn several(
+    sql: &str,
+    parsed: &Parsed,
+    analysis: &Analysis,
+    context: &Context<'_>,
+) -> Result<Several, PlanError> {
+    if let Some((_, table)) = analysis.locals.first() {
+        return Err(PlanError::refused(
+            Refusal::LocalWithSharded,
+            format!("the local table {table} is used along with sharded tables on other shards"),
+        ));
+    }
+    if analysis.catalog_relation {
+        return Err(PlanError::refused(
+            Refusal::CatalogWithSharded,
+            "the catalog is used along with sharded tables on several shards",
+        ));
+    }
+    for obstacle in [&analysis.multi, &analysis.shape, &analysis.unstable]
+        .into_iter()
+        .flatten()
+    {
+        return Err(obstacle.clone());
+    }
+    if let Some((_, column, _)) = analysis.key_updates.first() {
+        return Err(PlanError::refused(
+            Refusal::KeyUpdate,
+            format!("the sharding key {} is updated", column.name),
+        ));
+    }
+    match analysis.stored.as_slice() {
+        [] => {}
+        [stored] if stored.split && analysis.uses.is_empty() => {
+            return rewrite::insert_text(sql, &parsed.tokens, &parsed.statement, context.limits)
+                .map(Several::Split);
+        }
+        _ => {
+            return Err(PlanError::refused(
+                Refusal::InsertSelect,
+                "rows for one shard are made from rows of several",
+            ));
+        }
+    }
+    let outer = &analysis.outer;
+    if outer.order.is_empty() && outer.limit.is_none() && outer.offset.is_none() {
+        return Ok(Several::Append);
+    }
+    let hidden: Vec<usize> = outer
+        .order
+        .iter()
+        .enumerate()
+        .filter(|(_, order)| order.column.is_none())
+        .map(|(index, _)| index)
+        .collect();
+    let mut keys = Vec::with_capacity(outer.order.len());
+    let mut added = 0;
+    for order in &outer.order {
+        let column = match order.column {
+            Some(column) => column,
+            None => {
+                let Some(width) = outer.width else {
+                    return Err(PlanError::refused(
+                        Refusal::OrderBy,
+                        "ORDER BY with a select list whose columns are not known",
+                    ));
+                };
+                added += 1;
+                width + added - 1
+            }
+        };
+        keys.push(SortKey {
+            column,
+            descending: order.descending,
+            nulls_first: order.nulls_first,
+            text_by_bytes: order.by_bytes,
+        });
+    }
+    // A literal LIMIT alone can stay as it is.
+    let as_sent = hidden.is_empty()
+        && outer.offset.is_none()
+        && !matches!(outer.limit, Some(Count::Parameter { .. }));
+    let text = if as_sent {
+        None
+    } else {
+        Some(rewrite::query_text(
+            sql,
+            &parsed.tokens,
+            &parsed.statement,
+            &hidden,
+            context.limits,
+        )?)
+    };
+    Ok(Several::Query { text, keys })
+}
+
+/// The key column that a hint's value is for.
+fn hinted_column(table: Option<&str>, context: &Context<'_>) -> Result<KeyColumn, PlanError> {
+    let refuse = |reason: String| PlanError::refused(Refusal::KeyValue, reason);
+    let schema = &context.topology.schema;
+    let column_of = |relation: &Relation| match &relation.placement {
+        Placement::Sharded { key, .. } => relation
+            .columns
+            .get(*key)
+            .and_then(|column| KeyColumn::new(&relation.name, column)),
+        _ => None,
+    };
+    match table {
+        Some(table) => {
+            let (qualifier, name) = match table.split_once('.') {
+                Some((qualifier, name)) => (Some(qualifier), name),
+                None => (None, table),
+            };
+            let relation = schema
+                .relation(qualifier, name, context.search_path)
+                .ok_or_else(|| {
+                    refuse(format!(
+                        "the table \"{table}\" of the routing hint does not exist"
+                    ))
+                })?;
+            column_of(relation).ok_or_else(|| {
+                refuse(format!(
+                    "the table \"{table}\" of the routing hint is not sharded"
+                ))
+            })
+        }
+        None => {
+            let mut columns = schema
+                .relations
+                .values()
+                .flat_map(|relations| relations.values())
+                .filter_map(|relation| column_of(relation));
+            let first = columns.next().ok_or_else(|| {
+                refuse("the routing hint names a key, but no table is sharded".to_owned())
+            })?;
+            if columns.all(|column| column.equals_as(&first)) {
+                Ok(first)
+            } else {
+                Err(refuse(
+                    "the routing hint does not name the table, and keys are of different types"
+                        .to_owned(),
+                ))
+            }
+        }
+    }
+}
+
+/// What a statement that is not parsed may do, by its first word.
+fn leading_access(sql: &str) -> Access {
+    let first = crate::sql::lex::Lexer::new(sql).next().and_then(Result::ok);
+    match first {
+        Some(token)
+            if ["select", "values", "table", "show"]
+                .iter()
+                .any(|word| token.is(sql, word)) =>
+        {
+            Access::Read
+        }
+        Some(token)
+            if ["create", "alter", "drop", "comment", "grant", "revoke"]
+                .iter()
+                .any(|word| token.is(sql, word)) =>
+        {
+            Access::Ddl
+        }
+        _ => Access::Write,
+    }
+}
+
+impl Template {
+    /// What the statement does.
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// The statement's text.
+    pub fn sql(&self) -> &Arc<str> {
+        &self.sql
+    }
+
+    /// The shard that can Parse and Describe the untouched text; `None`: any can.
+    pub fn describe_shard(&self, topology: &Topology) -> Option<ShardId> {
+        match &self.route {
+            Route::Shard(shard) => Some(*shard),
+            Route::Key(column, source) => {
+                let slot = column.stored(source, Arguments::default()).ok()?;
+                owner(topology, slot).ok()
+            }
+            Route::Statement(statement) => {
+                statement.analysis.locals.first().map(|(shard, _)| *shard)
+            }
+        }
+    }
+
+    /// Says which shards run what.
+    ///
+    /// # Errors
+    /// The statement needs several shards in a form that is refused, a slot has no owner, or a parameter is malformed.
+    pub fn plan(&self, binding: &Binding<'_>, topology: &Topology) -> Result<Plan, PlanError> {
+        match &self.route {
+            Route::Shard(shard) => Ok(self.one(Tier::NamedShard, *shard)),
+            Route::Key(column, source) => Ok(self.one(
+                Tier::NamedShard,
+                owner(topology, column.stored(source, Arguments::default())?)?,
+            )),
+            Route::Statement(statement) => {
+                if statement.formulas.is_empty() && statement.analysis.stored.is_empty() {
+                    self.unsharded(&statement.analysis, binding, topology)
+                } else {
+                    self.sharded(statement, binding, topology)
+                }
+            }
+        }
+    }
+
+    fn one(&self, tier: Tier, shard: ShardId) -> Plan {
+        Plan {
+            tier,
+            access: self.access,
+            steps: vec![Step {
+                shard,
+                sql: StepSql::AsSent,
+                arguments: StepArguments::AsSent,
+            }],
+            merge: Merge::Relay,
+        }
+    }
+
+    fn unsharded(
+        &self,
+        analysis: &Analysis,
+        binding: &Binding<'_>,
+        topology: &Topology,
+    ) -> Result<Plan, PlanError> {
+        if !analysis.reference_writes.is_empty() {
+            return Ok(all_shards(self.access, topology));
+        }
+        if let Some((shard, table)) = analysis.locals.first() {
+            if let Some((_, other)) = analysis.locals.iter().find(|(other, _)| other != shard) {
+                return Err(PlanError::refused(
+                    Refusal::LocalWithLocal,
+                    format!("the local tables {table} and {other} are on different shards"),
+                ));
+            }
+            return Ok(self.one(Tier::NamedShard, *shard));
+        }
+        if analysis.designated.is_some()
+            || analysis.unknown.is_some()
+            || analysis.reference_locks
+            || analysis.writes
+        {
+            return Ok(self.one(Tier::NamedShard, topology.default_shard));
+        }
+        if analysis.catalog.is_some() {
+            return Ok(self.one(Tier::Catalog, topology.default_shard));
+        }
+        Ok(self.one(Tier::AnyShard, any_shard(binding, topology)))
+    }
+
+    fn sharded(
+        &self,
+        statement: &Statement,
+        binding: &Binding<'_>,
+        topology: &Topology,
+    ) -> Result<Plan, PlanError> {
+        let Statement {
+            analysis,
+            formulas,
+            several,
+        } = statement;
+        let arguments = Arguments {
+            values: binding.values,
+            formats: binding.formats,
+        };
+        let mut shards = Vec::new();
+        for formula in formulas {
+            match formula.slots(arguments)? {
+                Some(slots) => {
+                    for slot in slots {
+                        shards.push(owner(topology, slot)?);
+                    }
+                }
+                None => {
+                    shards.clear();
+                    shards.extend(topology.shard_ids());
+                    break;
+                }
+            }
+        }
+        let mut rows: Vec<(ShardId, usize)> = Vec::new();
+        for stored in &analysis.stored {
+            for (row, key) in stored.keys.iter().enumerate() {
+                let shard = owner(topology, stored.column.stored(key, arguments)?)?;
+                shards.push(shard);
+                if stored.split {
+                    rows.push((shard, row));
+                }
+            }
+        }
+        shards.sort_unstable();
+        shards.dedup();
+        if let [(local, _), ..] = analysis.locals.as_slice() {
+            if shards.is_empty() {
+                shards.push(*local);
+            }
+            if let Some((_, table)) = analysis.locals.iter().find(|(shard, _)| shards != [*shard]) {
+                return Err(PlanError::refused(
+                    Refusal::LocalWithSharded,
+                    format!(
+                        "the local table {table} is used along with sharded tables on other shards"
+                    ),
+                ));
+            }
+        }
+        // No key satisfies the statement: one shard answers as well as all.
+        let none = shards.is_empty();
+        if none {
+            shards.push(any_shard(binding, topology));
+        }
+        for (formula, column, key) in &analysis.key_updates {
+            let new = column.stored(key, arguments)?;
+            if formula
+                .slots(arguments)?
+                .is_none_or(|slots| slots.iter().any(|slot| *slot != new))
+            {
+                return Err(PlanError::refused(
+                    Refusal::KeyUpdate,
+                    format!("the sharding key {} is updated", column.name),
+                ));
+            }
+        }
+        if let [shard] = shards.as_slice() {
+            return Ok(self.one(Tier::SingleShard, *shard));
+        }
+        let several = several.as_ref().map_err(Clone::clone)?;
+        let plain = |shards: &[ShardId]| {
+            shards
+                .iter()
+                .map(|shard| Step {
+                    shard: *shard,
+                    sql: StepSql::AsSent,
+                    arguments: StepArguments::AsSent,
+                })
+                .collect()
+        };
+        let (steps, merge) = match several {
+            Several::Append => (
+                plain(&shards),
+                Merge::Append {
+                    offset: 0,
+                    limit: None,
+                },
+            ),
+            Several::Query { text, keys } => {
+                let limit = count(
+                    analysis.outer.limit.as_ref(),
+                    arguments,
+                    PlanError::LimitNegative,
+                )?;
+                let offset = count(
+                    analysis.outer.offset.as_ref(),
+                    arguments,
+                    PlanError::OffsetNegative,
+                )?
+                .unwrap_or(0);
+                let (steps, hidden) = match text {
+                    None => (plain(&shards), 0),
+                    Some(text) => {
+                        // PostgreSQL counts rows in a bigint.
+                        let pushed =
+                            limit.map(|limit| limit.saturating_add(offset).min(i64::MAX as u64));
+                        let sql = text.with_limit(pushed);
+                        let arguments = match &text.parameters {
+                            Some(parameters) => StepArguments::Chosen(parameters.clone()),
+                            None => StepArguments::AsSent,
+                        };
+                        let step = |shard: &ShardId| Step {
+                            shard: *shard,
+                            sql: StepSql::Rewritten(sql.clone()),
+                            arguments: arguments.clone(),
+                        };
+                        (shards.iter().map(step).collect(), text.hidden)
+                    }
+                };
+                let merge = if keys.is_empty() {
+                    Merge::Append { offset, limit }
+                } else {
+                    Merge::Sort {
+                        keys: keys.clone(),
+                        hidden_columns: hidden,
+                        offset,
+                        limit,
+                    }
+                };
+                (steps, merge)
+            }
+            Several::Split(text) => {
+                let mut steps = Vec::with_capacity(shards.len());
+                for shard in &shards {
+                    let own: Vec<usize> = rows
+                        .iter()
+                        .filter(|(owner, _)| owner == shard)
+                        .map(|(_, row)| *row)
+                        .collect();
+                    let (sql, parameters) = text.with_rows(&self.sql, &own);
+                    steps.push(Step {
+                        shard: *shard,
+                        sql: StepSql::Rewritten(sql),
+                        arguments: parameters.map_or(StepArguments::AsSent, StepArguments::Chosen),
+                    });
+                }
+                (
+                    steps,
+                    Merge::Append {
+                        offset: 0,
+                        limit: None,
+                    },
+                )
+            }
+        };
+        Ok(Plan {
+            tier: Tier::PushDown,
+            access: self.access,
+            steps,
+            merge,
+        })
+    }
+
+    /// A plan of this template in lines, for EXPLAIN: what [`Plan::describe`] says, the keys that were found, and
+    /// what is missing where it runs on several shards.
+    pub fn describe(&self, plan: &Plan, topology: &Topology) -> Vec<String> {
+        let mut lines = plan.describe(topology);
+        if let Route::Statement(statement) = &self.route {
+            for used in &statement.analysis.uses {
+                lines.push(match used.formula.words() {
+                    Some(words) => format!("key: {words}"),
+                    None => format!(
+                        "no key: {} is not restricted on {}",
+                        used.relation, used.column.name
+                    ),
+                });
+            }
+            for stored in &statement.analysis.stored {
+                lines.push(format!(
+                    "key: {} of {} stored",
+                    stored.column.name,
+                    count_of(stored.keys.len(), "row")
+                ));
+            }
+        } else {
+            lines.push("by hint".to_owned());
+        }
+        lines
+    }
+}
+
+pub(super) fn count_of(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The same text on every shard, whose answers must be alike.
+pub fn all_shards(access: Access, topology: &Topology) -> Plan {
+    let step = |shard| Step {
+        shard,
+        sql: StepSql::AsSent,
+        arguments: StepArguments::AsSent,
+    };
+    let steps: Vec<Step> = topology.shard_ids().map(step).collect();
+    let merge = if steps.len() == 1 {
+        Merge::Relay
+    } else {
+        Merge::First
+    };
+    Plan {
+        tier: Tier::AllShards,
+        access,
+        steps,
+        merge,
+    }
+}
+
+pub(super) fn any_shard(binding: &Binding<'_>, topology: &Topology) -> ShardId {
+    binding.preferred.unwrap_or_else(|| {
+        let count = topology.shards.len().max(1);
+        topology
+            .shard_ids()
+            .nth(binding.spread % count)
+            .unwrap_or(topology.default_shard)
+    })
+}
+
+/// The shard that owns `slot`.
+pub(super) fn owner(topology: &Topology, slot: SlotId) -> Result<ShardId, PlanError> {
+    match topology.owner(slot) {
+        SlotOwner::Shard(shard) => Ok(shard),
+        SlotOwner::Fenced(_) => Err(PlanError::SlotFenced { slot }),
+        SlotOwner::Gap => Err(PlanError::SlotGap { slot }),
+        SlotOwner::Overlap(first, second) => Err(PlanError::SlotOverlap {
+            slot,
+            first: topology.shard_name(first).clone(),
+            second: topology.shard_name(second).clone(),
+        }),
+    }
+}
+
+/// LIMIT or OFFSET as a number; `None` for none.
+fn count(
+    count: Option<&Count>,
+    arguments: Arguments<'_>,
+    negative: PlanError,
+) -> Result<Option<u64>, PlanError> {
+    let number = match count {
+        None => return Ok(None),
+        Some(Count::Number(number)) => *number,
+        Some(Count::Parameter { index, oid }) => {
+            if !matches!(oid, 0 | 20 | 21 | 23) {
+                return Err(PlanError::refused(
+                    Refusal::LimitExpression,
+                    "LIMIT or OFFSET is a parameter that is not an integer",
+                ));
+            }
+            let invalid = || PlanError::Parameter {
+                number: u32::from(*index) + 1,
+                type_name: "bigint",
+            };
+            match arguments.value(*index)? {
+                (None, _) => return Ok(None),
+                (Some(value), false) => {
+                    let text = std::str::from_utf8(value).map_err(|_| invalid())?;
+                    text.trim_ascii().parse::<i64>().map_err(|_| invalid())?
+                }
+                (Some(value), true) => match value.len() {
+                    2 => i64::from(i16::from_be_bytes(value.try_into().map_err(|_| invalid())?)),
+                    4 => i64::from(i32::from_be_bytes(value.try_into().map_err(|_| invalid())?)),
+                    8 => i64::from_be_bytes(value.try_into().map_err(|_| invalid())?),
+                    _ => return Err(invalid()),
+                },
+            }
+        }
+    };
+    u64::try_from(number).map(Some).map_err(|_| negative)
+}
+
+/// Refuses a column's default that would differ between shards or copies.
+pub(super) fn default_is_shared(
+    relation: &Relation,
+    column: &Column,
+    reference: bool,
+    topology: &Topology,
+    search_path: &[Arc<str>],
+) -> Result<(), PlanError> {
+    match analysis::default_obstacle(relation, column, reference, topology, search_path) {
+        None => Ok(()),
+        Some((obstacle, _)) => Err(obstacle),
+    }
+}

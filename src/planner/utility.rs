@@ -1,0 +1,447 @@
+//! Statements that are placed by the tables they name, not by keys: DDL, TRUNCATE, LOCK, and COPY.
+
+use super::key::{Arguments, KeyColumn, Source};
+use super::plan::{Access, Merge, Plan, Step, StepArguments, StepSql, Tier};
+use super::refusal::{PlanError, Refusal};
+use super::template::{self, Binding, Context, Hint, all_shards, owner};
+use crate::sql::copy::{CopyDirection, CopySource, CopyStatement};
+use crate::sql::lex::Token;
+use crate::sql::statement::{Maintenance, Name, ObjectKind, Statement};
+use crate::topology::ShardId;
+use crate::topology::schema::{Column, ColumnDefault, Placement, Relation, RelationKind};
+use crate::topology::snapshot::Topology;
+use std::sync::Arc;
+
+fn one(tier: Tier, access: Access, shard: ShardId) -> Plan {
+    let step = Step {
+        shard,
+        sql: StepSql::AsSent,
+        arguments: StepArguments::AsSent,
+    };
+    Plan {
+        tier,
+        access,
+        steps: vec![step],
+        merge: Merge::Relay,
+    }
+}
+
+/// The shard that the session's hint names.
+fn hinted(sql: &str, context: &Context<'_>) -> Result<Option<ShardId>, PlanError> {
+    match context.hint {
+        None => Ok(None),
+        Some(Hint::Shard(shard)) => Ok(Some(*shard)),
+        Some(Hint::Key { .. }) => {
+            let plan = template::template(sql, &[], context)?
+                .plan(&Binding::default(), context.topology)?;
+            Ok(plan.steps.first().map(|step| step.shard))
+        }
+    }
+}
+
+fn relation<'a>(name: &Name<'_>, context: &Context<'a>) -> Option<&'a Arc<Relation>> {
+    context
+        .topology
+        .schema
+        .relation(name.schema.as_deref(), &name.name, context.search_path)
+}
+
+/// Plans a statement that is not a query: where it runs follows from its kind and the tables it names.
+///
+/// # Errors
+/// It would not do on several shards what it does on one.
+pub fn utility(
+    statement: &Statement<'_>,
+    sql: &str,
+    tokens: &[Token],
+    context: &Context<'_>,
+) -> Result<Plan, PlanError> {
+    let topology = context.topology;
+    let hint = hinted(sql, context)?;
+    let everywhere = |access| match hint {
+        Some(shard) => one(Tier::NamedShard, access, shard),
+        None => all_shards(access, topology),
+    };
+    match statement {
+        Statement::Truncate(names) => match hint {
+            Some(shard) => Ok(one(Tier::NamedShard, Access::Write, shard)),
+            None => for_relations(names, "TRUNCATE", context),
+        },
+        Statement::Lock(names) => match hint {
+            Some(shard) => Ok(one(Tier::NamedShard, Access::Write, shard)),
+            None => for_relations(names, "LOCK", context),
+        },
+        Statement::CreateTableAs {
+            temporary: true, ..
+        } => Err(PlanError::refused(
+            Refusal::TemporaryTable,
+            "a temporary table lives on one server session",
+        )),
+        Statement::CreateTableAs { body, .. } => {
+            if let Some(shard) = hint {
+                return Ok(one(Tier::NamedShard, Access::Ddl, shard));
+            }
+            let plan =
+                template::template(body.text, &[], context)?.plan(&Binding::default(), topology)?;
+            match (plan.tier, plan.steps.as_slice()) {
+                (Tier::NamedShard, [step]) => Ok(one(Tier::NamedShard, Access::Ddl, step.shard)),
+                _ => Err(PlanError::refused(
+                    Refusal::CreateTableAs,
+                    "CREATE TABLE AS from tables that are not all local would create it on one shard only",
+                )),
+            }
+        }
+        Statement::Refresh(name) => match hint {
+            Some(shard) => Ok(one(Tier::NamedShard, Access::Ddl, shard)),
+            None => match relation(name, context).map(|relation| &relation.placement) {
+                Some(Placement::View | Placement::Sharded { .. }) => Err(PlanError::refused(
+                    Refusal::View,
+                    format!("the materialized view {} reads sharded tables", name.name),
+                )),
+                Some(Placement::Reference) => Ok(all_shards(Access::Ddl, topology)),
+                Some(Placement::Local(shard)) => Ok(one(Tier::NamedShard, Access::Ddl, *shard)),
+                Some(Placement::Catalog) | None => {
+                    Ok(one(Tier::NamedShard, Access::Ddl, topology.default_shard))
+                }
+            },
+        },
+        Statement::Ddl(ddl) => {
+            if ddl.temporary {
+                return Err(PlanError::refused(
+                    Refusal::TemporaryTable,
+                    "a temporary object lives in one server session",
+                ));
+            }
+            if let Some(
+                kind @ (ObjectKind::Database
+                | ObjectKind::Tablespace
+                | ObjectKind::System
+                | ObjectKind::Subscription),
+            ) = ddl.object
+                && hint.is_none()
+            {
+                return Err(PlanError::refused(
+                    Refusal::ServerObject,
+                    format!("{kind:?} is of a server, and each shard has servers of its own")
+                        .to_lowercase(),
+                ));
+            }
+            Ok(everywhere(if ddl.outside_block {
+                Access::OutsideBlock
+            } else {
+                Access::Ddl
+            }))
+        }
+        Statement::Maintenance {
+            command,
+            outside_block,
+        } => Ok(everywhere(match (outside_block, command) {
+            (true, _) => Access::OutsideBlock,
+            (false, Maintenance::Analyze) => Access::Write,
+            (
+                false,
+                Maintenance::Vacuum
+                | Maintenance::Reindex
+                | Maintenance::Cluster
+                | Maintenance::Checkpoint,
+            ) => Access::Ddl,
+        })),
+        Statement::Do | Statement::Call => match hint {
+            Some(shard) => Ok(one(Tier::NamedShard, Access::Write, shard)),
+            None => Err(PlanError::refused(
+                Refusal::ProceduralFunction,
+                "procedural code may read or write tables that pgring does not see",
+            )),
+        },
+        Statement::Load => Err(PlanError::refused(
+            Refusal::SessionState,
+            "LOAD changes one server session",
+        )),
+        Statement::SetConstraints => Ok(everywhere(Access::Read)),
+        _ => {
+            let first = tokens.first().map_or("", |token| token.text(sql));
+            Err(PlanError::refused(
+                Refusal::Unparsed,
+                format!("{} is not placed by pgring", first.to_uppercase()),
+            ))
+        }
+    }
+}
+
+/// TRUNCATE and LOCK: where the tables are.
+fn for_relations(names: &[Name<'_>], what: &str, context: &Context<'_>) -> Result<Plan, PlanError> {
+    let topology = context.topology;
+    let mut everywhere = false;
+    let mut named: Option<ShardId> = None;
+    for name in names {
+        let shard = match relation(name, context).map(|relation| &relation.placement) {
+            Some(Placement::Sharded { .. } | Placement::Reference) => {
+                everywhere = true;
+                continue;
+            }
+            Some(Placement::View) => {
+                return Err(PlanError::refused(
+                    Refusal::View,
+                    format!(
+                        "{what} of the view {}, which reads sharded tables",
+                        name.name
+                    ),
+                ));
+            }
+            Some(Placement::Local(shard)) => *shard,
+            // PostgreSQL says what is wrong with it.
+            Some(Placement::Catalog) | None => topology.default_shard,
+        };
+        if named.replace(shard).is_some_and(|other| other != shard) {
+            return Err(PlanError::refused(
+                Refusal::MixedPlacement,
+                format!("{what} of local tables on different shards"),
+            ));
+        }
+    }
+    match (everywhere, named) {
+        (true, Some(_)) => Err(PlanError::refused(
+            Refusal::MixedPlacement,
+            format!("{what} of local tables along with tables on all shards"),
+        )),
+        (true, None) => Ok(all_shards(Access::Write, topology)),
+        (false, shard) => Ok(one(
+            Tier::NamedShard,
+            Access::Write,
+            shard.unwrap_or(topology.default_shard),
+        )),
+    }
+}
+
+/// Where the rows of a COPY FROM go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CopyRoute {
+    /// All to this shard.
+    One(ShardId),
+    /// All to every shard: a reference table.
+    AllShards,
+    /// Each to the shard of its key.
+    Split(CopySplit),
+}
+
+/// How the rows of a COPY FROM are split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopySplit {
+    /// The key's place in a row, from 0.
+    pub column: usize,
+    /// The key column's name.
+    pub name: Arc<str>,
+    key: KeyColumn,
+}
+
+impl CopySplit {
+    /// The shard of a row with this key: decoded text in UTF-8, or the type's binary form.
+    ///
+    /// # Errors
+    /// The key is NULL or not understood, or its slot has no owner.
+    pub fn shard(
+        &self,
+        value: Option<&[u8]>,
+        binary: bool,
+        topology: &Topology,
+    ) -> Result<ShardId, PlanError> {
+        let format = [i16::from(binary)];
+        let arguments = Arguments {
+            values: &[value],
+            formats: &format,
+        };
+        owner(
+            topology,
+            self.key
+                .stored(&Source::Parameter { index: 0, oid: 0 }, arguments)?,
+        )
+    }
+}
+
+/// Plans COPY … FROM.
+///
+/// # Errors
+/// The data lack the sharding key, or columns that are left out would differ between shards.
+pub fn copy_from(
+    copy: &CopyStatement<'_>,
+    sql: &str,
+    context: &Context<'_>,
+) -> Result<CopyRoute, PlanError> {
+    debug_assert!(copy.direction == CopyDirection::From);
+    if let Some(shard) = hinted(sql, context)? {
+        return Ok(CopyRoute::One(shard));
+    }
+    let default = context.topology.default_shard;
+    let CopySource::Table { name, columns } = &copy.source else {
+        return Ok(CopyRoute::One(default));
+    };
+    let Some(relation) = relation(name, context) else {
+        return Ok(CopyRoute::One(default));
+    };
+    let order: Vec<&Column> = match columns {
+        // Generated columns are not in the data.
+        None => relation
+            .columns
+            .iter()
+            .filter(|column| column.default != ColumnDefault::Generated)
+            .collect(),
+        Some(names) => names
+            .iter()
+            .filter_map(|name| {
+                relation
+                    .columns
+                    .iter()
+                    .find(|column| *column.name == **name)
+            })
+            .collect(),
+    };
+    // A name that is not there is PostgreSQL's to report.
+    let complete = columns
+        .as_ref()
+        .is_none_or(|names| names.len() == order.len());
+    match &relation.placement {
+        Placement::Sharded { key, .. } => {
+            let column = &relation.columns[*key];
+            if !complete {
+                return Ok(CopyRoute::One(default));
+            }
+            let missing = || {
+                PlanError::refused(
+                    Refusal::CopyWithoutKey,
+                    format!(
+                        "COPY without the sharding key {}.{}",
+                        relation.name, column.name
+                    ),
+                )
+            };
+            let place = order
+                .iter()
+                .position(|other| other.name == column.name)
+                .ok_or_else(missing)?;
+            left_out(relation, &order, context, false)?;
+            let key =
+                KeyColumn::new(&relation.name, column).ok_or_else(|| PlanError::Internal {
+                    what: "the sharding key has a type that cannot be hashed".into(),
+                })?;
+            Ok(CopyRoute::Split(CopySplit {
+                column: place,
+                name: column.name.clone(),
+                key,
+            }))
+        }
+        Placement::Reference => {
+            left_out(relation, &order, context, true)?;
+            if copy.where_clause {
+                return Err(PlanError::refused(
+                    Refusal::CopyForm,
+                    "COPY … WHERE into a reference table",
+                ));
+            }
+            Ok(CopyRoute::AllShards)
+        }
+        Placement::Local(shard) => Ok(CopyRoute::One(*shard)),
+        Placement::Catalog => Ok(CopyRoute::One(default)),
+        Placement::View => Err(PlanError::refused(
+            Refusal::View,
+            format!(
+                "COPY into the view {}, which reads sharded tables",
+                relation.name
+            ),
+        )),
+    }
+}
+
+/// Refuses defaults that would differ between shards, for the columns that the data leave out.
+fn left_out(
+    relation: &Relation,
+    given: &[&Column],
+    context: &Context<'_>,
+    reference: bool,
+) -> Result<(), PlanError> {
+    for column in &relation.columns {
+        if given.iter().any(|given| given.name == column.name) {
+            continue;
+        }
+        template::default_is_shared(
+            relation,
+            column,
+            reference,
+            context.topology,
+            context.search_path,
+        )?;
+    }
+    Ok(())
+}
+
+/// Plans COPY … TO. `preferred` and `spread` as in [`Binding`].
+///
+/// # Errors
+/// The query is refused, or its outputs would have to be merged by more than one after the other.
+pub fn copy_to(
+    copy: &CopyStatement<'_>,
+    sql: &str,
+    context: &Context<'_>,
+    preferred: Option<ShardId>,
+    spread: usize,
+) -> Result<Plan, PlanError> {
+    let topology = context.topology;
+    let binding = Binding {
+        preferred,
+        spread,
+        ..Binding::default()
+    };
+    if let Some(shard) = hinted(sql, context)? {
+        return Ok(one(Tier::NamedShard, Access::Write, shard));
+    }
+    match &copy.source {
+        CopySource::Table { name, .. } => match relation(name, context)
+            .map(|relation| (&relation.placement, relation.kind))
+        {
+            Some((Placement::Sharded { .. }, _)) => {
+                let mut plan = all_shards(Access::Read, topology);
+                plan.tier = if plan.steps.len() == 1 {
+                    Tier::SingleShard
+                } else {
+                    Tier::PushDown
+                };
+                if plan.steps.len() > 1 {
+                    plan.merge = Merge::Append {
+                        offset: 0,
+                        limit: None,
+                    };
+                }
+                Ok(plan)
+            }
+            Some((Placement::Reference, RelationKind::Table)) => Ok(one(
+                Tier::AnyShard,
+                Access::Read,
+                template::any_shard(&binding, topology),
+            )),
+            Some((Placement::Local(shard), _)) => Ok(one(Tier::NamedShard, Access::Read, *shard)),
+            // PostgreSQL copies no views; it says so.
+            Some((Placement::Reference | Placement::Catalog | Placement::View, _)) | None => {
+                Ok(one(Tier::NamedShard, Access::Read, topology.default_shard))
+            }
+        },
+        CopySource::Query(body) => {
+            let plan = template::template(body.text, &[], context)?.plan(&binding, topology)?;
+            let untouched = plan.steps.iter().all(|step| step.sql == StepSql::AsSent);
+            let appended = matches!(
+                plan.merge,
+                Merge::Relay
+                    | Merge::Append {
+                        offset: 0,
+                        limit: None
+                    }
+            );
+            if untouched && (appended || plan.steps.len() == 1) {
+                Ok(plan)
+            } else {
+                Err(PlanError::refused(
+                    Refusal::CopyForm,
+                    "COPY of a query whose rows would have to be merged over several shards",
+                ))
+            }
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! [`parse`]: one statement's text → sqlparser's tree and PostgreSQL's tokens. The only file that names sqlparser.
+//!
+//! sqlparser's tree is read, never printed: a statement is rewritten by splicing its text at the tokens of our own
+//! lexer. So both must cut the text alike, and that is checked for every statement: a text that sqlparser's tokenizer
+//! cuts elsewhere than PostgreSQL is refused. Knows nothing of tables or shards.
+
+use super::lex::{self, LexError, LexLimits, Token, TokenKind};
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::keywords::Keyword;
+use sqlparser::parser::{Parser, ParserError, ParserOptions};
+use sqlparser::tokenizer::{Span, Token as Cut, TokenWithSpan, Tokenizer, Word};
+use thiserror::Error;
+
+pub use sqlparser::ast;
+
+/// Statements whose [`depth`] is at most this are parsed on the caller's stack.
+const DEPTH_ON_CALLER: usize = 12;
+
+/// Stack for each level of [`depth`], in bytes: an unoptimised build needs less than half.
+const STACK_BYTES_PER_LEVEL: usize = 64 * 1024;
+
+/// Stack for what does not depend on depth, in bytes.
+const STACK_BYTES_BASE: usize = 4 * 1024 * 1024;
+
+/// The deepest [`depth`] of a statement.
+pub const DEPTH_MAX: usize = 1000;
+
+/// One statement.
+#[derive(Debug)]
+pub struct Parsed {
+    /// Its tree.
+    pub statement: ast::Statement,
+    /// Its tokens, without comments and a trailing semicolon.
+    pub tokens: Vec<Token>,
+}
+
+/// Why there is no tree.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ParseError {
+    /// PostgreSQL's lexer does not accept it, or it has too many tokens.
+    #[error(transparent)]
+    Lex(#[from] LexError),
+    /// Deeper than [`DEPTH_MAX`].
+    #[error("statement nests deeper than {DEPTH_MAX} levels")]
+    TooDeep,
+    /// sqlparser does not know it, or cuts it into other tokens than PostgreSQL.
+    #[error("this statement is beyond pgring's parser: {reason}")]
+    Beyond {
+        /// What the parser says.
+        reason: String,
+    },
+}
+
+/// Lexes `sql` within `limits`, without a trailing semicolon.
+pub fn tokens(sql: &str, limits: &LexLimits) -> Result<Vec<Token>, ParseError> {
+    let mut tokens = lex::lex(sql, limits)?;
+    while tokens.last().is_some_and(|token| token.is_symbol(sql, ";")) {
+        tokens.pop();
+    }
+    if depth(sql, &tokens) > DEPTH_MAX {
+        return Err(ParseError::TooDeep);
+    }
+    Ok(tokens)
+}
+
+/// An upper estimate of how deep the tree of `tokens` is: brackets, and operators that may chain in each.
+pub fn depth(sql: &str, tokens: &[Token]) -> usize {
+    const CHAINING: [&str; 22] = [
+        "and",
+        "or",
+        "not",
+        "is",
+        "in",
+        "like",
+        "ilike",
+        "similar",
+        "between",
+        "case",
+        "union",
+        "intersect",
+        "except",
+        "collate",
+        "at",
+        "join",
+        "isnull",
+        "notnull",
+        "interval",
+        "select",
+        "array",
+        "using",
+    ];
+    let mut open: Vec<usize> = Vec::new();
+    let (mut level, mut deepest, mut below) = (1_usize, 0_usize, 0_usize);
+    for token in tokens {
+        let text = token.text(sql);
+        match token.kind {
+            TokenKind::Punctuation => match text {
+                "(" | "[" => {
+                    below += level + 1;
+                    open.push(level);
+                    level = 1;
+                }
+                ")" | "]" => {
+                    level = open.pop().unwrap_or(1);
+                    below = below.saturating_sub(level + 1);
+                    // `a[1][2]` and `f(x)(y)` nest to the left.
+                    level += 1;
+                }
+                "," => level = 1,
+                "::" | "." => level += 1,
+                _ => {}
+            },
+            TokenKind::Operator => level += 1,
+            TokenKind::Word if CHAINING.iter().any(|word| text.eq_ignore_ascii_case(word)) => {
+                level += 1
+            }
+            _ => {}
+        }
+        deepest = deepest.max(below + level);
+    }
+    deepest
+}
+
+/// Runs `work`, which walks trees `depth` levels deep, on a stack that is large enough.
+///
+/// # Errors
+/// The thread with the large stack cannot be started.
+pub fn on_stack_for<T: Send>(depth: usize, work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+    if depth <= DEPTH_ON_CALLER {
+        return Ok(work());
+    }
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("parse".to_owned())
+            .stack_size(STACK_BYTES_BASE + depth * STACK_BYTES_PER_LEVEL)
+            .spawn_scoped(scope, work)?;
+        thread
+            .join()
+            .map_err(|_| std::io::Error::other("the parser panicked"))
+    })
+}
+
+/// Parses the one statement that `tokens` (of [`tokens`]) are.
+pub fn parse(sql: &str, tokens: Vec<Token>) -> Result<Parsed, ParseError> {
+    let beyond = |reason: String| ParseError::Beyond { reason };
+    let end = tokens.last().map_or(0, |token| token.end);
+    let dialect = PostgreSqlDialect {};
+    let cuts = Tokenizer::new(&dialect, &sql[..end])
+        .with_unescape(false)
+        .tokenize_with_location()
+        .map_err(|error| beyond(error.to_string()))?;
+    let cuts: Vec<TokenWithSpan> = cuts
+        .into_iter()
+        .filter(|cut| !matches!(cut.token, Cut::Whitespace(_) | Cut::EOF))
+        .collect();
+    agree(&sql[..end], &tokens, &cuts)?;
+    let mut parser = Parser::new(&dialect)
+        .with_options(ParserOptions::new().with_unescape(false))
+        .with_recursion_limit(500)
+        .with_tokens_with_locations(normal(cuts));
+    let statement = parser
+        .parse_statement()
+        .map_err(|error| beyond(message(error)))?;
+    match &parser.peek_token_ref().token {
+        Cut::EOF => Ok(Parsed { statement, tokens }),
+        other => Err(beyond(format!("it stops at \"{other}\""))),
+    }
+}
+
+fn message(error: ParserError) -> String {
+    match error {
+        ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
+        ParserError::RecursionLimitExceeded => "it nests too deeply".to_owned(),
+    }
+}
+
+/// Proves that sqlparser cut the text where PostgreSQL does.
+fn agree(sql: &str, tokens: &[Token], cuts: &[TokenWithSpan]) -> Result<(), ParseError> {
+    let mut places = Places::new(sql);
+    for (index, token) in tokens.iter().enumerate() {
+        let same = cuts.get(index).is_some_and(|cut| {
+            places.byte(cut.span) == Some(token.start) && same_kind(token.kind, &cut.token) && {
+                let next = cuts.get(index + 1).map(|cut| cut.span);
+                // sqlparser's end is not always exact, but where the next token starts is.
+                next.is_none_or(|span| places.peek(span).is_none_or(|start| start >= token.end))
+            }
+        });
+        if !same {
+            let near = token.text(sql).chars().take(40).collect::<String>();
+            return Err(ParseError::Beyond {
+                reason: format!("it reads \"{near}\" in another way"),
+            });
+        }
+    }
+    if cuts.len() == tokens.len() {
+        Ok(())
+    } else {
+        Err(ParseError::Beyond {
+            reason: "it reads its end in another way".to_owned(),
+        })
+    }
+}
+
+fn same_kind(kind: TokenKind, cut: &Cut) -> bool {
+    match kind {
+        TokenKind::Word => matches!(cut, Cut::Word(word) if word.quote_style.is_none()),
+        TokenKind::QuotedIdentifier => {
+            matches!(cut, Cut::Word(word) if word.quote_style == Some('"'))
+        }
+        TokenKind::String => matches!(cut, Cut::SingleQuotedString(_)),
+        TokenKind::EscapeString => matches!(cut, Cut::EscapedStringLiteral(_)),
+        TokenKind::UnicodeString => matches!(cut, Cut::UnicodeStringLiteral(_)),
+        TokenKind::NationalString => matches!(cut, Cut::NationalStringLiteral(_)),
+        TokenKind::BitString => {
+            matches!(
+                cut,
+                Cut::SingleQuotedByteStringLiteral(_) | Cut::HexStringLiteral(_)
+            )
+        }
+        TokenKind::DollarString => matches!(cut, Cut::DollarQuotedString(_)),
+        TokenKind::Number => matches!(cut, Cut::Number(_, false)),
+        TokenKind::Parameter => matches!(cut, Cut::Placeholder(text) if text.starts_with('$')),
+        // sqlparser has no token for it.
+        TokenKind::UnicodeIdentifier => false,
+        TokenKind::Operator | TokenKind::Punctuation => !matches!(
+            cut,
+            Cut::Word(_)
+                | Cut::Number(..)
+                | Cut::Placeholder(_)
+                | Cut::SingleQuotedString(_)
+                | Cut::DoubleQuotedString(_)
+                | Cut::DollarQuotedString(_)
+                | Cut::EscapedStringLiteral(_)
+                | Cut::UnicodeStringLiteral(_)
+                | Cut::NationalStringLiteral(_)
+                | Cut::HexStringLiteral(_)
+                | Cut::SingleQuotedByteStringLiteral(_)
+                | Cut::CopyData { .. }
+        ),
+    }
+}
+
+/// Turns sqlparser's lines and columns (characters, from 1), asked in ascending order, into bytes.
+struct Places<'a> {
+    sql: &'a str,
+    byte: usize,
+    line: u64,
+    column: u64,
+}
+
+impl<'a> Places<'a> {
+    fn new(sql: &'a str) -> Self {
+        Self {
+            sql,
+            byte: 0,
+            line: 1,
+            column: 1,
+        }
+    }
+
+    fn byte(&mut self, span: Span) -> Option<usize> {
+        while (self.line, self.column) < (span.start.line, span.start.column) {
+            let next = self.sql[self.byte..].chars().next()?;
+            self.byte += next.len_utf8();
+            if next == '\n' {
+                (self.line, self.column) = (self.line + 1, 1);
+            } else {
+                self.column += 1;
+            }
+        }
+        ((self.line, self.column) == (span.start.line, span.start.column)).then_some(self.byte)
+    }
+
+    /// As [`Self::byte`], without moving on.
+    fn peek(&self, span: Span) -> Option<usize> {
+        Self { ..*self }.byte(span)
+    }
+}
+
+/// Replaces what PostgreSQL accepts and sqlparser does not by what means the same to a reader of the tree.
+fn normal(cuts: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let is = |index: usize, keyword: &str| {
+        matches!(cuts.get(index).map(|cut| &cut.token),
+            Some(Cut::Word(word)) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword))
+    };
+    let mut normal = Vec::with_capacity(cuts.len());
+    let mut index = 0;
+    while index < cuts.len() {
+        normal.push(cuts[index].clone());
+        if is(index, "for")
+            && is(index + 1, "no")
+            && is(index + 2, "key")
+            && is(index + 3, "update")
+        {
+            // FOR NO KEY UPDATE locks as FOR UPDATE does, but lets foreign keys pass.
+            index += 3;
+        } else if is(index, "for") && is(index + 1, "key") && is(index + 2, "share") {
+            index += 2;
+        } else if is(index, "table") && starts_query(&cuts, index) && !is(index + 1, "function") {
+            normal.pop();
+            let span = cuts[index].span;
+            for token in [
+                word("SELECT", Keyword::SELECT),
+                Cut::Mul,
+                word("FROM", Keyword::FROM),
+            ] {
+                normal.push(TokenWithSpan { token, span });
+            }
+            index += 1;
+        } else {
+            index += 1;
+        }
+    }
+    normal
+}
+
+fn word(text: &str, keyword: Keyword) -> Cut {
+    Cut::Word(Word {
+        value: text.to_owned(),
+        quote_style: None,
+        keyword,
+    })
+}
+
+/// Whether a query may start at `index`: there, TABLE is the command.
+fn starts_query(cuts: &[TokenWithSpan], index: usize) -> bool {
+    let Some(before) = index.checked_sub(1).map(|before| &cuts[before].token) else {
+        return true;
+    };
+    match before {
+        Cut::LParen | Cut::RParen => true,
+        Cut::Word(word) if word.quote_style.is_none() => ["union", "intersect", "except", "all"]
+            .iter()
+            .any(|text| word.value.eq_ignore_ascii_case(text)),
+        _ => false,
+    }
+}
+
+/// A name as PostgreSQL stores it: folded unless quoted, quotes undone, cut at 63 bytes.
+pub fn name(ident: &ast::Ident) -> String {
+    let mut name = match ident.quote_style {
+        Some(_) => ident.value.replace("\"\"", "\""),
+        None => ident.value.to_ascii_lowercase(),
+    };
+    name.truncate(name.floor_char_boundary(lex::IDENTIFIER_BYTES_MAX));
+    name
+}
+
+/// The value of a string literal: `None` when the router does not read it (escapes other than a doubled quote).
+pub fn string(value: &ast::Value) -> Option<String> {
+    match value {
+        ast::Value::SingleQuotedString(raw) => Some(raw.replace("''", "'")),
+        ast::Value::DollarQuotedString(string) => Some(string.value.clone()),
+        ast::Value::EscapedStringLiteral(raw) | ast::Value::UnicodeStringLiteral(raw)
+            if !raw.contains('\\') =>
+        {
+            // UESCAPE can name another escape character, but that is one more token, which the parser refuses.
+            Some(raw.replace("''", "'"))
+        }
+        _ => None,
+    }
+}
