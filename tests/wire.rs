@@ -32,7 +32,7 @@ const SCHEMA: &str = "
     CREATE TABLE items (id int PRIMARY KEY, name text, price numeric(10,2), CHECK (price >= 0));
     CREATE TABLE places (id int PRIMARY KEY, name text NOT NULL);
     CREATE TABLE notes (id int PRIMARY KEY, body text);
-    CREATE FUNCTION notice(message text) RETURNS text LANGUAGE plpgsql AS
+    CREATE FUNCTION notice(message text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS
         'BEGIN RAISE NOTICE ''%'', message; RETURN message; END'";
 const TABLES: [&str; 3] = ["items", "places", "notes"];
 

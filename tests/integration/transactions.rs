@@ -262,7 +262,8 @@ fn plant(deployment: &Deployment<'_>, aid: &str, commit: bool) -> String {
     decider.run("BEGIN");
     let xid = decider.value("SELECT pg_current_xact_id()");
     decider.run(if commit { "COMMIT" } else { "ROLLBACK" });
-    let timeline = decider.value("SELECT timeline_id FROM pg_control_checkpoint()");
+    let timeline = decider
+        .value("SELECT lpad(upper(to_hex(timeline_id)), 8, '0') FROM pg_control_checkpoint()");
     let gid = format!("pgring:{CLUSTER}:s0:{timeline}:{xid}:1");
     let mut participant = deployment.shard(1);
     participant.run("BEGIN");
@@ -318,11 +319,11 @@ fn a_transaction_whose_decider_is_unknown_is_left_alone() {
     deployment.router().kill();
     let mut participant = deployment.shard(1);
     let aid = participant.value("SELECT min(aid) FROM accounts");
-    let gid = format!("pgring:{CLUSTER}:s9:1:900:1");
+    let gid = format!("pgring:{CLUSTER}:s9:00000001:900:1");
     participant.run(&format!(
         "BEGIN; UPDATE accounts SET balance = 777 WHERE aid = {aid}; PREPARE TRANSACTION '{gid}'"
     ));
-    let foreign = "pgring:another:s0:1:3:1";
+    let foreign = "pgring:another:s0:00000001:3:1";
     participant.run(&format!("BEGIN; SELECT 1; PREPARE TRANSACTION '{foreign}'"));
     deployment.kill_and_restart();
     std::thread::sleep(Duration::from_secs(1));

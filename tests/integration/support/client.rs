@@ -161,13 +161,10 @@ impl Failure {
         self.field('V')
     }
 
-    /// The router's refusal code, if it is one: a line `refusal: <code>` of the detail.
+    /// The router's refusal code, if it is one: the detail ends in `refusal: <code>`.
     pub fn refusal(&self) -> Option<&str> {
-        let code = self
-            .detail()
-            .lines()
-            .find_map(|line| line.trim().strip_prefix("refusal:"));
-        code.filter(|_| self.code() == "0A000").map(str::trim)
+        let (_, code) = self.detail().rsplit_once("refusal: ")?;
+        Some(code).filter(|_| self.code() == "0A000")
     }
 
     /// Whether the connection broke instead of an error being reported.
