@@ -4,8 +4,8 @@
 //! so that nothing is refused by accident and nothing stays refused unnoticed.
 //!
 //! `cases/*.sql`: statements separated by empty lines. A first line `-- refused: code` says that the router must
-//! refuse, `-- unordered` that an ORDER BY inside does not fix the order of the rows. `UPDATE_EXPECT=1` rewrites the
-//! marks of refusals. `PGRING_DIFFERENTIAL_SEED` and `PGRING_DIFFERENTIAL_STATEMENTS` are for long runs of the
+//! refuse, `-- unordered` that an ORDER BY inside does not fix the order of the rows, `-- fails: code` that PostgreSQL
+//! itself says no. `UPDATE_EXPECT=1` rewrites the marks of refusals. `PGRING_DIFFERENTIAL_SEED` and `PGRING_DIFFERENTIAL_STATEMENTS` are for long runs of the
 //! generator; a failure prints its seed and the smallest statement found that still differs.
 
 #[path = "../integration/support/mod.rs"]
@@ -149,6 +149,35 @@ fn what_the_generator_makes_is_valid() {
 }
 
 #[test]
+fn the_cases_succeed_on_one_postgresql_unless_marked() {
+    let deployment = support::Deployment::shared()
+        .shards(1)
+        .schema(schema::SCHEMA)
+        .plain()
+        .start();
+    let mut one = deployment.one().connect();
+    let mut wrong = String::new();
+    for file in case_files() {
+        schema::empty(&mut one);
+        schema::rows()
+            .iter()
+            .for_each(|insert| drop(one.run(insert)));
+        let text = fs::read_to_string(&file).expect("read a case file");
+        for case in text
+            .split("\n\n")
+            .map(Case::parse)
+            .filter(|case| !case.sql.is_empty())
+        {
+            let failure = one.simple(&case.sql).failure;
+            if failure.as_ref().map(|failure| failure.code()) != case.fails.as_deref() {
+                writeln!(wrong, "{}\n  failed: {failure:?}", case.sql).unwrap();
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
 fn a_difference_is_noticed() {
     let deployment = support::Deployment::shared()
         .shards(1)
@@ -178,18 +207,22 @@ struct Case {
     comments: Vec<String>,
     sql: String,
     refused: Option<String>,
+    fails: Option<String>,
     ordered: bool,
 }
 
 impl Case {
     fn parse(paragraph: &str) -> Self {
-        let (mut comments, mut sql, mut refused, mut unordered) =
-            (Vec::new(), Vec::new(), None, false);
+        let (mut comments, mut sql, mut unordered) = (Vec::new(), Vec::new(), false);
+        let (mut refused, mut fails) = (None, None);
         for line in paragraph.trim_end().lines() {
             if let Some(code) = line.strip_prefix("-- refused: ") {
                 refused = Some(code.trim().to_owned());
             } else if line.starts_with("--") {
                 unordered |= line == "-- unordered";
+                fails = fails.or(line
+                    .strip_prefix("-- fails: ")
+                    .map(|code| code.trim().to_owned()));
                 comments.push(line.to_owned());
             } else {
                 sql.push(line);
@@ -201,6 +234,7 @@ impl Case {
             comments,
             sql,
             refused,
+            fails,
             ordered,
         }
     }

@@ -3,7 +3,7 @@
 
 use crate::compare::Pair;
 use crate::random::Random;
-use crate::support::Deployment;
+use crate::support::{Client, Deployment};
 use std::fmt::Write as _;
 
 /// `sparse` has fewer rows than there are shards. `title` sorts by a collation that only PostgreSQL knows.
@@ -45,18 +45,22 @@ pub fn deploy() -> Deployment<'static> {
         .start()
 }
 
+/// Empties all tables of one server.
+pub fn empty(client: &mut Client) {
+    let tables: Vec<&str> = TABLES.iter().map(|(table, _)| *table).collect();
+    client.run(&format!("TRUNCATE {}", tables.join(", ")));
+}
+
 /// Puts the rows into both sides, past the router where they were and through it where they go: so that splitting
 /// an INSERT is tested each time.
 pub fn fill(deployment: &Deployment<'_>) -> Pair {
-    let tables: Vec<&str> = TABLES.iter().map(|(table, _)| *table).collect();
-    let truncate = format!("TRUNCATE {}", tables.join(", "));
     let (mut one, mut many) = (deployment.one().connect(), deployment.connect());
-    one.run(&truncate);
+    empty(&mut one);
     let mut shards: Vec<_> = (0..deployment.shards())
         .map(|shard| deployment.shard(shard))
         .collect();
     for shard in &mut shards {
-        shard.run(&truncate);
+        empty(shard);
     }
     for insert in rows() {
         assert_eq!(one.run(&insert), many.run(&insert));

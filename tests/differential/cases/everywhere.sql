@@ -16,6 +16,7 @@ UPDATE kinds SET name = upper(name);
 
 DELETE FROM kinds WHERE kind = 7;
 
+-- fails: 23505
 INSERT INTO kinds VALUES (8, 'again');
 
 SELECT * FROM audit ORDER BY id;

@@ -26,11 +26,13 @@ SELECT e.id, a.note FROM events e JOIN audit a ON a.id = e.id;
 
 UPDATE events SET id = 5001 WHERE id = 5;
 
+-- fails: 23502
 INSERT INTO events (id) VALUES (NULL);
 
+-- fails: 23502
 INSERT INTO events (kind) VALUES (1);
 
-INSERT INTO events (id) VALUES (1 + 5000);
+INSERT INTO events (id) VALUES (1 + 6000);
 
 INSERT INTO lines SELECT id, 77, 'copied', 1 FROM events;
 

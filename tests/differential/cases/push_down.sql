@@ -106,6 +106,8 @@ INSERT INTO lines VALUES (1, 50, 'a', 1), (2, 50, 'b', 2), (3, 50, 'c', 3), (4, 
 INSERT INTO lines VALUES (1, 51, 'a', 1), (2, 51, 'b', 2), (3, 51, 'c', 3) RETURNING event_id, no;
 
 -- One row of the four exists already: none may stay.
+-- fails: 23505
 INSERT INTO lines VALUES (1, 52, 'a', 1), (2, 50, 'b', 2), (3, 52, 'c', 3), (4, 52, 'd', 4);
 
+-- fails: 22012
 UPDATE events SET amount = 1 / (id - 77) WHERE id < 100;

@@ -40,8 +40,10 @@ INSERT INTO events (id, kind, label) VALUES (1001, 1, 'x') RETURNING id, kind, l
 
 INSERT INTO events (kind, id) VALUES (1, 1002);
 
+-- fails: 23505
 INSERT INTO events (id) VALUES (7);
 
+-- fails: 22P02
 INSERT INTO events (id) VALUES ('7x');
 
 UPDATE events SET amount = 5 WHERE id = 1001 RETURNING amount;
