@@ -1,11 +1,9 @@
-//! Loads one shard's catalog into a [`Schema`]: a few queries in one snapshot, then plain assembly. Knows how a
-//! declaration places a table; must not know how a statement is planned. Start at [`load`].
+//! Loads one shard's catalog into a [`Schema`]: a few queries in one snapshot, then plain assembly. Where rows live is
+//! laid over it by [`crate::topology::shard_map`]; here all is as PostgreSQL says. Start at [`load`].
 
-use crate::config::{Config, TableKind};
-use crate::topology::ShardId;
-use crate::topology::key_value::KeyType;
 use crate::topology::schema::{
-    Collation, Column, ColumnDefault, Function, Placement, Relation, RelationKind, Schema, Volatility,
+    Collation, Column, ColumnDefault, Function, Placement, Relation, RelationKind, Schema,
+    Volatility,
 };
 use futures_util::future::try_join_all;
 use std::collections::{HashMap, HashSet};
@@ -18,51 +16,10 @@ pub enum CatalogError {
     /// The shard did not answer as it should.
     #[error("cannot read the catalog: {}", super::store::reason(.0))]
     Query(#[from] tokio_postgres::Error),
-    /// A declaration does not fit the table that is there.
-    #[error("table {table}: {problem}")]
-    Declaration {
-        /// `schema.name`.
-        table: String,
-        /// What does not fit.
-        problem: String,
-    },
 }
 
 /// A relation's name: schema, then name.
 type Name = (Arc<str>, Arc<str>);
-
-/// What `shards.toml` says of tables, with shards as [`ShardId`]s.
-#[derive(Debug)]
-pub struct Declarations {
-    tables: HashMap<Name, Declaration>,
-    default_shard: ShardId,
-}
-
-#[derive(Debug)]
-enum Declaration {
-    Sharded { key: String },
-    Reference,
-    Local(ShardId),
-}
-
-impl Declarations {
-    /// Those of `config`, which was checked: it names shards that it has.
-    pub fn new(config: &Config) -> Self {
-        let shard_named = |name: &str| {
-            let index = config.shards.iter().position(|shard| shard.name == name);
-            ShardId(index.unwrap_or_default() as u16)
-        };
-        let tables = config.tables.iter().map(|table| {
-            let declaration = match &table.kind {
-                TableKind::Sharded { key } => Declaration::Sharded { key: key.clone() },
-                TableKind::Reference => Declaration::Reference,
-                TableKind::Local { shard } => Declaration::Local(shard_named(shard)),
-            };
-            ((table.schema.as_str().into(), table.name.as_str().into()), declaration)
-        });
-        Self { tables: tables.collect(), default_shard: shard_named(&config.cluster.default_shard) }
-    }
-}
 
 /// Changes whenever something that [`load`] reads may have changed; says nothing else. A few milliseconds.
 ///
@@ -97,11 +54,11 @@ const FINGERPRINT: &str = "
            || coalesce(pg_catalog.sum(pg_catalog.hashtextextended(row, 0)), 0)::text
     FROM version";
 
-/// Loads the catalog as of one moment; `version` is 0.
+/// Loads the catalog as of one moment; `version` is 0 and every placement [`Placement::Catalog`].
 ///
 /// # Errors
-/// What the shard says, or a declaration that does not fit.
-pub async fn load(client: &mut Client, declarations: &Declarations) -> Result<Schema, CatalogError> {
+/// What the shard says.
+pub async fn load(client: &mut Client) -> Result<Schema, CatalogError> {
     let transaction = client
         .build_transaction()
         .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
@@ -109,11 +66,26 @@ pub async fn load(client: &mut Client, declarations: &Declarations) -> Result<Sc
         .start()
         .await?;
     // Expressions are then printed with every name qualified.
-    transaction.batch_execute("SET LOCAL search_path = pg_catalog").await?;
-    let queries = [RELATIONS, COLUMNS, DOMAINS, UNIQUE, PARENTS, READS, FUNCTIONS];
+    transaction
+        .batch_execute("SET LOCAL search_path = pg_catalog")
+        .await?;
+    let queries = [
+        RELATIONS, COLUMNS, DOMAINS, UNIQUE, PARENTS, READS, FUNCTIONS,
+    ];
     let rows = try_join_all(queries.map(|sql| transaction.query_typed(sql, &[]))).await?;
     transaction.commit().await?;
-    let Ok([relations, columns, domains, unique, parents, reads, functions]) = <[Vec<Row>; 7]>::try_from(rows) else {
+    let Ok(
+        [
+            relations,
+            columns,
+            domains,
+            unique,
+            parents,
+            reads,
+            functions,
+        ],
+    ) = <[Vec<Row>; 7]>::try_from(rows)
+    else {
         return Ok(Schema::default());
     };
     let mut draft = Draft::relations(&relations)?;
@@ -121,7 +93,7 @@ pub async fn load(client: &mut Client, declarations: &Declarations) -> Result<Sc
     draft.unique(&unique)?;
     draft.parents(&parents)?;
     draft.reads(&reads)?;
-    let mut schema = draft.place(declarations)?;
+    let mut schema = draft.into_schema();
     add_functions(&mut schema, &functions)?;
     Ok(schema)
 }
@@ -195,8 +167,8 @@ struct DraftRelation {
 }
 
 impl DraftRelation {
-    fn is_catalog(&self) -> bool {
-        matches!(&*self.name.0, "pg_catalog" | "information_schema" | "pgring")
+    fn is_system(&self) -> bool {
+        matches!(&*self.name.0, "pg_catalog" | "information_schema")
     }
 
     fn column_at(&self, attribute_number: i16) -> Option<usize> {
@@ -218,7 +190,10 @@ impl Draft {
                 _ => RelationKind::Other,
             };
             let relation = DraftRelation {
-                name: (shared(&mut schemas, row.try_get(1)?), row.try_get::<_, &str>(2)?.into()),
+                name: (
+                    shared(&mut schemas, row.try_get(1)?),
+                    row.try_get::<_, &str>(2)?.into(),
+                ),
                 kind,
                 columns: Vec::new(),
                 attribute_numbers: Vec::new(),
@@ -238,7 +213,9 @@ impl Draft {
         }
         let mut texts = HashSet::new();
         for row in rows {
-            let Some(relation) = self.relations.get_mut(&row.try_get(0)?) else { continue };
+            let Some(relation) = self.relations.get_mut(&row.try_get(0)?) else {
+                continue;
+            };
             let mut type_oid: u32 = row.try_get(3)?;
             let mut expression: Option<&str> = row.try_get(8)?;
             while let Some((base, default)) = domain_of.get(&type_oid) {
@@ -272,13 +249,19 @@ impl Draft {
 
     fn unique(&mut self, rows: &[Row]) -> Result<(), CatalogError> {
         for row in rows {
-            let Some(relation) = self.relations.get_mut(&row.try_get(0)?) else { continue };
+            let Some(relation) = self.relations.get_mut(&row.try_get(0)?) else {
+                continue;
+            };
             let attribute_numbers: Vec<i16> = row.try_get(1)?;
-            let columns: Option<Vec<usize>> =
-                attribute_numbers.iter().map(|number| relation.column_at(*number)).collect();
+            let columns: Option<Vec<usize>> = attribute_numbers
+                .iter()
+                .map(|number| relation.column_at(*number))
+                .collect();
             relation.unique.extend(columns);
         }
-        self.relations.values_mut().for_each(|relation| relation.unique.sort());
+        self.relations
+            .values_mut()
+            .for_each(|relation| relation.unique.sort());
         Ok(())
     }
 
@@ -300,106 +283,60 @@ impl Draft {
         Ok(())
     }
 
-    fn place(self, declarations: &Declarations) -> Result<Schema, CatalogError> {
-        let mut placements: HashMap<u32, Placement> = HashMap::with_capacity(self.relations.len());
+    fn into_schema(self) -> Schema {
+        let mut views: HashMap<u32, Vec<Name>> = HashMap::new();
+        let mut children: HashMap<u32, Vec<Name>> = HashMap::new();
         for (oid, relation) in &self.relations {
-            if !is_view(relation.kind) {
-                placements.insert(*oid, self.stored_at(*oid, declarations, 0)?);
+            if is_view(relation.kind) {
+                let mut reads = HashSet::new();
+                self.collect_reads(relation, &mut HashSet::new(), &mut reads);
+                views.insert(*oid, self.names(reads));
             }
-        }
-        let mut views: Vec<(u32, Placement, Vec<Name>)> = Vec::new();
-        for (oid, relation) in self.relations.iter().filter(|(_, relation)| is_view(relation.kind)) {
-            let mut seen = HashSet::new();
-            let mut reads = Vec::new();
-            self.collect_reads(relation, &mut seen, &mut reads);
-            let declared = declarations.tables.contains_key(&relation.name);
-            let placement = if relation.is_catalog() {
-                Placement::Catalog
-            } else if declared && relation.kind == RelationKind::MaterializedView {
-                self.stored_at(*oid, declarations, 0)?
-            } else {
-                let read = reads.iter().filter_map(|oid| placements.get(oid));
-                read.fold(Placement::Reference, |a, b| more_demanding(a, b, relation.columns.len()))
-            };
-            let mut reads: Vec<Name> =
-                reads.iter().filter_map(|oid| self.relations.get(oid)).map(|read| read.name.clone()).collect();
-            reads.sort();
-            views.push((*oid, placement, reads));
-        }
-        let mut reads_of: HashMap<u32, Vec<Name>> = HashMap::with_capacity(views.len());
-        for (oid, placement, reads) in views {
-            placements.insert(oid, placement);
-            reads_of.insert(oid, reads);
+            if relation.kind != RelationKind::Other && !relation.parents.is_empty() {
+                children.insert(*oid, self.names(relation.parents.iter().copied()));
+            }
         }
         let mut schema = Schema::default();
         for (oid, relation) in self.relations {
             let relation = Relation {
-                placement: placements.remove(&oid).unwrap_or(Placement::Catalog),
-                reads: reads_of.remove(&oid).unwrap_or_default(),
                 schema: relation.name.0,
                 name: relation.name.1,
                 kind: relation.kind,
                 columns: relation.columns,
+                placement: Placement::Catalog,
                 unique: relation.unique,
+                reads: views.remove(&oid).unwrap_or_default(),
+                parents: children.remove(&oid).unwrap_or_default(),
             };
             let within = schema.relations.entry(relation.schema.clone()).or_default();
             within.insert(relation.name.clone(), Arc::new(relation));
         }
-        Ok(schema)
+        schema
     }
 
-    /// Where the rows of a relation that is not a view are: as declared, else with its parent, else on the default shard.
-    fn stored_at(&self, oid: u32, declarations: &Declarations, depth: usize) -> Result<Placement, CatalogError> {
-        let Some(relation) = self.relations.get(&oid).filter(|_| depth < self.relations.len()) else {
-            return Ok(Placement::Local(declarations.default_shard));
-        };
-        if relation.is_catalog() {
-            return Ok(Placement::Catalog);
-        }
-        let declared = match declarations.tables.get(&relation.name) {
-            Some(Declaration::Sharded { key }) => Some(sharded(relation, key)?),
-            Some(Declaration::Reference) => Some(Placement::Reference),
-            Some(Declaration::Local(shard)) => Some(Placement::Local(*shard)),
-            None => None,
-        };
-        if relation.kind == RelationKind::Other {
-            // An index, or a partitioned one: it follows its table, and nothing is ever read from it.
-            return Ok(Placement::Local(declarations.default_shard));
-        }
-        let mut inherited: Option<Placement> = None;
-        for parent in relation.parents.iter().filter(|parent| self.relations.contains_key(parent)) {
-            let placement = match self.stored_at(*parent, declarations, depth + 1)? {
-                Placement::Sharded { key, .. } => {
-                    let column = self.relations.get(parent).and_then(|parent| parent.columns.get(key));
-                    sharded(relation, column.map_or("", |column| &*column.name))?
-                }
-                other => other,
-            };
-            if inherited.as_ref().is_some_and(|other| *other != placement) {
-                return Err(misfit(relation, "its parents are placed differently".to_owned()));
-            }
-            inherited = Some(placement);
-        }
-        match (declared, inherited) {
-            (Some(declared), Some(inherited)) if declared != inherited => {
-                Err(misfit(relation, "it is declared otherwise than its parent".to_owned()))
-            }
-            (Some(placement), _) | (None, Some(placement)) => Ok(placement),
-            (None, None) => Ok(Placement::Local(declarations.default_shard)),
-        }
+    fn names(&self, oids: impl IntoIterator<Item = u32>) -> Vec<Name> {
+        let relations = oids.into_iter().filter_map(|oid| self.relations.get(&oid));
+        let mut names: Vec<Name> = relations.map(|relation| relation.name.clone()).collect();
+        names.sort();
+        names
     }
 
-    /// The relations that are not views which `view` reads, through other views too.
-    fn collect_reads(&self, view: &DraftRelation, seen: &mut HashSet<u32>, reads: &mut Vec<u32>) {
+    /// What `view` reads that is no view of a user: through other views, and through what a materialized view was made of.
+    fn collect_reads(
+        &self,
+        view: &DraftRelation,
+        seen: &mut HashSet<u32>,
+        reads: &mut HashSet<u32>,
+    ) {
         for oid in &view.reads {
             if !seen.insert(*oid) {
                 continue;
             }
             match self.relations.get(oid) {
-                Some(read) if read.kind == RelationKind::View && !read.is_catalog() => {
-                    self.collect_reads(read, seen, reads);
+                Some(read) if is_view(read.kind) && !read.is_system() => {
+                    self.collect_reads(read, seen, reads)
                 }
-                Some(_) => reads.push(*oid),
+                Some(_) => drop(reads.insert(*oid)),
                 None => {}
             }
         }
@@ -424,47 +361,6 @@ fn calls_nextval(expression: &str) -> bool {
     expression.contains("nextval(")
 }
 
-fn misfit(relation: &DraftRelation, problem: String) -> CatalogError {
-    CatalogError::Declaration { table: format!("{}.{}", relation.name.0, relation.name.1), problem }
-}
-
-fn sharded(relation: &DraftRelation, key: &str) -> Result<Placement, CatalogError> {
-    let found = relation.columns.iter().enumerate().find(|(_, column)| &*column.name == key);
-    let Some((index, column)) = found else {
-        return Err(misfit(relation, format!("there is no key column \"{key}\"")));
-    };
-    if column.collation == Collation::Nondeterministic {
-        return Err(misfit(relation, format!("key column \"{key}\" has a nondeterministic collation")));
-    }
-    if column.default == ColumnDefault::Generated {
-        return Err(misfit(relation, format!("key column \"{key}\" is generated")));
-    }
-    match KeyType::of_column(column) {
-        Some(key_type) => Ok(Placement::Sharded { key: index, family: key_type.family() }),
-        None => Err(misfit(relation, format!("key column \"{key}\" has type {}, which cannot be a key", column.type_name))),
-    }
-}
-
-/// The placement of what reads both: sharded wins over local, local over catalog, catalog over reference. A sharded
-/// view's key is no column of it: index `column_count`.
-fn more_demanding(a: Placement, b: &Placement, column_count: usize) -> Placement {
-    let rank = |placement: &Placement| match placement {
-        Placement::Reference => 0,
-        Placement::Catalog => 1,
-        Placement::Local(_) => 2,
-        Placement::Sharded { .. } => 3,
-    };
-    let unkeyed = |family| Placement::Sharded { key: column_count, family };
-    match (&a, b) {
-        (Placement::Local(one), Placement::Local(other)) if one != other => {
-            unkeyed(crate::topology::schema::HashFamily::Integer)
-        }
-        (_, Placement::Sharded { family, .. }) => unkeyed(*family),
-        _ if rank(b) > rank(&a) => b.clone(),
-        _ => a,
-    }
-}
-
 fn add_functions(schema: &mut Schema, rows: &[Row]) -> Result<(), CatalogError> {
     for row in rows {
         let volatility = match row.try_get(2)? {
@@ -483,7 +379,11 @@ fn add_functions(schema: &mut Schema, rows: &[Row]) -> Result<(), CatalogError> 
         if namespace == "pg_catalog" {
             schema.builtin_functions.insert(name.into(), function);
         } else {
-            schema.user_functions.entry(namespace.into()).or_default().insert(name.into(), function);
+            schema
+                .user_functions
+                .entry(namespace.into())
+                .or_default()
+                .insert(name.into(), function);
         }
     }
     Ok(())
@@ -491,94 +391,82 @@ fn add_functions(schema: &mut Schema, rows: &[Row]) -> Result<(), CatalogError> 
 
 /// Whether two schemas say the same, whatever their versions.
 pub fn is_same(a: &Schema, b: &Schema) -> bool {
-    a.relations == b.relations && a.builtin_functions == b.builtin_functions && a.user_functions == b.user_functions
+    a.relations == b.relations
+        && a.builtin_functions == b.builtin_functions
+        && a.user_functions == b.user_functions
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::schema::HashFamily;
 
-    const SHARDED: Placement = Placement::Sharded { key: 0, family: HashFamily::Uuid };
-
-    fn relation(kind: RelationKind, name: &str, key_type: (u32, &str), reads: &[u32], parents: &[u32]) -> DraftRelation {
-        let key = Column {
-            name: "id".into(),
-            type_oid: key_type.0,
-            type_name: key_type.1.into(),
-            collation: Collation::None,
-            default: ColumnDefault::Null,
-        };
+    fn relation(kind: RelationKind, name: &str, reads: &[u32], parents: &[u32]) -> DraftRelation {
         DraftRelation {
             name: ("public".into(), name.into()),
             kind,
-            columns: vec![key],
-            attribute_numbers: vec![1],
+            columns: Vec::new(),
+            attribute_numbers: Vec::new(),
             unique: Vec::new(),
             parents: parents.to_vec(),
             reads: reads.to_vec(),
         }
     }
 
-    fn declared(name: &str, declaration: Declaration) -> Declarations {
-        let tables = HashMap::from([(("public".into(), name.into()), declaration)]);
-        Declarations { tables, default_shard: ShardId(0) }
-    }
-
-    fn sharded_by_id(name: &str) -> Declarations {
-        declared(name, Declaration::Sharded { key: "id".to_owned() })
+    fn names(names: &[Name]) -> Vec<&str> {
+        names.iter().map(|(_, name)| &**name).collect()
     }
 
     #[test]
-    fn a_partition_lives_where_its_parent_does() {
+    fn a_view_reads_what_the_views_in_it_read() {
         let draft = Draft {
             relations: HashMap::from([
-                (1, relation(RelationKind::Table, "orders", (2950, "uuid"), &[], &[])),
-                (2, relation(RelationKind::Table, "orders_1", (2950, "uuid"), &[], &[1])),
-                (3, relation(RelationKind::Table, "other", (2950, "uuid"), &[], &[])),
+                (1, relation(RelationKind::Table, "orders", &[], &[])),
+                (2, relation(RelationKind::View, "inside", &[1], &[])),
+                (3, relation(RelationKind::View, "outside", &[2, 4, 5], &[])),
+                (4, relation(RelationKind::Table, "notes", &[], &[])),
+                (
+                    5,
+                    relation(RelationKind::MaterializedView, "sums", &[6, 3], &[]),
+                ),
+                (6, relation(RelationKind::Table, "lines", &[], &[])),
             ]),
         };
-        let schema = draft.place(&sharded_by_id("orders")).unwrap();
-        assert_eq!(schema.relations["public"]["orders_1"].placement, SHARDED);
-        assert_eq!(schema.relations["public"]["other"].placement, Placement::Local(ShardId(0)));
+        let schema = draft.into_schema();
+        assert_eq!(
+            names(&schema.relations["public"]["outside"].reads),
+            ["lines", "notes", "orders"]
+        );
+        assert_eq!(
+            names(&schema.relations["public"]["inside"].reads),
+            ["orders"]
+        );
     }
 
     #[test]
-    fn a_view_is_as_demanding_as_what_it_reads_through_views() {
+    fn a_partition_names_its_parent_and_an_index_does_not() {
         let draft = Draft {
             relations: HashMap::from([
-                (1, relation(RelationKind::Table, "orders", (2950, "uuid"), &[], &[])),
-                (2, relation(RelationKind::View, "inside", (2950, "uuid"), &[1], &[])),
-                (3, relation(RelationKind::View, "outside", (2950, "uuid"), &[2, 4], &[])),
-                (4, relation(RelationKind::Table, "notes", (2950, "uuid"), &[], &[])),
+                (1, relation(RelationKind::Table, "orders", &[], &[])),
+                (2, relation(RelationKind::Table, "orders_1", &[], &[1])),
+                (3, relation(RelationKind::Other, "orders_pkey", &[], &[])),
+                (4, relation(RelationKind::Other, "orders_1_pkey", &[], &[3])),
             ]),
         };
-        let schema = draft.place(&sharded_by_id("orders")).unwrap();
-        let outside = &schema.relations["public"]["outside"];
-        assert_eq!(outside.placement, Placement::Sharded { key: 1, family: HashFamily::Uuid });
-        let names: Vec<&str> = outside.reads.iter().map(|(_, name)| &**name).collect();
-        assert_eq!(names, ["notes", "orders"]);
+        let schema = draft.into_schema();
+        assert_eq!(
+            names(&schema.relations["public"]["orders_1"].parents),
+            ["orders"]
+        );
+        assert!(
+            schema.relations["public"]["orders_1_pkey"]
+                .parents
+                .is_empty()
+        );
     }
 
     #[test]
-    fn a_key_that_cannot_be_one_is_refused() {
-        let table = |key_type| Draft {
-            relations: HashMap::from([(1, relation(RelationKind::Table, "orders", key_type, &[], &[]))]),
-        };
-        let json = table((114, "json")).place(&sharded_by_id("orders")).unwrap_err();
-        assert_eq!(json.to_string(), "table public.orders: key column \"id\" has type json, which cannot be a key");
-        let missing = declared("orders", Declaration::Sharded { key: "customer".to_owned() });
-        assert!(table((2950, "uuid")).place(&missing).is_err());
-    }
-
-    #[test]
-    fn a_partition_declared_otherwise_is_refused() {
-        let draft = Draft {
-            relations: HashMap::from([
-                (1, relation(RelationKind::Table, "orders", (2950, "uuid"), &[], &[])),
-                (2, relation(RelationKind::Table, "orders_1", (2950, "uuid"), &[], &[1])),
-            ]),
-        };
-        assert!(draft.place(&declared("orders_1", Declaration::Reference)).is_err());
+    fn a_serial_columns_default_is_a_sequence() {
+        assert!(calls_nextval("nextval('orders_id_seq'::regclass)"));
+        assert!(!calls_nextval("'nextval'::text"));
     }
 }

@@ -35,6 +35,8 @@ pub struct Config {
     pub merge: Merge,
     /// `[state]`
     pub state: State,
+    /// `[recovery]`
+    pub recovery: Recovery,
     /// `[cluster]`
     pub cluster: Cluster,
     /// `[ring]`
@@ -190,6 +192,13 @@ pub enum Merge {
 pub struct State {
     /// The last good topology. Default `topology.json` beside the files.
     pub file: PathBuf,
+}
+
+/// The recovery of distributed transactions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// Between two looks at what is prepared on the shards. Default 5s.
+    pub interval: Duration,
 }
 
 /// The cluster as a whole.

@@ -10,7 +10,6 @@ use crate::executor::relay::Expect;
 use crate::planner::{Context, Hint, PlanError, Template};
 use crate::router::{Router, TemplateKey};
 use crate::sql::lex::LexLimits;
-use crate::sql::parse::ParseLimits;
 use crate::sql::search_path;
 use crate::topology::ShardId;
 use crate::transaction::state::Phase;
@@ -84,7 +83,14 @@ pub struct Start {
 impl Session {
     /// A session at its first ReadyForQuery.
     pub fn new(start: Start) -> Self {
-        let Start { router, client, login, parameters, reported, in_use } = start;
+        let Start {
+            router,
+            client,
+            login,
+            parameters,
+            reported,
+            in_use,
+        } = start;
         Self {
             router,
             client,
@@ -228,7 +234,11 @@ impl Session {
                 login: &self.login,
                 settings: self.parameters.shard_settings(),
             };
-            let backend = self.transaction.join(shard, tenant, &mut asides).await.map_err(error::of_join)?;
+            let backend = self
+                .transaction
+                .join(shard, tenant, &mut asides)
+                .await
+                .map_err(error::of_join)?;
             let token = backend.cancel_token();
             self.in_use.lock().await.push(token);
             self.pass_asides(&asides);
@@ -260,12 +270,28 @@ impl Session {
 
     /// A shard for what any shard can answer: one that takes part already, else one that is up.
     pub(super) fn any_shard(&self) -> ShardId {
-        let here = self.pipeline.shard.filter(|_| self.pipeline.unsynced).or(self.transaction.preferred());
+        let here = self
+            .pipeline
+            .shard
+            .filter(|_| self.pipeline.unsynced)
+            .or(self.transaction.preferred());
         here.unwrap_or_else(|| {
             let default = self.router.topology().default_shard;
             let health = self.router.control.health();
-            let up = |shard: &ShardId| health.get(usize::from(shard.0)).is_some_and(|health| health.reachable);
-            if up(&default) { default } else { self.router.topology().shard_ids().find(up).unwrap_or(default) }
+            let up = |shard: &ShardId| {
+                health
+                    .get(usize::from(shard.0))
+                    .is_some_and(|health| health.reachable)
+            };
+            if up(&default) {
+                default
+            } else {
+                self.router
+                    .topology()
+                    .shard_ids()
+                    .find(up)
+                    .unwrap_or(default)
+            }
         })
     }
 
@@ -278,7 +304,9 @@ impl Session {
 
     /// Tells the client of parameters that changed on a backend it used.
     pub(super) fn report_parameters(&mut self, shard: ShardId) {
-        let Some(backend) = self.transaction.backend(shard) else { return };
+        let Some(backend) = self.transaction.backend(shard) else {
+            return;
+        };
         if !backend.take_parameters_changed() {
             return;
         }
@@ -302,13 +330,7 @@ impl Session {
 
     pub(super) fn lex_limits(&self) -> LexLimits {
         let limits = &self.router.config.limits;
-        LexLimits { tokens_max: limits.statement_tokens, depth_max: limits.statement_depth }
-    }
-
-    pub(super) fn parse_limits(&self) -> ParseLimits {
-        let limits = &self.router.config.limits;
-        ParseLimits {
-            statement_bytes_max: limits.statement_bytes,
+        LexLimits {
             tokens_max: limits.statement_tokens,
             depth_max: limits.statement_depth,
         }
@@ -332,24 +354,37 @@ impl Session {
     pub(super) fn hint(&self, sql: &str) -> Result<Option<Hint>, Stop> {
         let topology = self.router.topology();
         if let Some(comment) = crate::sql::lex::leading_hint(sql) {
-            return Hint::parse(comment, &topology).map(Some).map_err(Stop::from);
+            return Hint::parse(comment, &topology)
+                .map(Some)
+                .map_err(Stop::from);
         }
         if let Some(name) = self.parameters.router_setting("pgring.shard") {
             return Ok(topology.shard_named(name).map(Hint::Shard));
         }
         let key = self.parameters.router_setting("pgring.key");
-        Ok(key.map(|value| Hint::Key { table: None, value: value.to_string() }))
+        Ok(key.map(|value| Hint::Key {
+            table: None,
+            value: value.to_string(),
+        }))
     }
 
     /// The template of one statement, from the cache where there is no hint.
-    pub(super) fn template(&mut self, sql: &Arc<str>, parameter_types: &Arc<[u32]>) -> Result<Arc<Template>, Stop> {
+    pub(super) fn template(
+        &mut self,
+        sql: &Arc<str>,
+        parameter_types: &Arc<[u32]>,
+    ) -> Result<Arc<Template>, Stop> {
         let topology = self.router.topology();
         let hint = self.hint(sql)?;
         let search_path = self.search_path()?;
-        let limits = self.parse_limits();
+        let limits = self.lex_limits();
         let build = |hint: Option<&Hint>| {
-            let context =
-                Context { topology: &topology, search_path: &search_path, hint, limits };
+            let context = Context {
+                topology: &topology,
+                search_path: &search_path,
+                hint,
+                limits: &limits,
+            };
             crate::planner::template(sql, parameter_types, &context).map(Arc::new)
         };
         if hint.is_some() {
@@ -361,7 +396,10 @@ impl Session {
             search_path: search_path.clone(),
             schema_version: topology.schema.version,
         };
-        let template: Result<_, PlanError> = self.router.templates.get_or_insert_with(&key, || build(None));
+        let template: Result<_, PlanError> = self
+            .router
+            .templates
+            .get_or_insert_with(&key, || build(None));
         template.map_err(Stop::from)
     }
 }
