@@ -19,6 +19,8 @@ use futures_util::future::join_all;
 pub struct Show {
     /// RowDescription goes to the client.
     pub description: bool,
+    /// The most rows that the client takes now.
+    pub rows_max: Option<u64>,
 }
 
 /// How a fan-out ended. The client has been sent the rows, not yet CommandComplete: what wrote must commit first.
@@ -26,6 +28,8 @@ pub struct Show {
 pub struct FannedOut {
     /// The command tag for the client.
     pub tag: String,
+    /// The client was given all the rows that it takes now; what was left of them is gone.
+    pub suspended: bool,
     /// What each shard said at its ReadyForQuery, in the order of the backends.
     pub statuses: Vec<TransactionStatus>,
 }
@@ -171,11 +175,14 @@ pub async fn fan_out(
         Ok(()) => pull(&mut inputs, merge, show, client).await,
         Err(error) => Err(error),
     };
-    if let Err(error) = outcome {
-        let running = inputs.iter_mut().filter(|input| input.status.is_none());
-        join_all(running.map(|input| stop(input.backend, input.ended))).await;
-        return Err(error);
-    }
+    let rows = match outcome {
+        Ok(rows) => rows,
+        Err(error) => {
+            let running = inputs.iter_mut().filter(|input| input.status.is_none());
+            join_all(running.map(|input| stop(input.backend, input.ended))).await;
+            return Err(error);
+        }
+    };
     for input in &mut inputs {
         input.settle().await?;
     }
@@ -186,12 +193,14 @@ pub async fn fan_out(
         Merge::Relay | Merge::Append { .. } | Merge::Sort { .. } => backend_message::sum_tags(tags),
     };
     let tag = tag.map(|tag| tag.to_string()).unwrap_or_default();
-    let tag = match outcome {
-        Ok(Some(rows)) if tag.starts_with("SELECT") => format!("SELECT {rows}"),
-        Ok(_) | Err(_) => tag,
+    let tag = match rows {
+        Some(rows) if tag.starts_with("SELECT") => format!("SELECT {rows}"),
+        Some(_) | None => tag,
     };
+    let suspended = rows.is_some() && rows == show.rows_max;
     Ok(FannedOut {
         tag,
+        suspended,
         statuses: inputs.iter().filter_map(|input| input.status).collect(),
     })
 }
@@ -235,7 +244,7 @@ async fn pull(
                 Merge::Append { offset, limit } => (*offset, *limit),
                 _ => (0, None),
             };
-            let mut window = Window::new(offset, limit);
+            let mut window = Window::new(offset, limit, show.rows_max);
             for (input, head) in inputs.iter_mut().zip(heads) {
                 let mut row = head;
                 while let Some(frame) = row {
@@ -247,7 +256,7 @@ async fn pull(
             Ok(Some(window.given))
         }
         Merge::First => {
-            let mut window = Window::new(0, None);
+            let mut window = Window::new(0, None, show.rows_max);
             for (index, (input, head)) in inputs.iter_mut().zip(heads).enumerate() {
                 let mut row = head;
                 while let Some(frame) = row {
@@ -266,7 +275,7 @@ async fn pull(
             limit,
             ..
         } => {
-            let window = Window::new(*offset, *limit);
+            let window = Window::new(*offset, *limit, show.rows_max);
             Ok(Some(
                 merge_sorted(inputs, heads, keys, window, shown, client, &mut notices).await?,
             ))
@@ -366,10 +375,10 @@ struct Window {
 }
 
 impl Window {
-    fn new(offset: u64, limit: Option<u64>) -> Self {
+    fn new(offset: u64, limit: Option<u64>, rows_max: Option<u64>) -> Self {
         Self {
             skip: offset,
-            left: limit,
+            left: limit.into_iter().chain(rows_max).min(),
             given: 0,
         }
     }

@@ -82,7 +82,7 @@ pub enum SessionError {
     #[error("prepared statement \"{0}\" already exists")]
     DuplicateStatement(String),
     /// Bind under a name that is taken.
-    #[error("portal \"{0}\" already exists")]
+    #[error("cursor \"{0}\" already exists")]
     DuplicatePortal(String),
     /// A client's prepared statements are over their limit.
     #[error("too many prepared statements in this session")]

@@ -110,7 +110,7 @@ impl Session {
         let kind = match &classified {
             Statement::Empty => PreparedKind::Empty,
             Statement::Query(_) => {
-                let template = self.template(&sql, &parameter_types)?;
+                let template = self.planned(&sql, &parameter_types, 0).await?;
                 let schema_version = self.router.topology().schema.version;
                 PreparedKind::Query {
                     template,
@@ -444,7 +444,7 @@ impl Session {
                 prepared,
             }) => (*described_on, prepared.clone()),
             Some(Portal {
-                place: Place::Session | Place::Done,
+                place: Place::Session | Place::Done | Place::Suspended,
                 prepared,
             }) => {
                 let rows = is_explain(&prepared.sql);
@@ -489,10 +489,11 @@ impl Session {
                 self.execute_on(shard, name, row_limit).await
             }
             Place::Several { plan, bind, .. } => {
-                self.execute_several(&portal.prepared, &plan, &bind, row_limit)
+                let place = self
+                    .execute_several(&portal.prepared, &plan, &bind, row_limit)
                     .await?;
                 if let Some(portal) = self.portals.get_mut(name) {
-                    portal.place = Place::Done;
+                    portal.place = place;
                 }
                 Ok(())
             }
@@ -522,6 +523,13 @@ impl Session {
                 }
                 control
             }
+            Place::Suspended => Err(SessionError::Refused {
+                what: "a second Execute of a portal over several shards".to_owned(),
+                code: "portal-row-limit",
+                reason: "the rows of several shards are not kept between two Executes",
+                hint: "Fetch all rows at once, or name the sharding key.",
+            }
+            .into()),
             Place::Done => {
                 self.answer_locally(|out| backend_message::write_command_complete(out, "SELECT 0"));
                 Ok(())
@@ -546,16 +554,7 @@ impl Session {
         plan: &Plan,
         bind: &Frame,
         row_limit: i32,
-    ) -> Result<(), Stop> {
-        if row_limit > 0 && plan.steps.len() > 1 {
-            return Err(SessionError::Refused {
-                what: "a portal with a row limit over several shards".to_owned(),
-                code: "portal-row-limit",
-                reason: "the rows of several shards are not kept between two Executes",
-                hint: "Fetch all rows at once, or name the sharding key.",
-            }
-            .into());
-        }
+    ) -> Result<Place, Stop> {
         let Ok(FrontendMessage::Bind(bind)) = FrontendMessage::decode(bind.tag(), bind.body())
         else {
             return Err(SessionError::UnknownMessage(b'B').into());
@@ -567,52 +566,63 @@ impl Session {
         let values: Vec<_> = bind.values().collect();
         let formats: Vec<_> = bind.parameter_formats.iter().collect();
         let results: Vec<_> = bind.result_formats.iter().collect();
-        let tag = self
-            .fan_out(plan, Show { description: false }, |out, step| {
-                let all: Vec<u16> = (0..values.len() as u16).collect();
-                let chosen: &[u16] = match &step.arguments {
-                    StepArguments::AsSent => &all,
-                    StepArguments::Chosen(chosen) => chosen,
-                };
-                let index = |number: &u16| usize::from(*number);
-                let types: Vec<u32> = chosen
-                    .iter()
-                    .map(|number| {
-                        prepared
-                            .parameter_types
-                            .get(index(number))
-                            .copied()
-                            .unwrap_or(0)
-                    })
-                    .collect();
-                let formats: Vec<_> = match formats.len() {
-                    0 | 1 => formats.clone(),
-                    _ => chosen
+        let done = self
+            .fan_out(
+                plan,
+                Show {
+                    description: false,
+                    rows_max: u64::try_from(row_limit).ok().filter(|rows| *rows > 0),
+                },
+                |out, step| {
+                    let all: Vec<u16> = (0..values.len() as u16).collect();
+                    let chosen: &[u16] = match &step.arguments {
+                        StepArguments::AsSent => &all,
+                        StepArguments::Chosen(chosen) => chosen,
+                    };
+                    let index = |number: &u16| usize::from(*number);
+                    let types: Vec<u32> = chosen
                         .iter()
-                        .filter_map(|number| formats.get(index(number)).copied())
-                        .collect(),
-                };
-                let chosen_values = chosen
-                    .iter()
-                    .map(|number| values.get(index(number)).copied().flatten());
-                frontend_message::write_parse(out, "", text_of(step, &prepared.sql), &types);
-                frontend_message::write_bind(
-                    out,
-                    "",
-                    "",
-                    formats,
-                    chosen_values,
-                    results.iter().copied(),
-                );
-                frontend_message::write_describe(out, Target::Portal, "");
-                frontend_message::write_execute(out, "", 0);
-                frontend_message::write_sync(out);
-            })
+                        .map(|number| {
+                            prepared
+                                .parameter_types
+                                .get(index(number))
+                                .copied()
+                                .unwrap_or(0)
+                        })
+                        .collect();
+                    let formats: Vec<_> = match formats.len() {
+                        0 | 1 => formats.clone(),
+                        _ => chosen
+                            .iter()
+                            .filter_map(|number| formats.get(index(number)).copied())
+                            .collect(),
+                    };
+                    let chosen_values = chosen
+                        .iter()
+                        .map(|number| values.get(index(number)).copied().flatten());
+                    frontend_message::write_parse(out, "", text_of(step, &prepared.sql), &types);
+                    frontend_message::write_bind(
+                        out,
+                        "",
+                        "",
+                        formats,
+                        chosen_values,
+                        results.iter().copied(),
+                    );
+                    frontend_message::write_describe(out, Target::Portal, "");
+                    frontend_message::write_execute(out, "", 0);
+                    frontend_message::write_sync(out);
+                },
+            )
             .await?;
         self.note_schema_change(plan.access);
         self.pipeline.executed = true;
-        backend_message::write_command_complete(self.client.out(), &tag);
-        Ok(())
+        if done.suspended {
+            backend_message::write_portal_suspended(self.client.out());
+            return Ok(Place::Suspended);
+        }
+        backend_message::write_command_complete(self.client.out(), &done.tag);
+        Ok(Place::Done)
     }
 
     async fn close(&mut self, target: Target, name: &str) -> Result<(), Stop> {
@@ -630,7 +640,7 @@ impl Session {
                             ..
                         },
                     ) => Some(shard),
-                    Some(Place::Session | Place::Done) => None,
+                    Some(Place::Session | Place::Done | Place::Suspended) => None,
                     None => self.cursors.remove(name),
                 };
                 if let Some(shard) = shard

@@ -170,7 +170,7 @@ pub async fn handshake(
     };
     match &error {
         HandshakeError::Join(JoinError::Command(CommandError::Refused(frame))) => {
-            client.out().extend_from_slice(frame.bytes());
+            error_response::write_shard_fatal(client.out(), frame.body());
         }
         error => error_response::write_error_reply(client.out(), error, Severity::Fatal),
     }

@@ -7,17 +7,20 @@ use super::parameters::Parameters;
 use super::statements::{Portal, Prepared};
 use crate::backend::connection::{Backend, Login};
 use crate::executor::relay::Expect;
-use crate::planner::{Context, Hint, PlanError, Template};
+use crate::planner::{Context, Hint, PlanError, Refusal, Template};
 use crate::router::{Router, TemplateKey};
 use crate::sql::lex::LexLimits;
 use crate::sql::search_path;
 use crate::topology::ShardId;
+use crate::transaction::command::{self, CommandError};
 use crate::transaction::state::Phase;
 use crate::transaction::{Tenant, Transaction};
 use crate::wire::backend_message;
 use crate::wire::error_response::{self, Severity};
 use crate::wire::frame::Frame;
+use crate::wire::frontend_message;
 use crate::wire::stream::{FrameStream, StreamError};
+use bytes::BytesMut;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -39,6 +42,8 @@ pub struct Session {
     pub(super) pipeline: Pipeline,
     /// What the client knows of the parameters that PostgreSQL reports.
     pub(super) reported: BTreeMap<Arc<str>, Arc<str>>,
+    /// What has changed of that and is told at the next ReadyForQuery.
+    unreported: BTreeMap<Arc<str>, Arc<str>>,
     pub(super) in_use: Arc<InUse>,
     /// The block changed the schema.
     pub(super) schema_changed: bool,
@@ -102,6 +107,7 @@ impl Session {
             cursors: HashMap::new(),
             pipeline: Pipeline::default(),
             reported,
+            unreported: BTreeMap::new(),
             in_use,
             schema_changed: false,
             search_path: None,
@@ -209,6 +215,12 @@ impl Session {
     }
 
     pub(super) fn ready_for_query(&mut self) {
+        for (name, value) in std::mem::take(&mut self.unreported) {
+            if self.reported.get(&name) != Some(&value) {
+                backend_message::write_parameter_status(self.client.out(), &name, &value);
+                self.reported.insert(name, value);
+            }
+        }
         let status = self.transaction.block.status();
         backend_message::write_ready_for_query(self.client.out(), status);
     }
@@ -302,7 +314,7 @@ impl Session {
         }
     }
 
-    /// Tells the client of parameters that changed on a backend it used.
+    /// Notes parameters that changed on a backend that the client used; it is told at ReadyForQuery.
     pub(super) fn report_parameters(&mut self, shard: ShardId) {
         let Some(backend) = self.transaction.backend(shard) else {
             return;
@@ -311,9 +323,9 @@ impl Session {
             return;
         }
         for (name, value) in &backend.parameters {
-            if self.reported.get(name) != Some(value) {
-                backend_message::write_parameter_status(self.client.out(), name, value);
-                self.reported.insert(name.clone(), value.clone());
+            let told = self.unreported.get(name).or(self.reported.get(name));
+            if told != Some(value) {
+                self.unreported.insert(name.clone(), value.clone());
             }
         }
     }
@@ -401,6 +413,42 @@ impl Session {
             .templates
             .get_or_insert_with(&key, || build(None));
         template.map_err(Stop::from)
+    }
+}
+
+impl Session {
+    /// [`Self::template`], but where the router's parser gives up, PostgreSQL is asked whether the statement is one at
+    /// all: a syntax error is then its own, at its own place.
+    pub(super) async fn planned(
+        &mut self,
+        sql: &Arc<str>,
+        parameter_types: &Arc<[u32]>,
+        position_offset: u32,
+    ) -> Result<Arc<Template>, Stop> {
+        let refused = match self.template(sql, parameter_types) {
+            Err(Stop::Error(error)) if error.refusal() == Some(Refusal::Unparsed.code()) => error,
+            planned => return planned,
+        };
+        if self.pipeline.unsynced {
+            return Err(Stop::Error(refused));
+        }
+        let shard = self.any_shard();
+        let backend = self.join(shard).await?;
+        frontend_message::write_parse(backend.stream.out(), "", sql, parameter_types);
+        frontend_message::write_sync(backend.stream.out());
+        backend.forget_unnamed();
+        match command::answer(backend).await {
+            Err(CommandError::Refused(frame)) => {
+                let mut shifted = BytesMut::new();
+                error_response::write_shard_error(&mut shifted, frame.body(), position_offset);
+                Err(Stop::Shard(Frame::new(shifted.freeze())))
+            }
+            Err(error) => {
+                self.lose(shard);
+                Err(error::of_command(error))
+            }
+            Ok(_) => Err(Stop::Error(refused)),
+        }
     }
 }
 

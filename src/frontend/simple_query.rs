@@ -4,7 +4,7 @@
 use super::control;
 use super::error::{self, SessionError, Stop};
 use super::session::Session;
-use crate::executor::fan_out::{self, Show};
+use crate::executor::fan_out::{self, FannedOut, Show};
 use crate::executor::relay::{self, Expect, Relayed};
 use crate::planner::Binding;
 use crate::planner::plan::{Access, Plan, Step, StepSql};
@@ -36,6 +36,9 @@ impl Session {
             // A simple query after extended messages without Sync ends them, as in PostgreSQL.
             self.sync().await?;
         }
+        // A simple query ends the unnamed statement and portal.
+        self.statements.remove("");
+        self.portals.remove("");
         let answered = match FrontendMessage::decode(frame.tag(), frame.body()) {
             Ok(FrontendMessage::Query { sql }) => self.run_string(sql).await,
             Ok(_) => Err(SessionError::UnknownMessage(frame.tag()).into()),
@@ -94,7 +97,7 @@ impl Session {
             Statement::Empty => backend_message::write_empty_query(self.client.out()),
             Statement::Query(_) => {
                 let sql: Arc<str> = sentence.sql.into();
-                let template = self.template(&sql, &Arc::from([]))?;
+                let template = self.planned(&sql, &Arc::from([]), offset).await?;
                 let plan = {
                     let topology = self.router.topology();
                     let binding = Binding {
@@ -165,16 +168,23 @@ impl Session {
         if own {
             self.begin_implicit().await?;
         }
-        let tag = self
-            .fan_out(plan, Show { description: true }, |out, step| {
-                frontend_message::write_query(out, text_of(step, sql));
-            })
+        let done = self
+            .fan_out(
+                plan,
+                Show {
+                    description: true,
+                    rows_max: None,
+                },
+                |out, step| {
+                    frontend_message::write_query(out, text_of(step, sql));
+                },
+            )
             .await?;
         self.note_schema_change(plan.access);
         if own {
             self.commit().await?;
         }
-        backend_message::write_command_complete(self.client.out(), &tag);
+        backend_message::write_command_complete(self.client.out(), &done.tag);
         Ok(())
     }
 
@@ -254,7 +264,7 @@ impl Session {
         plan: &Plan,
         show: Show,
         write: impl Fn(&mut bytes::BytesMut, &Step),
-    ) -> Result<String, Stop> {
+    ) -> Result<FannedOut, Stop> {
         for step in &plan.steps {
             let backend = self.join(step.shard).await?;
             backend.forget_unnamed();
@@ -268,11 +278,11 @@ impl Session {
         }
         match fan_out::fan_out(backends, &plan.merge, show, &mut self.client).await {
             Ok(done) => {
-                for (step, status) in plan.steps.iter().zip(done.statuses) {
+                for (step, status) in plan.steps.iter().zip(&done.statuses) {
                     self.report_parameters(step.shard);
-                    self.check_status(step.shard, Some(status))?;
+                    self.check_status(step.shard, Some(*status))?;
                 }
-                Ok(done.tag)
+                Ok(done)
             }
             Err(error) => {
                 let gone = matches!(error, crate::executor::ExecuteError::ClientGone);
