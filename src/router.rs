@@ -39,7 +39,9 @@ pub struct Router {
     pub unauthenticated_clients: AtomicUsize,
     /// Spreads what any shard can answer.
     spread: AtomicUsize,
-    /// Names prepared statements on the shards.
+    /// The number of each statement text with its types, while it is in use often enough.
+    statement_ids: quick_cache::sync::Cache<(Arc<str>, Arc<[u32]>), u64>,
+    /// The last number given out.
     statements: AtomicU64,
 }
 
@@ -52,6 +54,7 @@ impl Router {
             clients: AtomicUsize::new(0),
             unauthenticated_clients: AtomicUsize::new(0),
             spread: AtomicUsize::new(0),
+            statement_ids: quick_cache::sync::Cache::new(config.limits.cached_plans),
             statements: AtomicU64::new(1),
             config,
             control: control.clone(),
@@ -70,7 +73,19 @@ impl Router {
         self.spread.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// An id for a statement text that no other has.
+    /// The number of a named statement: the same for all clients with the same text and types.
+    pub fn statement_id(&self, sql: &Arc<str>, parameter_types: &Arc<[u32]>) -> u64 {
+        let key = (sql.clone(), parameter_types.clone());
+        let id = self.statement_ids.get_or_insert_with(&key, || {
+            Ok::<_, std::convert::Infallible>(self.next_statement())
+        });
+        match id {
+            Ok(id) => id,
+            Err(never) => match never {},
+        }
+    }
+
+    /// A number that no statement has.
     pub fn next_statement(&self) -> u64 {
         self.statements.fetch_add(1, Ordering::Relaxed)
     }

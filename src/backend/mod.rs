@@ -1,1 +1,13 @@
-//! backend
+//! Connections to shards. The data plane's are raw and framed by `wire` ([`connection`], [`pool`]); the control plane's
+//! are ordinary ones that read ownership, catalog and health ([`control`], [`catalog`], [`init`]). Must not know what a
+//! statement means.
+
+pub mod connection;
+pub mod login;
+pub mod pool;
+pub mod statements;
+pub mod control;
+pub mod catalog;
+pub mod store;
+pub mod init;
+mod cache;

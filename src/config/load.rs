@@ -57,6 +57,7 @@ impl Config {
             limits,
             merge,
             state,
+            recovery,
         } = listen_half;
         let ShardsFile {
             cluster,
@@ -75,6 +76,7 @@ impl Config {
             limits,
             merge,
             state,
+            recovery,
             cluster,
             ring,
             shards,
@@ -93,6 +95,7 @@ struct ListenFile {
     limits: Limits,
     merge: Merge,
     state: State,
+    recovery: Recovery,
 }
 
 /// What `shards.toml` says. Where a problem was reported a field holds a placeholder.
@@ -115,6 +118,7 @@ fn read_listen_file(directory: &Path, document: &Document) -> Option<ListenFile>
         limits: read_limits(root.section("limits")),
         merge: read_merge(root.section("merge")),
         state: read_state(root.section("state"), directory),
+        recovery: read_recovery(root.section("recovery")),
     };
     root.finish();
     Some(file)
@@ -344,6 +348,12 @@ fn read_state(mut section: Section<'_>, directory: &Path) -> State {
     State {
         file: directory.join(file),
     }
+}
+
+fn read_recovery(mut section: Section<'_>) -> Recovery {
+    let interval = section.duration("interval", 100 * MS..=HOUR, 5 * SECOND);
+    section.finish();
+    Recovery { interval }
 }
 
 fn read_ring(mut section: Section<'_>) -> Ring {

@@ -35,6 +35,8 @@ pub struct Config {
     pub merge: Merge,
     /// `[state]`
     pub state: State,
+    /// `[recovery]`
+    pub recovery: Recovery,
     /// `[cluster]`
     pub cluster: Cluster,
     /// `[ring]`
@@ -192,6 +194,13 @@ pub struct State {
     pub file: PathBuf,
 }
 
+/// The recovery of distributed transactions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// Between two looks at what is prepared on the shards. Default 5s.
+    pub interval: Duration,
+}
+
 /// The cluster as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
@@ -206,7 +215,7 @@ pub struct Cluster {
 /// The consistent-hash ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ring {
-    /// Positions of a shard of weight 1. Default 160. A change moves slots.
+    /// Positions of a shard of weight 1. Default 160. They decide where slots go that must go somewhere.
     pub virtual_nodes: u32,
 }
 

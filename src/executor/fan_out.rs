@@ -1,10 +1,10 @@
 //! Several shards' answers to one statement as one answer: all shards start at once, their rows are pulled one by one,
 //! so the client's pace reaches the shards and memory is one read buffer a shard.
 
+use super::merge::MergeError;
 use super::merge::columns;
 use super::merge::order::RowOrder;
 use super::merge::tournament::Tournament;
-use super::merge::MergeError;
 use super::{ExecuteError, fill_watched, flush_large, shard_lost, stop, unexpected};
 use crate::backend::connection::Backend;
 use crate::planner::plan::{Merge, SortKey};
@@ -34,7 +34,7 @@ pub struct FannedOut {
 struct Input<'a> {
     backend: &'a mut Backend,
     description: Option<Frame>,
-    tag: Option<String>,
+    tag: Option<Frame>,
     /// Nothing but ReadyForQuery is still to come.
     ended: bool,
     status: Option<TransactionStatus>,
@@ -49,7 +49,11 @@ enum Item {
 
 impl Input<'_> {
     /// The next row, or the end of the answer. ReadyForQuery is read in [`Input::settle`].
-    async fn next(&mut self, client: &mut FrameStream, notices: &mut Notices) -> Result<Item, ExecuteError> {
+    async fn next(
+        &mut self,
+        client: &mut FrameStream,
+        notices: &mut Notices,
+    ) -> Result<Item, ExecuteError> {
         loop {
             let frame = match self.backend.stream.buffered_frame() {
                 Ok(Some(frame)) => frame,
@@ -67,8 +71,7 @@ impl Input<'_> {
                 }
                 b'C' => {
                     self.ended = true;
-                    let tag = backend_message::read_command_complete(frame.body());
-                    self.tag = Some(tag.map(|tag| tag.to_string()).unwrap_or_default());
+                    self.tag = Some(frame);
                     return Ok(Item::End);
                 }
                 b'I' => {
@@ -93,11 +96,16 @@ impl Input<'_> {
     /// Reads on to ReadyForQuery.
     async fn settle(&mut self) -> Result<(), ExecuteError> {
         while self.status.is_none() {
-            let frame =
-                self.backend.stream.read_frame().await.map_err(|source| shard_lost(self.backend, source))?;
+            let frame = self
+                .backend
+                .stream
+                .read_frame()
+                .await
+                .map_err(|source| shard_lost(self.backend, source))?;
             if frame.tag() == b'Z' {
                 self.status = Some(
-                    backend_message::read_ready_for_query(frame.body()).map_err(|_| unexpected(self.backend, b'Z'))?,
+                    backend_message::read_ready_for_query(frame.body())
+                        .map_err(|_| unexpected(self.backend, b'Z'))?,
                 );
             }
         }
@@ -142,10 +150,21 @@ pub async fn fan_out(
 ) -> Result<FannedOut, ExecuteError> {
     let mut inputs: Vec<Input<'_>> = backends
         .into_iter()
-        .map(|backend| Input { backend, description: None, tag: None, ended: false, status: None })
+        .map(|backend| Input {
+            backend,
+            description: None,
+            tag: None,
+            ended: false,
+            status: None,
+        })
         .collect();
     let flushed = join_all(inputs.iter_mut().map(|input| async {
-        input.backend.stream.flush().await.map_err(|source| shard_lost(input.backend, source))
+        input
+            .backend
+            .stream
+            .flush()
+            .await
+            .map_err(|source| shard_lost(input.backend, source))
     }))
     .await;
     let outcome = match flushed.into_iter().collect::<Result<(), _>>() {
@@ -160,16 +179,21 @@ pub async fn fan_out(
     for input in &mut inputs {
         input.settle().await?;
     }
-    let tags = inputs.iter().filter_map(|input| input.tag.as_deref());
+    let tags = inputs.iter().filter_map(|input| input.tag.as_ref());
+    let mut tags = tags.filter_map(|tag| backend_message::read_command_complete(tag.body()).ok());
     let tag = match merge {
-        Merge::First => tags.take(1).next().unwrap_or_default().to_owned(),
+        Merge::First => tags.next(),
         Merge::Relay | Merge::Append { .. } | Merge::Sort { .. } => backend_message::sum_tags(tags),
     };
+    let tag = tag.map(|tag| tag.to_string()).unwrap_or_default();
     let tag = match outcome {
         Ok(Some(rows)) if tag.starts_with("SELECT") => format!("SELECT {rows}"),
         Ok(_) | Err(_) => tag,
     };
-    Ok(FannedOut { tag, statuses: inputs.iter().filter_map(|input| input.status).collect() })
+    Ok(FannedOut {
+        tag,
+        statuses: inputs.iter().filter_map(|input| input.status).collect(),
+    })
 }
 
 /// Gives the client the description and the rows. The number of rows given, if the answer has rows.
@@ -236,9 +260,16 @@ async fn pull(
             }
             Ok(Some(window.given))
         }
-        Merge::Sort { keys, offset, limit, .. } => {
+        Merge::Sort {
+            keys,
+            offset,
+            limit,
+            ..
+        } => {
             let window = Window::new(*offset, *limit);
-            Ok(Some(merge_sorted(inputs, heads, keys, window, shown, client, &mut notices).await?))
+            Ok(Some(
+                merge_sorted(inputs, heads, keys, window, shown, client, &mut notices).await?,
+            ))
         }
     }
 }
@@ -252,7 +283,9 @@ fn describe(
     client: &mut FrameStream,
 ) -> Result<u16, ExecuteError> {
     let mut descriptions = inputs.iter().filter_map(|input| input.description.as_ref());
-    let Some(first) = descriptions.next() else { return Ok(u16::MAX) };
+    let Some(first) = descriptions.next() else {
+        return Ok(u16::MAX);
+    };
     let columns = columns_of(first)?;
     for other in descriptions {
         columns::agree(&columns, &columns_of(other)?)?;
@@ -291,12 +324,16 @@ async fn merge_sorted(
     notices: &mut Notices,
 ) -> Result<u64, ExecuteError> {
     // A simple query's inputs are all described; an extended one's are, because the fan-out asks for it.
-    let description = inputs.iter().find_map(|input| input.description.clone()).ok_or(MergeError::Row)?;
+    let description = inputs
+        .iter()
+        .find_map(|input| input.description.clone())
+        .ok_or(MergeError::Row)?;
     let order = RowOrder::new(keys, &columns_of(&description)?)?;
-    let compare = |heads: &[Option<Frame>], left: usize, right: usize| match (&heads[left], &heads[right]) {
-        (Some(left), Some(right)) => order.compare(left.body(), right.body()),
-        _ => Err(MergeError::Row),
-    };
+    let compare =
+        |heads: &[Option<Frame>], left: usize, right: usize| match (&heads[left], &heads[right]) {
+            (Some(left), Some(right)) => order.compare(left.body(), right.body()),
+            _ => Err(MergeError::Row),
+        };
     let mut tournament = Tournament::default();
     for input in 0..inputs.len() {
         if heads[input].is_some() {
@@ -305,7 +342,9 @@ async fn merge_sorted(
     }
     while let Some(winner) = tournament.leave() {
         let next = next_row(&mut inputs[winner], client, notices).await?;
-        let Some(row) = std::mem::replace(&mut heads[winner], next) else { continue };
+        let Some(row) = std::mem::replace(&mut heads[winner], next) else {
+            continue;
+        };
         if let Some(next) = &heads[winner] {
             if order.compare(row.body(), next.body())?.is_gt() {
                 return Err(MergeError::InputOrder { shard: winner }.into());
@@ -328,10 +367,19 @@ struct Window {
 
 impl Window {
     fn new(offset: u64, limit: Option<u64>) -> Self {
-        Self { skip: offset, left: limit, given: 0 }
+        Self {
+            skip: offset,
+            left: limit,
+            given: 0,
+        }
     }
 
-    fn pass(&mut self, row: &Frame, columns: u16, client: &mut FrameStream) -> Result<(), MergeError> {
+    fn pass(
+        &mut self,
+        row: &Frame,
+        columns: u16,
+        client: &mut FrameStream,
+    ) -> Result<(), MergeError> {
         if self.skip > 0 {
             self.skip -= 1;
             return Ok(());
@@ -341,6 +389,7 @@ impl Window {
         }
         self.left = self.left.map(|left| left - 1);
         self.given += 1;
-        backend_message::truncate_data_row(client.out(), row.body(), columns).map_err(|_| MergeError::Row)
+        backend_message::truncate_data_row(client.out(), row.body(), columns)
+            .map_err(|_| MergeError::Row)
     }
 }

@@ -63,10 +63,20 @@ impl Session {
 
     async fn extended(&mut self, message: FrontendMessage<'_>, frame: &Frame) -> Result<(), Stop> {
         match message {
-            FrontendMessage::Parse { name, sql, parameter_types } => self.parse(name, sql, parameter_types).await,
+            FrontendMessage::Parse {
+                name,
+                sql,
+                parameter_types,
+            } => self.parse(name, sql, parameter_types).await,
             FrontendMessage::Bind(bind) => self.bind(bind, frame).await,
-            FrontendMessage::Describe { target: Target::Statement, name } => self.describe_statement(name).await,
-            FrontendMessage::Describe { target: Target::Portal, name } => self.describe_portal(name).await,
+            FrontendMessage::Describe {
+                target: Target::Statement,
+                name,
+            } => self.describe_statement(name).await,
+            FrontendMessage::Describe {
+                target: Target::Portal,
+                name,
+            } => self.describe_portal(name).await,
             FrontendMessage::Execute { portal, row_limit } => self.execute(portal, row_limit).await,
             FrontendMessage::Close { target, name } => self.close(target, name).await,
             FrontendMessage::Flush => {
@@ -78,7 +88,12 @@ impl Session {
         }
     }
 
-    async fn parse(&mut self, name: &str, sql: &str, parameter_types: Vec<u32>) -> Result<(), Stop> {
+    async fn parse(
+        &mut self,
+        name: &str,
+        sql: &str,
+        parameter_types: Vec<u32>,
+    ) -> Result<(), Stop> {
         self.see_unseen().await?;
         if !name.is_empty() && self.statements.contains_key(name) {
             return Err(SessionError::DuplicateStatement(name.to_owned()).into());
@@ -97,7 +112,11 @@ impl Session {
             Statement::Query(_) => {
                 let template = self.template(&sql, &parameter_types)?;
                 let schema_version = self.router.topology().schema.version;
-                PreparedKind::Query { template, schema_version, search_path: self.search_path() }
+                PreparedKind::Query {
+                    template,
+                    schema_version,
+                    search_path: self.search_path()?,
+                }
             }
             statement if control::is_forwarded(statement) => PreparedKind::Forward,
             _ => PreparedKind::Session,
@@ -109,7 +128,13 @@ impl Session {
             self.router.next_statement()
         };
         let seen_by_shard = matches!(kind, PreparedKind::Query { .. } | PreparedKind::Forward);
-        let prepared = Arc::new(Prepared { id, named, sql, parameter_types, kind });
+        let prepared = Arc::new(Prepared {
+            id,
+            named,
+            sql,
+            parameter_types,
+            kind,
+        });
         self.statements.insert(name.to_owned(), prepared.clone());
         if seen_by_shard {
             self.pipeline.unseen = Some(prepared);
@@ -126,28 +151,33 @@ impl Session {
         } else {
             let mut answer = BytesMut::new();
             write(&mut answer);
-            self.pipeline.queue.push_back(Expect::Local(answer.freeze()));
+            self.pipeline
+                .queue
+                .push_back(Expect::Local(answer.freeze()));
         }
     }
 
     /// Has a shard accept the statement that was parsed last, if none has seen it yet.
     async fn see_unseen(&mut self) -> Result<(), Stop> {
-        let Some(prepared) = self.pipeline.unseen.clone() else { return Ok(()) };
+        let Some(prepared) = self.pipeline.unseen.clone() else {
+            return Ok(());
+        };
         let shard = self.shard_to_describe(&prepared)?;
         self.ensure_parsed(&prepared, shard).await
     }
 
     fn shard_to_describe(&mut self, prepared: &Prepared) -> Result<ShardId, Stop> {
-        let topology = self.router.topology();
         match &prepared.kind {
-            PreparedKind::Query { template, .. } => match template.describe_shard(&topology) {
-                Some(shard) => Ok(shard),
-                None => Ok(self.pipeline.shard.or(self.transaction.preferred()).unwrap_or(topology.default_shard)),
-            },
+            // Every shard has every definition.
+            PreparedKind::Query { .. } => Ok(self.any_shard()),
             PreparedKind::Forward | PreparedKind::Session | PreparedKind::Empty => {
                 let tokens = lex::lex(&prepared.sql, &self.lex_limits())?;
                 let statement = statement::classify(&prepared.sql, &tokens)?;
-                self.forward_shard(&Sentence { sql: &prepared.sql, tokens: &tokens, statement })
+                self.forward_shard(&Sentence {
+                    sql: &prepared.sql,
+                    tokens: &tokens,
+                    statement,
+                })
             }
         }
     }
@@ -185,7 +215,11 @@ impl Session {
     }
 
     /// Has `shard` know the statement; the client's ParseComplete comes from it if the client still waits for one.
-    async fn ensure_parsed(&mut self, prepared: &Arc<Prepared>, shard: ShardId) -> Result<(), Stop> {
+    async fn ensure_parsed(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        shard: ShardId,
+    ) -> Result<(), Stop> {
         self.talk_to(shard).await?;
         let shown = match self.pipeline.unseen.take() {
             Some(unseen) if Arc::ptr_eq(&unseen, prepared) => true,
@@ -194,7 +228,9 @@ impl Session {
                 false
             }
         };
-        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        let Some(backend) = self.transaction.backend(shard) else {
+            return Err(Stop::Gone);
+        };
         let known = if prepared.named {
             backend.prepared.contains(prepared.id)
         } else {
@@ -208,24 +244,47 @@ impl Session {
         }
         if prepared.named {
             if let Some(evicted) = backend.prepared.insert(prepared.id) {
-                frontend_message::write_close(backend.stream.out(), Target::Statement, &backend_name(evicted));
-                self.pipeline.queue.push_back(Expect::Close { shown: false });
+                frontend_message::write_close(
+                    backend.stream.out(),
+                    Target::Statement,
+                    &backend_name(evicted),
+                );
+                self.pipeline
+                    .queue
+                    .push_back(Expect::Close { shown: false });
             }
             self.pipeline.parsed.push(prepared.id);
         } else {
             backend.unnamed = Some(prepared.id);
         }
         let name = prepared.backend_name();
-        frontend_message::write_parse(backend.stream.out(), &name, &prepared.sql, &prepared.parameter_types);
+        frontend_message::write_parse(
+            backend.stream.out(),
+            &name,
+            &prepared.sql,
+            &prepared.parameter_types,
+        );
         self.pipeline.queue.push_back(Expect::Parse { shown });
         self.bound_pipeline(shard).await
     }
 
     /// Sends and reads when what waits for the shard is over the limit.
     async fn bound_pipeline(&mut self, shard: ShardId) -> Result<(), Stop> {
-        let max = self.router.config.limits.request_bytes.min(crate::executor::CLIENT_OUTPUT_BYTES);
-        let waiting = self.transaction.backend(shard).map_or(0, |backend| backend.stream.out().len());
-        if waiting > max { self.drain(false).await } else { Ok(()) }
+        let max = self
+            .router
+            .config
+            .limits
+            .request_bytes
+            .min(crate::executor::CLIENT_OUTPUT_BYTES);
+        let waiting = self
+            .transaction
+            .backend(shard)
+            .map_or(0, |backend| backend.stream.out().len());
+        if waiting > max {
+            self.drain(false).await
+        } else {
+            Ok(())
+        }
     }
 
     fn prepared(&self, name: &str) -> Result<Arc<Prepared>, Stop> {
@@ -238,26 +297,43 @@ impl Session {
         if !bind.portal.is_empty() && self.portals.contains_key(bind.portal) {
             return Err(SessionError::DuplicatePortal(bind.portal.to_owned()).into());
         }
-        if self.pipeline.unseen.as_ref().is_some_and(|unseen| !Arc::ptr_eq(unseen, &prepared)) {
+        if self
+            .pipeline
+            .unseen
+            .as_ref()
+            .is_some_and(|unseen| !Arc::ptr_eq(unseen, &prepared))
+        {
             self.see_unseen().await?;
         }
         let place = match &prepared.kind {
-            PreparedKind::Query { template, schema_version, search_path } => {
+            PreparedKind::Query {
+                template,
+                schema_version,
+                search_path,
+            } => {
                 if self.transaction.block.phase() == Phase::Failed {
                     return Err(SessionError::FailedBlock.into());
                 }
                 let topology = self.router.topology();
                 let fresh = *schema_version == topology.schema.version
-                    && Arc::ptr_eq(search_path, &self.search_path())
+                    && Arc::ptr_eq(search_path, &self.search_path()?)
                     && !self.has_hint();
                 let template: Arc<Template> = if fresh {
                     template.clone()
                 } else {
                     self.template(&prepared.sql, &prepared.parameter_types)?
                 };
-                let preferred = if self.pipeline.unsynced { self.pipeline.shard } else { None };
+                let preferred = if self.pipeline.unsynced {
+                    self.pipeline.shard
+                } else {
+                    None
+                };
                 let values: Vec<_> = bind.values().collect();
-                let formats: Vec<_> = bind.parameter_formats.iter().map(|format| format.code() as i16).collect();
+                let formats: Vec<_> = bind
+                    .parameter_formats
+                    .iter()
+                    .map(|format| format.code() as i16)
+                    .collect();
                 let binding = Binding {
                     values: &values,
                     formats: &formats,
@@ -267,7 +343,8 @@ impl Session {
                 let plan = template.plan(&binding, &topology)?;
                 match plan.steps.as_slice() {
                     [step] if step.sql == StepSql::AsSent => {
-                        self.bind_on(&prepared, step.shard, bind.portal, frame).await?;
+                        self.bind_on(&prepared, step.shard, bind.portal, frame)
+                            .await?;
                         Place::Shard(step.shard)
                     }
                     [] => return Err(Stop::Gone),
@@ -275,7 +352,11 @@ impl Session {
                         // The client's own text, bound on one shard: it answers Bind and Describe.
                         let shard = first.shard;
                         self.bind_on(&prepared, shard, bind.portal, frame).await?;
-                        Place::Several { plan: Arc::new(plan), bind: frame.clone(), described_on: shard }
+                        Place::Several {
+                            plan: Arc::new(plan),
+                            bind: frame.clone(),
+                            described_on: shard,
+                        }
                     }
                 }
             }
@@ -289,7 +370,8 @@ impl Session {
                 Place::Session
             }
         };
-        self.portals.insert(bind.portal.to_owned(), Portal { prepared, place });
+        self.portals
+            .insert(bind.portal.to_owned(), Portal { prepared, place });
         Ok(())
     }
 
@@ -301,8 +383,15 @@ impl Session {
         frame: &Frame,
     ) -> Result<(), Stop> {
         self.ensure_parsed(prepared, shard).await?;
-        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
-        frontend_message::rewrite_bind(backend.stream.out(), frame.body(), portal, &prepared.backend_name())?;
+        let Some(backend) = self.transaction.backend(shard) else {
+            return Err(Stop::Gone);
+        };
+        frontend_message::rewrite_bind(
+            backend.stream.out(),
+            frame.body(),
+            portal,
+            &prepared.backend_name(),
+        )?;
         self.pipeline.queue.push_back(Expect::Bind);
         self.bound_pipeline(shard).await
     }
@@ -311,13 +400,24 @@ impl Session {
         let prepared = self.prepared(name)?;
         match &prepared.kind {
             PreparedKind::Query { .. } | PreparedKind::Forward => {
-                if self.pipeline.unseen.as_ref().is_some_and(|unseen| !Arc::ptr_eq(unseen, &prepared)) {
+                if self
+                    .pipeline
+                    .unseen
+                    .as_ref()
+                    .is_some_and(|unseen| !Arc::ptr_eq(unseen, &prepared))
+                {
                     self.see_unseen().await?;
                 }
                 let shard = self.shard_to_describe(&prepared)?;
                 self.ensure_parsed(&prepared, shard).await?;
-                let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
-                frontend_message::write_describe(backend.stream.out(), Target::Statement, &prepared.backend_name());
+                let Some(backend) = self.transaction.backend(shard) else {
+                    return Err(Stop::Gone);
+                };
+                frontend_message::write_describe(
+                    backend.stream.out(),
+                    Target::Statement,
+                    &prepared.backend_name(),
+                );
                 self.pipeline.queue.push_back(Expect::DescribeStatement);
                 Ok(())
             }
@@ -335,9 +435,18 @@ impl Session {
 
     async fn describe_portal(&mut self, name: &str) -> Result<(), Stop> {
         let (shard, prepared) = match self.portals.get(name) {
-            Some(Portal { place: Place::Shard(shard), prepared }) => (*shard, prepared.clone()),
-            Some(Portal { place: Place::Several { described_on, .. }, prepared }) => (*described_on, prepared.clone()),
-            Some(Portal { place: Place::Session | Place::Done, prepared }) => {
+            Some(Portal {
+                place: Place::Shard(shard),
+                prepared,
+            }) => (*shard, prepared.clone()),
+            Some(Portal {
+                place: Place::Several { described_on, .. },
+                prepared,
+            }) => (*described_on, prepared.clone()),
+            Some(Portal {
+                place: Place::Session | Place::Done,
+                prepared,
+            }) => {
                 let rows = is_explain(&prepared.sql);
                 self.answer_locally(|out| describe_session_rows(out, rows));
                 return Ok(());
@@ -358,7 +467,9 @@ impl Session {
     }
 
     fn describe_portal_on(&mut self, shard: ShardId, name: &str) -> Result<(), Stop> {
-        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        let Some(backend) = self.transaction.backend(shard) else {
+            return Err(Stop::Gone);
+        };
         frontend_message::write_describe(backend.stream.out(), Target::Portal, name);
         self.pipeline.queue.push_back(Expect::DescribePortal);
         Ok(())
@@ -378,7 +489,8 @@ impl Session {
                 self.execute_on(shard, name, row_limit).await
             }
             Place::Several { plan, bind, .. } => {
-                self.execute_several(&portal.prepared, &plan, &bind, row_limit).await?;
+                self.execute_several(&portal.prepared, &plan, &bind, row_limit)
+                    .await?;
                 if let Some(portal) = self.portals.get_mut(name) {
                     portal.place = Place::Done;
                 }
@@ -394,7 +506,11 @@ impl Session {
                     let statement = statement::classify(&portal.prepared.sql, &tokens)?;
                     self.check_block(&statement)?;
                     self.leave_shard().await?;
-                    let sentence = Sentence { sql: &portal.prepared.sql, tokens: &tokens, statement };
+                    let sentence = Sentence {
+                        sql: &portal.prepared.sql,
+                        tokens: &tokens,
+                        statement,
+                    };
                     let touches_shards = !control::controls_transaction(&sentence.statement);
                     if touches_shards {
                         self.pipeline.executed = true;
@@ -415,7 +531,9 @@ impl Session {
 
     async fn execute_on(&mut self, shard: ShardId, name: &str, row_limit: i32) -> Result<(), Stop> {
         self.talk_to(shard).await?;
-        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        let Some(backend) = self.transaction.backend(shard) else {
+            return Err(Stop::Gone);
+        };
         frontend_message::write_execute(backend.stream.out(), name, row_limit);
         self.pipeline.queue.push_back(Expect::Execute);
         self.pipeline.executed = true;
@@ -438,7 +556,8 @@ impl Session {
             }
             .into());
         }
-        let Ok(FrontendMessage::Bind(bind)) = FrontendMessage::decode(bind.tag(), bind.body()) else {
+        let Ok(FrontendMessage::Bind(bind)) = FrontendMessage::decode(bind.tag(), bind.body())
+        else {
             return Err(SessionError::UnknownMessage(b'B').into());
         };
         self.leave_shard().await?;
@@ -458,15 +577,33 @@ impl Session {
                 let index = |number: &u16| usize::from(*number);
                 let types: Vec<u32> = chosen
                     .iter()
-                    .map(|number| prepared.parameter_types.get(index(number)).copied().unwrap_or(0))
+                    .map(|number| {
+                        prepared
+                            .parameter_types
+                            .get(index(number))
+                            .copied()
+                            .unwrap_or(0)
+                    })
                     .collect();
                 let formats: Vec<_> = match formats.len() {
                     0 | 1 => formats.clone(),
-                    _ => chosen.iter().filter_map(|number| formats.get(index(number)).copied()).collect(),
+                    _ => chosen
+                        .iter()
+                        .filter_map(|number| formats.get(index(number)).copied())
+                        .collect(),
                 };
-                let chosen_values = chosen.iter().map(|number| values.get(index(number)).copied().flatten());
+                let chosen_values = chosen
+                    .iter()
+                    .map(|number| values.get(index(number)).copied().flatten());
                 frontend_message::write_parse(out, "", text_of(step, &prepared.sql), &types);
-                frontend_message::write_bind(out, "", "", formats, chosen_values, results.iter().copied());
+                frontend_message::write_bind(
+                    out,
+                    "",
+                    "",
+                    formats,
+                    chosen_values,
+                    results.iter().copied(),
+                );
                 frontend_message::write_describe(out, Target::Portal, "");
                 frontend_message::write_execute(out, "", 0);
                 frontend_message::write_sync(out);
@@ -486,7 +623,13 @@ impl Session {
             }
             Target::Portal => {
                 let shard = match self.portals.remove(name).map(|portal| portal.place) {
-                    Some(Place::Shard(shard) | Place::Several { described_on: shard, .. }) => Some(shard),
+                    Some(
+                        Place::Shard(shard)
+                        | Place::Several {
+                            described_on: shard,
+                            ..
+                        },
+                    ) => Some(shard),
                     Some(Place::Session | Place::Done) => None,
                     None => self.cursors.remove(name),
                 };
@@ -494,7 +637,9 @@ impl Session {
                     && self.transaction.backend(shard).is_some()
                 {
                     self.talk_to(shard).await?;
-                    let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+                    let Some(backend) = self.transaction.backend(shard) else {
+                        return Err(Stop::Gone);
+                    };
                     frontend_message::write_close(backend.stream.out(), Target::Portal, name);
                     self.pipeline.queue.push_back(Expect::Close { shown: true });
                     return Ok(());
@@ -515,7 +660,9 @@ impl Session {
             }
             return Ok(());
         };
-        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        let Some(backend) = self.transaction.backend(shard) else {
+            return Err(Stop::Gone);
+        };
         if sync {
             frontend_message::write_sync(backend.stream.out());
             self.pipeline.queue.push_back(Expect::Sync);
@@ -541,7 +688,9 @@ impl Session {
     /// After an error in the pipeline: brings the shard back to ReadyForQuery and forgets what it may not have parsed.
     async fn resync(&mut self, shard: ShardId, sync_was_sent: bool) -> Result<(), Stop> {
         let parsed = std::mem::take(&mut self.pipeline.parsed);
-        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        let Some(backend) = self.transaction.backend(shard) else {
+            return Err(Stop::Gone);
+        };
         backend.forget_unnamed();
         if !sync_was_sent {
             frontend_message::write_sync(backend.stream.out());
@@ -550,7 +699,11 @@ impl Session {
         if !parsed.is_empty() && answered.is_ok() {
             for id in parsed {
                 backend.prepared.remove(id);
-                frontend_message::write_close(backend.stream.out(), Target::Statement, &backend_name(id));
+                frontend_message::write_close(
+                    backend.stream.out(),
+                    Target::Statement,
+                    &backend_name(id),
+                );
             }
             frontend_message::write_sync(backend.stream.out());
             answered = command::answer(backend).await;
@@ -580,7 +733,10 @@ impl Session {
             }
         }
         let failed = self.pipeline.failed;
-        if failed && self.pipeline.unsynced && let Some(shard) = self.pipeline.shard {
+        if failed
+            && self.pipeline.unsynced
+            && let Some(shard) = self.pipeline.shard
+        {
             // The router's own error: what the shard ran since the last Sync must not commit.
             let idle = self.transaction.block.phase() == Phase::Idle;
             let backend = self.transaction.backend(shard).ok_or(Stop::Gone)?;
@@ -601,7 +757,7 @@ impl Session {
                 self.roll_back().await;
             } else {
                 match self.commit().await {
-                    Ok(()) => {}
+                    Ok(_) => {}
                     Err(Stop::Gone) => return Err(Stop::Gone),
                     Err(stop) => self.tell(stop),
                 }
@@ -616,18 +772,31 @@ impl Session {
 }
 
 fn is_explain(sql: &str) -> bool {
-    let limits = lex::LexLimits { tokens_max: usize::MAX, depth_max: usize::MAX };
+    let limits = lex::LexLimits {
+        tokens_max: usize::MAX,
+        depth_max: usize::MAX,
+    };
     lex::lex(sql, &limits).is_ok_and(|tokens| {
-        matches!(statement::classify(sql, &tokens), Ok(Statement::Explain { .. }))
+        matches!(
+            statement::classify(sql, &tokens),
+            Ok(Statement::Explain { .. })
+        )
     })
 }
 
 /// RowDescription of what the session itself answers with rows, else NoData.
 fn describe_session_rows(out: &mut BytesMut, rows: bool) {
-    if rows { write_plan_description(out) } else { backend_message::write_no_data(out) }
+    if rows {
+        write_plan_description(out)
+    } else {
+        backend_message::write_no_data(out)
+    }
 }
 
 /// The one column of EXPLAIN.
 pub(super) fn write_plan_description(out: &mut BytesMut) {
-    backend_message::write_row_description(out, [backend_message::ColumnDescription::text("QUERY PLAN")]);
+    backend_message::write_row_description(
+        out,
+        [backend_message::ColumnDescription::text("QUERY PLAN")],
+    );
 }

@@ -83,7 +83,14 @@ pub struct Start {
 impl Session {
     /// A session at its first ReadyForQuery.
     pub fn new(start: Start) -> Self {
-        let Start { router, client, login, parameters, reported, in_use } = start;
+        let Start {
+            router,
+            client,
+            login,
+            parameters,
+            reported,
+            in_use,
+        } = start;
         Self {
             router,
             client,
@@ -131,7 +138,7 @@ impl Session {
         tokio::select! {
             biased;
             filled = self.client.fill() => filled.map(|_| ()).map_err(error::of_client),
-            _ = stop.wait_for(|stop| *stop), if idle => {
+            () = stopped(stop), if idle => {
                 error_response::write_error_reply(self.client.out(), &SessionError::Stopping, Severity::Fatal);
                 let _ = self.client.flush().await;
                 Err(Stop::Gone)
@@ -208,7 +215,12 @@ impl Session {
 
     /// Who leases, for calls into the transaction.
     pub(super) fn tenant(&self) -> Tenant<'_> {
-        Tenant { pools: &self.router.pools, login: &self.login, settings: self.parameters.shard_settings() }
+        Tenant {
+            control: &self.router.control,
+            pools: &self.router.pools,
+            login: &self.login,
+            settings: self.parameters.shard_settings(),
+        }
     }
 
     /// Makes a shard a participant of the block or of the statement.
@@ -217,11 +229,16 @@ impl Session {
         if !joined {
             let mut asides = Vec::new();
             let tenant = Tenant {
+                control: &self.router.control,
                 pools: &self.router.pools,
                 login: &self.login,
                 settings: self.parameters.shard_settings(),
             };
-            let backend = self.transaction.join(shard, tenant, &mut asides).await.map_err(error::of_join)?;
+            let backend = self
+                .transaction
+                .join(shard, tenant, &mut asides)
+                .await
+                .map_err(error::of_join)?;
             let token = backend.cancel_token();
             self.in_use.lock().await.push(token);
             self.pass_asides(&asides);
@@ -234,7 +251,48 @@ impl Session {
         if self.transaction.block.phase() == Phase::Idle && !self.pipeline.unsynced {
             self.in_use.lock().await.clear();
             self.transaction.release_idle();
+            if std::mem::take(&mut self.schema_changed) {
+                self.spread_schema_change().await;
+            }
         }
+    }
+
+    /// Has this router and the others load the schema that a committed statement changed.
+    pub(super) async fn spread_schema_change(&self) {
+        let control = &self.router.control;
+        if let Err(error) = control.refresh_schema().await {
+            tracing::warn!(%error, "the changed schema was not loaded");
+        }
+        if let Err(error) = control.notify_schema_changed().await {
+            tracing::warn!(%error, "other routers were not told of a changed schema");
+        }
+    }
+
+    /// A shard for what any shard can answer: one that takes part already, else one that is up.
+    pub(super) fn any_shard(&self) -> ShardId {
+        let here = self
+            .pipeline
+            .shard
+            .filter(|_| self.pipeline.unsynced)
+            .or(self.transaction.preferred());
+        here.unwrap_or_else(|| {
+            let default = self.router.topology().default_shard;
+            let health = self.router.control.health();
+            let up = |shard: &ShardId| {
+                health
+                    .get(usize::from(shard.0))
+                    .is_some_and(|health| health.reachable)
+            };
+            if up(&default) {
+                default
+            } else {
+                self.router
+                    .topology()
+                    .shard_ids()
+                    .find(up)
+                    .unwrap_or(default)
+            }
+        })
     }
 
     /// Passes NOTICEs on; changes of reported parameters are noted for [`Self::report_parameters`].
@@ -246,7 +304,9 @@ impl Session {
 
     /// Tells the client of parameters that changed on a backend it used.
     pub(super) fn report_parameters(&mut self, shard: ShardId) {
-        let Some(backend) = self.transaction.backend(shard) else { return };
+        let Some(backend) = self.transaction.backend(shard) else {
+            return;
+        };
         if !backend.take_parameters_changed() {
             return;
         }
@@ -270,45 +330,61 @@ impl Session {
 
     pub(super) fn lex_limits(&self) -> LexLimits {
         let limits = &self.router.config.limits;
-        LexLimits { tokens_max: limits.statement_tokens, depth_max: limits.statement_depth }
+        LexLimits {
+            tokens_max: limits.statement_tokens,
+            depth_max: limits.statement_depth,
+        }
     }
 
     /// Where unqualified names are looked up now.
-    pub(super) fn search_path(&mut self) -> Arc<[Arc<str>]> {
+    pub(super) fn search_path(&mut self) -> Result<Arc<[Arc<str>]>, Stop> {
         let setting = self.parameters.shard_settings().get("search_path").cloned();
         let setting = setting.unwrap_or_else(|| self.router.control.default_search_path());
         if let Some((text, path)) = &self.search_path
             && *text == setting
         {
-            return path.clone();
+            return Ok(path.clone());
         }
-        let path: Arc<[Arc<str>]> = search_path::parse(&setting, &self.login.user).into();
+        let path: Arc<[Arc<str>]> = search_path::parse(&setting, &self.login.user)?.into();
         self.search_path = Some((setting, path.clone()));
-        path
+        Ok(path)
     }
 
     /// The hint that the session set, if any.
     pub(super) fn hint(&self, sql: &str) -> Result<Option<Hint>, Stop> {
         let topology = self.router.topology();
         if let Some(comment) = crate::sql::lex::leading_hint(sql) {
-            return Hint::parse(comment, &topology).map(Some).map_err(Stop::from);
+            return Hint::parse(comment, &topology)
+                .map(Some)
+                .map_err(Stop::from);
         }
         if let Some(name) = self.parameters.router_setting("pgring.shard") {
             return Ok(topology.shard_named(name).map(Hint::Shard));
         }
         let key = self.parameters.router_setting("pgring.key");
-        Ok(key.map(|value| Hint::Key { table: None, value: value.to_string() }))
+        Ok(key.map(|value| Hint::Key {
+            table: None,
+            value: value.to_string(),
+        }))
     }
 
     /// The template of one statement, from the cache where there is no hint.
-    pub(super) fn template(&mut self, sql: &Arc<str>, parameter_types: &Arc<[u32]>) -> Result<Arc<Template>, Stop> {
+    pub(super) fn template(
+        &mut self,
+        sql: &Arc<str>,
+        parameter_types: &Arc<[u32]>,
+    ) -> Result<Arc<Template>, Stop> {
         let topology = self.router.topology();
         let hint = self.hint(sql)?;
-        let search_path = self.search_path();
+        let search_path = self.search_path()?;
         let limits = self.lex_limits();
         let build = |hint: Option<&Hint>| {
-            let context =
-                Context { topology: &topology, search_path: &search_path, hint, limits: &limits };
+            let context = Context {
+                topology: &topology,
+                search_path: &search_path,
+                hint,
+                limits: &limits,
+            };
             crate::planner::template(sql, parameter_types, &context).map(Arc::new)
         };
         if hint.is_some() {
@@ -320,9 +396,18 @@ impl Session {
             search_path: search_path.clone(),
             schema_version: topology.schema.version,
         };
-        let template: Result<_, PlanError> = self.router.templates.get_or_insert_with(&key, || build(None));
+        let template: Result<_, PlanError> = self
+            .router
+            .templates
+            .get_or_insert_with(&key, || build(None));
         template.map_err(Stop::from)
     }
+}
+
+/// Waits until the router stops.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A router that is gone has stopped.
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 /// Registers a session's cancel key and forgets it when dropped.

@@ -66,10 +66,21 @@ impl Session {
             let offset = string[..range.text.start].chars().count() as u32;
             let tokens = lex::lex(sql, &self.lex_limits())?;
             let statement = statement::classify(sql, &tokens)?;
-            if several && self.transaction.block.phase() == Phase::Idle && !control::controls_transaction(&statement) {
+            if several
+                && self.transaction.block.phase() == Phase::Idle
+                && !control::controls_transaction(&statement)
+            {
                 self.begin_implicit().await?;
             }
-            self.run_sentence(&Sentence { sql, tokens: &tokens, statement }, offset).await?;
+            self.run_sentence(
+                &Sentence {
+                    sql,
+                    tokens: &tokens,
+                    statement,
+                },
+                offset,
+            )
+            .await?;
         }
         if self.transaction.block.phase() == Phase::Implicit {
             self.commit().await?;
@@ -125,11 +136,19 @@ impl Session {
     /// The router's own block, around what the client sees as one transaction.
     pub(super) async fn begin_implicit(&mut self) -> Result<(), Stop> {
         self.parameters.begin();
-        self.transaction.begin_implicit().await.map_err(error::of_command)
+        self.transaction
+            .begin_implicit()
+            .await
+            .map_err(error::of_command)
     }
 
     /// Runs a plan without parameters and gives the client all but ReadyForQuery.
-    pub(super) async fn run_plan(&mut self, plan: &Plan, sql: &str, offset: u32) -> Result<(), Stop> {
+    pub(super) async fn run_plan(
+        &mut self,
+        plan: &Plan,
+        sql: &str,
+        offset: u32,
+    ) -> Result<(), Stop> {
         if let [step] = plan.steps.as_slice() {
             let (text, offset) = match &step.sql {
                 StepSql::AsSent => (sql, offset),
@@ -160,12 +179,21 @@ impl Session {
     }
 
     /// Runs one statement on one shard, its answer passed through.
-    pub(super) async fn run_on(&mut self, shard: ShardId, sql: &str, offset: u32) -> Result<(), Stop> {
+    pub(super) async fn run_on(
+        &mut self,
+        shard: ShardId,
+        sql: &str,
+        offset: u32,
+    ) -> Result<(), Stop> {
         let backend = self.join(shard).await?;
         frontend_message::write_query(backend.stream.out(), sql);
         backend.forget_unnamed();
-        let mut queue = VecDeque::from([Expect::Query { position_offset: offset }]);
-        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        let mut queue = VecDeque::from([Expect::Query {
+            position_offset: offset,
+        }]);
+        let Some(backend) = self.transaction.backend(shard) else {
+            return Err(Stop::Gone);
+        };
         let relayed = relay::relay(backend, &mut self.client, &mut queue).await;
         self.after_relay(shard, relayed)
     }
@@ -197,7 +225,11 @@ impl Session {
     }
 
     /// A shard that is in a block the session knows nothing of, or out of one it should be in, is let go.
-    fn check_status(&mut self, shard: ShardId, status: Option<TransactionStatus>) -> Result<(), Stop> {
+    fn check_status(
+        &mut self,
+        shard: ShardId,
+        status: Option<TransactionStatus>,
+    ) -> Result<(), Stop> {
         let in_block = match status {
             None => return Ok(()),
             Some(TransactionStatus::Idle) => false,
@@ -245,7 +277,12 @@ impl Session {
             Err(error) => {
                 let gone = matches!(error, crate::executor::ExecuteError::ClientGone);
                 for step in &plan.steps {
-                    if !gone && self.transaction.backend(step.shard).is_some_and(|backend| backend.is_broken()) {
+                    if !gone
+                        && self
+                            .transaction
+                            .backend(step.shard)
+                            .is_some_and(|backend| backend.is_broken())
+                    {
                         self.lose(step.shard);
                     }
                 }
@@ -281,7 +318,11 @@ impl Session {
                         lost => lost.to_string(),
                     };
                     let failed = format!("{}: {why}", topology.shard_name(step.shard));
-                    return Err(SessionError::PartlyDone { done: done.join(", "), failed }.into());
+                    return Err(SessionError::PartlyDone {
+                        done: done.join(", "),
+                        failed,
+                    }
+                    .into());
                 }
             }
         }

@@ -44,7 +44,11 @@ pub enum PreparedKind {
 impl Prepared {
     /// Its name on the shards.
     pub fn backend_name(&self) -> String {
-        if self.named { backend_name(self.id) } else { String::new() }
+        if self.named {
+            backend_name(self.id)
+        } else {
+            String::new()
+        }
     }
 }
 

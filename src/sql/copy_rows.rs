@@ -5,6 +5,8 @@
 //! all single-byte ones, EUC; not SJIS, BIG5, GBK, UHC, GB18030 or JOHAB.
 
 use super::copy::{CopyFormat, CopyHeader, CopyOptions};
+use crate::wire::error_response::{ErrorReply, Fault};
+use crate::wire::sqlstate::SqlState;
 use std::borrow::Cow;
 use std::ops::Range;
 use thiserror::Error;
@@ -56,6 +58,57 @@ pub enum CopyRowError {
     /// Data after the binary trailer, or after `\.` in CSV, which is data from PostgreSQL 18 on: 22P04.
     #[error("received copy data after EOF marker")]
     DataAfterEnd,
+}
+
+impl ErrorReply for CopyRowError {
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::RowTooLong { .. } => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+            Self::LiteralCarriageReturn
+            | Self::LiteralNewline
+            | Self::UnquotedCarriageReturn
+            | Self::UnquotedNewline
+            | Self::EndMarkerCorrupt
+            | Self::EndMarkerNewline
+            | Self::BinarySignature
+            | Self::BinaryHeader(_)
+            | Self::BinaryFlags
+            | Self::BinaryFieldSize
+            | Self::UnexpectedEnd
+            | Self::DataAfterEnd => SqlState::BAD_COPY_FILE_FORMAT,
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        Fault::Client
+    }
+
+    fn detail(&self) -> Option<String> {
+        None
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::LiteralCarriageReturn => "Use \"\\r\" to represent carriage return.",
+            Self::LiteralNewline => "Use \"\\n\" to represent newline.",
+            Self::UnquotedCarriageReturn => "Use quoted CSV field to represent carriage return.",
+            Self::UnquotedNewline => "Use quoted CSV field to represent newline.",
+            Self::RowTooLong { .. }
+            | Self::EndMarkerCorrupt
+            | Self::EndMarkerNewline
+            | Self::BinarySignature
+            | Self::BinaryHeader(_)
+            | Self::BinaryFlags
+            | Self::BinaryFieldSize
+            | Self::UnexpectedEnd
+            | Self::DataAfterEnd => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    fn refusal(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// A piece of the stream that has one destination.
@@ -553,6 +606,37 @@ pub enum CopyKeyError {
     /// The row asks for the column's default: 0A000.
     #[error("COPY of a default into the sharding key is not supported")]
     Default,
+}
+
+impl ErrorReply for CopyKeyError {
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::Missing | Self::UnterminatedQuote => SqlState::BAD_COPY_FILE_FORMAT,
+            Self::Default => SqlState::FEATURE_NOT_SUPPORTED,
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        Fault::Client
+    }
+
+    fn detail(&self) -> Option<String> {
+        None
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Missing | Self::UnterminatedQuote => None,
+            Self::Default => Some("Write the key's value into the row.".to_owned()),
+        }
+    }
+
+    fn refusal(&self) -> Option<&'static str> {
+        match self {
+            Self::Missing | Self::UnterminatedQuote => None,
+            Self::Default => Some("copy_default_key"),
+        }
+    }
 }
 
 /// Finds one column's value in rows.

@@ -4,6 +4,8 @@
 //! What later versions read otherwise (`0x1F`, `1_000`, from 16) is an error here, as it is in 15. Knows no
 //! keywords and no grammar. Start at [`lex`].
 
+use crate::wire::error_response::{ErrorReply, Fault};
+use crate::wire::sqlstate::SqlState;
 use std::borrow::Cow;
 use thiserror::Error;
 
@@ -171,6 +173,82 @@ pub enum LiteralError {
     /// Not a literal or name of this sort.
     #[error("not a string literal")]
     OtherKind,
+}
+
+impl ErrorReply for LexError {
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::Syntax { .. } => SqlState::SYNTAX_ERROR,
+            Self::Literal(literal) => literal.sqlstate(),
+            Self::TooManyTokens { .. } | Self::TooDeep { .. } => SqlState::STATEMENT_TOO_COMPLEX,
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        Fault::Client
+    }
+
+    fn detail(&self) -> Option<String> {
+        None
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Literal(literal) => literal.hint(),
+            Self::Syntax { .. } | Self::TooManyTokens { .. } | Self::TooDeep { .. } => None,
+        }
+    }
+
+    fn refusal(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn position(&self) -> Option<u32> {
+        match self {
+            Self::Syntax { position, .. } => Some(*position),
+            Self::Literal(_) | Self::TooManyTokens { .. } | Self::TooDeep { .. } => None,
+        }
+    }
+}
+
+impl ErrorReply for LiteralError {
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::EscapeDigits => SqlState(*b"22025"),
+            Self::NotUtf8 => SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+            Self::UnicodeEscape
+            | Self::CodePoint
+            | Self::SurrogatePair
+            | Self::EmptyIdentifier
+            | Self::OtherKind => SqlState::SYNTAX_ERROR,
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        Fault::Client
+    }
+
+    fn detail(&self) -> Option<String> {
+        None
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::EscapeDigits => {
+                Some("Unicode escapes must be \\uXXXX or \\UXXXXXXXX.".to_owned())
+            }
+            Self::UnicodeEscape => Some("Unicode escapes must be \\XXXX or \\+XXXXXX.".to_owned()),
+            Self::CodePoint
+            | Self::SurrogatePair
+            | Self::NotUtf8
+            | Self::EmptyIdentifier
+            | Self::OtherKind => None,
+        }
+    }
+
+    fn refusal(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// The 1-based character of the byte `at`, as ErrorResponse's field P counts.

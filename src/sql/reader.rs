@@ -5,6 +5,8 @@ use super::lex::{
     LexError, Lexer, LiteralError, Token, TokenKind, character_position, identifier_value,
     string_value,
 };
+use crate::wire::error_response::{ErrorReply, Fault};
+use crate::wire::sqlstate::SqlState;
 use std::borrow::Cow;
 use thiserror::Error;
 
@@ -62,6 +64,61 @@ pub enum StatementError {
         /// The option.
         option: String,
     },
+}
+
+impl ErrorReply for StatementError {
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::Lex(lex) => lex.sqlstate(),
+            Self::Literal { source, .. } => source.sqlstate(),
+            Self::Unexpected { .. }
+            | Self::EndOfInput { .. }
+            | Self::CopyHeader
+            | Self::CopyParameter { .. } => SqlState::SYNTAX_ERROR,
+            Self::SetCatalog | Self::CopyCharacter { .. } => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::CopyFormat { .. } => SqlState::INVALID_PARAMETER_VALUE,
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        Fault::Client
+    }
+
+    fn detail(&self) -> Option<String> {
+        None
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Lex(lex) => lex.hint(),
+            Self::Literal { source, .. } => source.hint(),
+            Self::Unexpected { .. }
+            | Self::EndOfInput { .. }
+            | Self::SetCatalog
+            | Self::CopyFormat { .. }
+            | Self::CopyCharacter { .. }
+            | Self::CopyHeader
+            | Self::CopyParameter { .. } => None,
+        }
+    }
+
+    fn refusal(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn position(&self) -> Option<u32> {
+        match self {
+            Self::Lex(lex) => lex.position(),
+            Self::Unexpected { position, .. }
+            | Self::EndOfInput { position }
+            | Self::Literal { position, .. } => Some(*position),
+            Self::SetCatalog
+            | Self::CopyFormat { .. }
+            | Self::CopyCharacter { .. }
+            | Self::CopyHeader
+            | Self::CopyParameter { .. } => None,
+        }
+    }
 }
 
 /// A possibly qualified name, as PostgreSQL stores it.

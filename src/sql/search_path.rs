@@ -1,13 +1,40 @@
-//! [`parse_search_path`]: the value of the setting `search_path` as a list of schemas.
+//! [`parse`]: the value of the setting `search_path` as a list of schemas.
 
 use super::lex::unquote_identifier;
+use crate::wire::error_response::{ErrorReply, Fault};
+use crate::wire::sqlstate::SqlState;
 use std::sync::Arc;
 use thiserror::Error;
 
 /// A value that PostgreSQL does not take for a list of names: 22023.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("invalid value for parameter \"search_path\"")]
-pub struct SearchPathError;
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("invalid value for parameter \"search_path\": \"{value}\"")]
+pub struct SearchPathError {
+    /// The value.
+    pub value: String,
+}
+
+impl ErrorReply for SearchPathError {
+    fn sqlstate(&self) -> SqlState {
+        SqlState::INVALID_PARAMETER_VALUE
+    }
+
+    fn fault(&self) -> Fault {
+        Fault::Client
+    }
+
+    fn detail(&self) -> Option<String> {
+        Some("List syntax is invalid.".to_owned())
+    }
+
+    fn hint(&self) -> Option<String> {
+        None
+    }
+
+    fn refusal(&self) -> Option<&'static str> {
+        None
+    }
+}
 
 /// The schemas of `value` in order, as PostgreSQL stores names; `$user`, quoted or not, becomes `user`.
 ///
@@ -15,21 +42,24 @@ pub struct SearchPathError;
 ///
 /// # Errors
 /// A list that PostgreSQL rejects.
-pub fn parse_search_path(value: &str, user: &str) -> Result<Vec<Arc<str>>, SearchPathError> {
+pub fn parse(value: &str, user: &str) -> Result<Vec<Arc<str>>, SearchPathError> {
+    let wrong = || SearchPathError {
+        value: value.to_owned(),
+    };
     let mut schemas = Vec::new();
     let mut rest = trim_start(value);
     if rest.is_empty() {
         return Ok(schemas);
     }
     loop {
-        let end = name_end(rest).ok_or(SearchPathError)?;
+        let end = name_end(rest).ok_or_else(wrong)?;
         let name = unquote_identifier(&rest[..end]);
         schemas.push(Arc::from(if name == "$user" { user } else { &*name }));
         rest = trim_start(&rest[end..]);
         match rest.strip_prefix(',') {
             Some(after) => rest = trim_start(after),
             None if rest.is_empty() => return Ok(schemas),
-            None => return Err(SearchPathError),
+            None => return Err(wrong()),
         }
     }
 }
@@ -75,7 +105,7 @@ mod tests {
             ("\"\"", &[""]),
         ];
         for (value, expected) in cases {
-            let schemas = parse_search_path(value, "ann").unwrap();
+            let schemas = parse(value, "ann").unwrap();
             assert_eq!(
                 schemas.iter().map(|schema| &**schema).collect::<Vec<_>>(),
                 *expected,
@@ -87,17 +117,16 @@ mod tests {
     #[test]
     fn what_is_no_list_is_an_error() {
         for value in ["a b", "a,,b", ",a", "a,", "\"a", "\"a\"b"] {
-            assert_eq!(
-                parse_search_path(value, "ann"),
-                Err(SearchPathError),
-                "{value}"
-            );
+            let error = SearchPathError {
+                value: value.to_owned(),
+            };
+            assert_eq!(parse(value, "ann"), Err(error));
         }
     }
 
     #[test]
     fn long_names_are_cut() {
         let long = "x".repeat(70);
-        assert_eq!(parse_search_path(&long, "ann").unwrap()[0].len(), 63);
+        assert_eq!(parse(&long, "ann").unwrap()[0].len(), 63);
     }
 }

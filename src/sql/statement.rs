@@ -1760,7 +1760,8 @@ mod tests {
 
     #[test]
     fn explain_tells_options_from_a_query() {
-        let cases: &[(&str, bool, &[(&str, Option<&str>)], &str)] = &[
+        type Options<'a> = &'a [(&'a str, Option<&'a str>)];
+        let cases: &[(&str, bool, Options<'_>, &str)] = &[
             ("explain select 1", false, &[], "select 1"),
             ("explain (select 1)", false, &[], "(select 1)"),
             ("explain ((select 1))", false, &[], "((select 1))"),

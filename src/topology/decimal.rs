@@ -179,6 +179,10 @@ impl Decimal {
 }
 
 fn read_exponent(text: &str) -> Result<i32, DecimalError> {
+    // PostgreSQL 15 lets blanks stand here, newer versions do not.
+    if text.starts_with(|c: char| c.is_ascii_whitespace() || c == '\x0b') {
+        return Err(DecimalError::NotUnderstood);
+    }
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(DecimalError::Invalid);
@@ -214,7 +218,14 @@ mod tests {
         for text in ["", "-", ".", "e5", "1e", "1e+", "1..2", "--1", "1 2", "१"] {
             assert_eq!(Decimal::parse(text), Err(DecimalError::Invalid), "{text}");
         }
-        for text in ["0x1F", "1_000", "1e99999", "1e99999999999999999999", "-0b1"] {
+        for text in [
+            "0x1F",
+            "1_000",
+            "1e99999",
+            "1e99999999999999999999",
+            "1e 5",
+            "-0b1",
+        ] {
             assert_eq!(
                 Decimal::parse(text),
                 Err(DecimalError::NotUnderstood),

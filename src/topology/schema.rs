@@ -135,7 +135,9 @@ impl Relation {
     pub fn key_type(&self) -> Option<KeyType> {
         match self.placement {
             Placement::Sharded { key, .. } => KeyType::of_column(self.columns.get(key)?),
-            Placement::Reference | Placement::Local(_) | Placement::Catalog | Placement::View => None,
+            Placement::Reference | Placement::Local(_) | Placement::Catalog | Placement::View => {
+                None
+            }
         }
     }
 

@@ -61,7 +61,9 @@ pub enum PlacementReason {
         shard: String,
     },
     /// A parent shows the rows of its children, so both must be placed alike.
-    #[error("it is a partition or child of \"{schema}.{table}\", which must be declared in the same way")]
+    #[error(
+        "it is a partition or child of \"{schema}.{table}\", which must be declared in the same way"
+    )]
     Parent {
         /// The parent's schema.
         schema: Arc<str>,
@@ -150,7 +152,11 @@ pub fn place(
 }
 
 fn relations(schema: &Schema) -> impl Iterator<Item = &Relation> {
-    schema.relations.values().flat_map(HashMap::values).map(Arc::as_ref)
+    schema
+        .relations
+        .values()
+        .flat_map(HashMap::values)
+        .map(Arc::as_ref)
 }
 
 fn name_of(relation: &Relation) -> Name {
@@ -159,18 +165,29 @@ fn name_of(relation: &Relation) -> Name {
 
 /// Schemas that every shard has for itself.
 fn is_system(schema: &str) -> bool {
-    matches!(schema, "pg_catalog" | "information_schema" | "pg_toast" | "pgring")
+    matches!(
+        schema,
+        "pg_catalog" | "information_schema" | "pg_toast" | "pgring"
+    )
 }
 
 fn is_view(relation: &Relation) -> bool {
     match relation.kind {
         RelationKind::View | RelationKind::MaterializedView => true,
-        RelationKind::Table | RelationKind::Sequence | RelationKind::ForeignTable | RelationKind::Other => false,
+        RelationKind::Table
+        | RelationKind::Sequence
+        | RelationKind::ForeignTable
+        | RelationKind::Other => false,
     }
 }
 
 fn error(table: &TableDeclaration, reason: PlacementReason) -> PlacementError {
-    PlacementError { line: table.line, schema: table.schema.clone(), table: table.name.clone(), reason }
+    PlacementError {
+        line: table.line,
+        schema: table.schema.clone(),
+        table: table.name.clone(),
+        reason,
+    }
 }
 
 /// The declaration of the nearest declared ancestor.
@@ -186,7 +203,10 @@ fn inherited<'d>(
             return Some(table);
         }
         if seen.insert(parent) {
-            let parent = schema.relations.get(&parent.0).and_then(|relations| relations.get(&parent.1));
+            let parent = schema
+                .relations
+                .get(&parent.0)
+                .and_then(|relations| relations.get(&parent.1));
             waiting.extend(parent.iter().flat_map(|parent| &parent.parents));
         }
     }
@@ -209,26 +229,45 @@ fn declared_placement(
     match &table.kind {
         TableKind::Reference => Ok(Placement::Reference),
         TableKind::Local { shard } => {
-            shard_named(shards, shard).map(Placement::Local).ok_or_else(|| PlacementReason::NoShard { shard: shard.clone() })
+            shard_named(shards, shard)
+                .map(Placement::Local)
+                .ok_or_else(|| PlacementReason::NoShard {
+                    shard: shard.clone(),
+                })
         }
         TableKind::Sharded { key: column } => {
-            let key = relation.column(column).ok_or_else(|| PlacementReason::NoColumn { column: column.clone() })?;
+            let key = relation
+                .column(column)
+                .ok_or_else(|| PlacementReason::NoColumn {
+                    column: column.clone(),
+                })?;
             let definition = &relation.columns[key];
-            let key_type = KeyType::of_column(definition).ok_or_else(|| PlacementReason::KeyType {
-                column: column.clone(),
-                type_name: Arc::clone(&definition.type_name),
-            })?;
+            let key_type =
+                KeyType::of_column(definition).ok_or_else(|| PlacementReason::KeyType {
+                    column: column.clone(),
+                    type_name: Arc::clone(&definition.type_name),
+                })?;
             match definition.collation {
                 Collation::None | Collation::Bytes | Collation::Other => {}
-                Collation::Nondeterministic => return Err(PlacementReason::KeyCollation { column: column.clone() }),
+                Collation::Nondeterministic => {
+                    return Err(PlacementReason::KeyCollation {
+                        column: column.clone(),
+                    });
+                }
             }
-            Ok(Placement::Sharded { key, family: key_type.family() })
+            Ok(Placement::Sharded {
+                key,
+                family: key_type.family(),
+            })
         }
     }
 }
 
 fn shard_named(shards: &[Arc<str>], name: &str) -> Option<ShardId> {
-    shards.iter().position(|shard| &**shard == name).map(|shard| ShardId(shard as u16))
+    shards
+        .iter()
+        .position(|shard| &**shard == name)
+        .map(|shard| ShardId(shard as u16))
 }
 
 /// A relation whose rows some parent shows must be placed like that parent.
@@ -240,12 +279,20 @@ fn parent_error(
 ) -> Option<PlacementError> {
     let own = placements.get(&name_of(relation))?;
     let key_name = |relation: &Relation, placement: &Placement| match placement {
-        Placement::Sharded { key, family } => Some((Arc::clone(&relation.columns[*key].name), *family)),
+        Placement::Sharded { key, family } => {
+            Some((Arc::clone(&relation.columns[*key].name), *family))
+        }
         Placement::Reference | Placement::Local(_) | Placement::Catalog | Placement::View => None,
     };
     let differs = |parent: &&Name| {
-        let relation_of_parent = schema.relations.get(&parent.0).and_then(|relations| relations.get(&parent.1));
-        let (Some(parent_relation), Some(theirs)) = (relation_of_parent, placements.get(*parent)) else { return false };
+        let relation_of_parent = schema
+            .relations
+            .get(&parent.0)
+            .and_then(|relations| relations.get(&parent.1));
+        let (Some(parent_relation), Some(theirs)) = (relation_of_parent, placements.get(*parent))
+        else {
+            return false;
+        };
         // Column positions may differ between a parent and its child, names may not.
         match (own, theirs) {
             (Placement::Sharded { .. }, Placement::Sharded { .. }) => {
@@ -257,7 +304,10 @@ fn parent_error(
     let (schema_name, table) = relation.parents.iter().find(differs)?;
     let own_declaration = declared.get(&(&*relation.schema, &*relation.name)).copied();
     let declaration = own_declaration.or_else(|| inherited(schema, declared, relation))?;
-    let reason = PlacementReason::Parent { schema: Arc::clone(schema_name), table: Arc::clone(table) };
+    let reason = PlacementReason::Parent {
+        schema: Arc::clone(schema_name),
+        table: Arc::clone(table),
+    };
     Some(error(declaration, reason))
 }
 
@@ -266,9 +316,8 @@ fn view_placement(view: &Relation, placements: &HashMap<Name, Placement>) -> Pla
     for read in &view.reads {
         let next = placements.get(read).cloned().unwrap_or(Placement::View);
         most = match (most, next) {
-            (Placement::View | Placement::Sharded { .. }, _) | (_, Placement::View | Placement::Sharded { .. }) => {
-                Placement::View
-            }
+            (Placement::View | Placement::Sharded { .. }, _)
+            | (_, Placement::View | Placement::Sharded { .. }) => Placement::View,
             (Placement::Local(one), Placement::Local(other)) if one != other => Placement::View,
             (Placement::Local(shard), _) | (_, Placement::Local(shard)) => Placement::Local(shard),
             (Placement::Catalog, _) | (_, Placement::Catalog) => Placement::Catalog,
@@ -334,7 +383,10 @@ pub fn pinned_slots(
     let mut errors = Vec::new();
     for pin in pins {
         if let Err(reason) = add_pin(&mut pinned, pin, schema, shards) {
-            errors.push(PinError { line: pin.line, reason });
+            errors.push(PinError {
+                line: pin.line,
+                reason,
+            });
         }
     }
     (pinned, errors)
@@ -346,23 +398,44 @@ fn add_pin(
     schema: &Schema,
     shards: &[Arc<str>],
 ) -> Result<(), PinReason> {
-    let shard = shard_named(shards, &pin.shard).ok_or_else(|| PinReason::NoShard { shard: pin.shard.clone() })?;
+    let shard = shard_named(shards, &pin.shard).ok_or_else(|| PinReason::NoShard {
+        shard: pin.shard.clone(),
+    })?;
     let slots: SlotSet = match &pin.target {
         PinTarget::Slots { first, last } => (*first..=*last).map(SlotId).collect(),
-        PinTarget::Key { schema: schema_name, table, key } => {
-            let relation = schema.relations.get(schema_name.as_str()).and_then(|relations| relations.get(table.as_str()));
+        PinTarget::Key {
+            schema: schema_name,
+            table,
+            key,
+        } => {
+            let relation = schema
+                .relations
+                .get(schema_name.as_str())
+                .and_then(|relations| relations.get(table.as_str()));
             let key_type = relation.and_then(|relation| relation.key_type());
-            let no_table = || PinReason::NoTable { schema: schema_name.clone(), table: table.clone() };
+            let no_table = || PinReason::NoTable {
+                schema: schema_name.clone(),
+                table: table.clone(),
+            };
             let value = KeyValue::from_text(key_type.ok_or_else(no_table)?, key);
-            let value = value.map_err(|error| PinReason::Key { key: key.clone(), error })?;
+            let value = value.map_err(|error| PinReason::Key {
+                key: key.clone(),
+                error,
+            })?;
             [hash::slot(&value)].into_iter().collect()
         }
     };
     let elsewhere = |slot: &SlotId| pinned.get(slot).is_some_and(|other| *other != shard);
     if let Some(first) = slots.iter().find(elsewhere) {
         let other = pinned[&first];
-        let twice = slots.iter().filter(|slot| pinned.get(slot) == Some(&other)).collect();
-        return Err(PinReason::Twice { slots: twice, shard: Arc::clone(&shards[usize::from(other.0)]) });
+        let twice = slots
+            .iter()
+            .filter(|slot| pinned.get(slot) == Some(&other))
+            .collect();
+        return Err(PinReason::Twice {
+            slots: twice,
+            shard: Arc::clone(&shards[usize::from(other.0)]),
+        });
     }
     pinned.extend(slots.iter().map(|slot| (slot, shard)));
     Ok(())
@@ -370,5 +443,352 @@ fn add_pin(
 
 /// The names of the declared shards, in the order of [`ShardId`].
 pub fn shard_names(config: &Config) -> Vec<Arc<str>> {
-    config.shards.iter().map(|shard| Arc::from(shard.name.as_str())).collect()
+    config
+        .shards
+        .iter()
+        .map(|shard| Arc::from(shard.name.as_str()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema::{Column, ColumnDefault, HashFamily};
+    use super::*;
+
+    const DEFAULT: ShardId = ShardId(0);
+
+    fn name(qualified: &str) -> Name {
+        let (schema, name) = qualified.split_once('.').unwrap_or(("public", qualified));
+        (schema.into(), name.into())
+    }
+
+    fn column(name: &str, type_oid: u32, type_name: &str, collation: Collation) -> Column {
+        Column {
+            name: name.into(),
+            type_oid,
+            type_name: type_name.into(),
+            collation,
+            default: ColumnDefault::Null,
+        }
+    }
+
+    /// A table with an integer `id`, a text `code`, a `fuzzy` text and a `ratio`.
+    fn table(qualified: &str) -> Relation {
+        let (schema, name) = name(qualified);
+        let columns = vec![
+            column("id", 23, "integer", Collation::None),
+            column("code", 25, "text", Collation::Other),
+            column("fuzzy", 25, "text", Collation::Nondeterministic),
+            column("ratio", 701, "double precision", Collation::None),
+        ];
+        let (unique, reads, parents) = (Vec::new(), Vec::new(), Vec::new());
+        Relation {
+            schema,
+            name,
+            kind: RelationKind::Table,
+            columns,
+            placement: Placement::Reference,
+            unique,
+            reads,
+            parents,
+        }
+    }
+
+    fn view(qualified: &str, reads: &[&str]) -> Relation {
+        let reads = reads.iter().map(|read| name(read)).collect();
+        Relation {
+            kind: RelationKind::View,
+            reads,
+            ..table(qualified)
+        }
+    }
+
+    fn child(qualified: &str, parent: &str) -> Relation {
+        Relation {
+            parents: vec![name(parent)],
+            ..table(qualified)
+        }
+    }
+
+    fn schema(relations: Vec<Relation>) -> Schema {
+        let mut schema = Schema::default();
+        for relation in relations {
+            let (within, name) = name_of(&relation);
+            schema
+                .relations
+                .entry(within)
+                .or_default()
+                .insert(name, Arc::new(relation));
+        }
+        schema
+    }
+
+    fn declare(line: usize, qualified: &str, kind: TableKind) -> TableDeclaration {
+        let (schema, name) = name(qualified);
+        TableDeclaration {
+            schema: schema.to_string(),
+            name: name.to_string(),
+            kind,
+            line,
+        }
+    }
+
+    fn sharded(line: usize, qualified: &str, key: &str) -> TableDeclaration {
+        declare(
+            line,
+            qualified,
+            TableKind::Sharded {
+                key: key.to_owned(),
+            },
+        )
+    }
+
+    fn shards() -> [Arc<str>; 3] {
+        ["s0", "s1", "s2"].map(Arc::from)
+    }
+
+    fn placed(relations: Vec<Relation>, tables: &[TableDeclaration]) -> Schema {
+        place(schema(relations), tables, &shards(), DEFAULT).unwrap()
+    }
+
+    fn placement(schema: &Schema, qualified: &str) -> Placement {
+        let (within, name) = name(qualified);
+        schema.relations[&within][&name].placement.clone()
+    }
+
+    fn errors(relations: Vec<Relation>, tables: &[TableDeclaration]) -> String {
+        place(schema(relations), tables, &shards(), DEFAULT)
+            .unwrap_err()
+            .to_string()
+    }
+
+    const BY_ID: Placement = Placement::Sharded {
+        key: 0,
+        family: HashFamily::Integer,
+    };
+
+    #[test]
+    fn tables_are_placed_as_declared_and_others_on_the_default_shard() {
+        let local = TableKind::Local {
+            shard: "s2".to_owned(),
+        };
+        let schema = placed(
+            vec![
+                table("orders"),
+                table("codes"),
+                table("audit.log"),
+                table("other"),
+                table("pg_catalog.pg_class"),
+                table("pgring.ownership"),
+            ],
+            &[
+                sharded(1, "orders", "id"),
+                declare(2, "codes", TableKind::Reference),
+                declare(3, "audit.log", local),
+                sharded(4, "not_yet", "id"),
+            ],
+        );
+        assert_eq!(placement(&schema, "orders"), BY_ID);
+        assert_eq!(placement(&schema, "codes"), Placement::Reference);
+        assert_eq!(
+            placement(&schema, "audit.log"),
+            Placement::Local(ShardId(2))
+        );
+        assert_eq!(placement(&schema, "other"), Placement::Local(DEFAULT));
+        assert_eq!(
+            placement(&schema, "pg_catalog.pg_class"),
+            Placement::Catalog
+        );
+        assert_eq!(placement(&schema, "pgring.ownership"), Placement::Catalog);
+        assert_eq!(
+            schema.relations["public"]["orders"].key_type(),
+            Some(KeyType::Int4)
+        );
+    }
+
+    #[test]
+    fn partitions_follow_their_declared_ancestor_by_the_name_of_the_key() {
+        let mut leaf = child("orders_1_1", "orders_1");
+        leaf.columns.reverse();
+        let schema = placed(
+            vec![table("orders"), child("orders_1", "orders"), leaf],
+            &[sharded(1, "orders", "id")],
+        );
+        assert_eq!(placement(&schema, "orders_1"), BY_ID);
+        assert_eq!(
+            placement(&schema, "orders_1_1"),
+            Placement::Sharded {
+                key: 3,
+                family: HashFamily::Integer
+            }
+        );
+    }
+
+    #[test]
+    fn views_are_as_demanding_as_what_they_read() {
+        let local = |shard: &str| TableKind::Local {
+            shard: shard.to_owned(),
+        };
+        let schema = placed(
+            vec![
+                table("orders"),
+                table("codes"),
+                table("one"),
+                table("two"),
+                table("pg_catalog.pg_class"),
+                view("nothing", &[]),
+                view("of_codes", &["codes"]),
+                view("of_catalog", &["codes", "pg_catalog.pg_class"]),
+                view("of_one", &["codes", "one", "pg_catalog.pg_class"]),
+                view("of_both", &["one", "two"]),
+                view("of_orders", &["codes", "orders"]),
+                view("of_unknown", &["codes", "gone"]),
+                view("pg_catalog.pg_views", &["pg_catalog.pg_class"]),
+            ],
+            &[
+                sharded(1, "orders", "id"),
+                declare(2, "codes", TableKind::Reference),
+                declare(3, "one", local("s1")),
+                declare(4, "two", local("s2")),
+            ],
+        );
+        for (view, expected) in [
+            ("nothing", Placement::Reference),
+            ("of_codes", Placement::Reference),
+            ("of_catalog", Placement::Catalog),
+            ("of_one", Placement::Local(ShardId(1))),
+            ("of_both", Placement::View),
+            ("of_orders", Placement::View),
+            ("of_unknown", Placement::View),
+            ("pg_catalog.pg_views", Placement::Catalog),
+        ] {
+            assert_eq!(placement(&schema, view), expected, "{view}");
+        }
+    }
+
+    #[test]
+    fn declarations_that_do_not_fit_are_all_named() {
+        let local = TableKind::Local {
+            shard: "s9".to_owned(),
+        };
+        let found = errors(
+            vec![
+                table("a"),
+                table("b"),
+                table("c"),
+                view("d", &["a"]),
+                table("e"),
+            ],
+            &[
+                sharded(1, "a", "nope"),
+                sharded(2, "b", "ratio"),
+                sharded(3, "c", "fuzzy"),
+                declare(4, "d", TableKind::Reference),
+                declare(5, "e", local),
+            ],
+        );
+        assert_eq!(
+            found,
+            "shards.toml:1: table \"public.a\": key: there is no column \"nope\"\n\
+             shards.toml:2: table \"public.b\": key: column \"ratio\" of type double precision cannot be a sharding key\n\
+             shards.toml:3: table \"public.c\": key: column \"fuzzy\" has a nondeterministic collation\n\
+             shards.toml:4: table \"public.d\": is not a table\n\
+             shards.toml:5: table \"public.e\": shard: there is no shard \"s9\""
+        );
+    }
+
+    #[test]
+    fn a_parent_and_its_children_must_be_placed_alike() {
+        let expected = "shards.toml:1: table \"public.child\": it is a partition or child of \"public.parent\", \
+                        which must be declared in the same way";
+        let relations = || vec![table("parent"), child("child", "parent")];
+        assert_eq!(errors(relations(), &[sharded(1, "child", "id")]), expected);
+        assert_eq!(
+            errors(
+                relations(),
+                &[sharded(1, "child", "id"), sharded(2, "parent", "code")]
+            ),
+            expected
+        );
+        let both = [sharded(1, "child", "id"), sharded(2, "parent", "id")];
+        assert_eq!(placement(&placed(relations(), &both), "child"), BY_ID);
+        let two_parents = Relation {
+            parents: vec![name("parent"), name("other")],
+            ..table("child")
+        };
+        let found = errors(
+            vec![table("parent"), table("other"), two_parents],
+            &[sharded(1, "parent", "id")],
+        );
+        assert!(found.contains("child of \"public.other\""), "{found}");
+    }
+
+    #[test]
+    fn inheritance_that_goes_in_a_circle_ends() {
+        let schema = placed(vec![child("a", "b"), child("b", "a")], &[]);
+        assert_eq!(placement(&schema, "a"), Placement::Local(DEFAULT));
+    }
+
+    fn pin(line: usize, shard: &str, target: PinTarget) -> Pin {
+        Pin {
+            target,
+            shard: shard.to_owned(),
+            line,
+        }
+    }
+
+    fn key(table: &str, key: &str) -> PinTarget {
+        PinTarget::Key {
+            schema: "public".to_owned(),
+            table: table.to_owned(),
+            key: key.to_owned(),
+        }
+    }
+
+    #[test]
+    fn pins_are_slots_of_keys_and_ranges() {
+        let schema = placed(vec![table("orders")], &[sharded(1, "orders", "id")]);
+        let slot = hash::slot(&KeyValue::Integer(42));
+        let pins = [
+            pin(1, "s1", key("orders", " 42")),
+            pin(
+                2,
+                "s2",
+                PinTarget::Slots {
+                    first: slot.0 + 1,
+                    last: slot.0 + 3,
+                },
+            ),
+        ];
+        let (pinned, errors) = pinned_slots(&pins, &schema, &shards());
+        assert_eq!(errors, []);
+        let pinned: Vec<_> = pinned
+            .into_iter()
+            .map(|(pinned, shard)| (pinned.0 - slot.0, shard.0))
+            .collect();
+        assert_eq!(pinned, [(0, 1), (1, 2), (2, 2), (3, 2)]);
+    }
+
+    #[test]
+    fn pins_that_cannot_be_told_are_left_out_and_named() {
+        let schema = placed(vec![table("orders")], &[sharded(1, "orders", "id")]);
+        let pins = [
+            pin(1, "s1", PinTarget::Slots { first: 0, last: 9 }),
+            pin(2, "s1", key("not_yet", "1")),
+            pin(3, "s1", key("orders", "one")),
+            pin(4, "s9", key("orders", "1")),
+            pin(5, "s2", PinTarget::Slots { first: 5, last: 12 }),
+        ];
+        let (pinned, errors) = pinned_slots(&pins, &schema, &shards());
+        assert_eq!(pinned.len(), 10);
+        assert_eq!(
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [
+                "shards.toml:2: pin: table \"public.not_yet\" does not exist yet",
+                "shards.toml:3: pin: key \"one\" is not a value of the key's type",
+                "shards.toml:4: pin: there is no shard \"s9\"",
+                "shards.toml:5: pin: slots {[5,10)} are pinned to \"s1\" already",
+            ]
+        );
+    }
 }

@@ -62,7 +62,13 @@ impl Topology {
         let is_default = |name: &Arc<str>| **name == *config.cluster.default_shard;
         let default_shard = ShardId(names.iter().position(is_default).unwrap_or(0) as u16);
         let schema = shard_map::place(schema, &config.tables, &names, default_shard)?;
-        let shards = names.into_iter().map(|name| Shard { name, epoch: Epoch::default() }).collect();
+        let shards = names
+            .into_iter()
+            .map(|name| Shard {
+                name,
+                epoch: Epoch::default(),
+            })
+            .collect();
         let topology = Self {
             cluster: config.cluster.name.as_str().into(),
             shards,
@@ -78,7 +84,11 @@ impl Topology {
         let mut topology = self.clone();
         topology.owners = ownership::owners(records);
         for (index, shard) in topology.shards.iter_mut().enumerate() {
-            shard.epoch = records.get(index).copied().flatten().map_or(Epoch::default(), |record| record.epoch);
+            shard.epoch = records
+                .get(index)
+                .copied()
+                .flatten()
+                .map_or(Epoch::default(), |record| record.epoch);
         }
         topology
     }
@@ -108,5 +118,62 @@ impl Topology {
     pub fn shard_named(&self, name: &str) -> Option<ShardId> {
         self.shard_ids()
             .find(|shard| &**self.shard_name(*shard) == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn record(shard: &str, epoch: u64, owned: &str) -> OwnershipRecord {
+        let (owned, fenced) = (owned.parse().unwrap(), "{}".parse().unwrap());
+        OwnershipRecord {
+            shard: shard.into(),
+            cluster_id: "c".into(),
+            epoch: Epoch(epoch),
+            owned,
+            fenced,
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_through_its_slot_and_the_records() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("shard-config");
+        let config = Config::load(&directory).unwrap();
+        let (first, second) = (
+            record("s0", 7, "{[0,8000)}"),
+            record("s2", 9, "{[8000,16384)}"),
+        );
+        let topology = Topology::new(
+            &config,
+            &[Some(&first), None, Some(&second)],
+            Schema::default(),
+        )
+        .unwrap();
+        assert_eq!(
+            topology
+                .shards
+                .iter()
+                .map(|shard| shard.epoch.0)
+                .collect::<Vec<_>>(),
+            [7, 0, 9]
+        );
+        assert_eq!(
+            (&*topology.cluster, topology.default_shard),
+            ("shop", ShardId(0))
+        );
+        for id in 0..100 {
+            let key = KeyValue::Integer(id);
+            let expected = if hash::slot(&key).0 < 8000 {
+                ShardId(0)
+            } else {
+                ShardId(2)
+            };
+            assert_eq!(topology.owner_of(&key), SlotOwner::Shard(expected));
+        }
+        let later = topology.with_ownership(&[None, None, Some(&second)]);
+        assert_eq!(later.owner(SlotId(0)), SlotOwner::Gap);
+        assert_eq!(later.shards[0].epoch, Epoch(0));
     }
 }

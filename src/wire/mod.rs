@@ -10,6 +10,8 @@ pub mod frame;
 pub mod frontend_message;
 pub mod backend_message;
 pub mod startup;
+pub mod scram;
+pub mod value;
 pub mod sqlstate;
 pub mod error_response;
 pub mod stream;

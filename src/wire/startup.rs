@@ -230,9 +230,7 @@ pub fn parse_options(options: &str) -> Result<Vec<(String, String)>, StartupErro
     let mut settings = Vec::new();
     while let Some(word) = words.next() {
         let (shown, setting) = if word == "-c" {
-            let setting = words
-                .next()
-                .ok_or_else(|| StartupError::OptionValue(word))?;
+            let setting = words.next().ok_or(StartupError::OptionValue(word))?;
             (format!("-c {setting}"), setting)
         } else if let Some(setting) = word.strip_prefix("-c").or_else(|| word.strip_prefix("--")) {
             let setting = setting.to_owned();

@@ -1,0 +1,896 @@
+//! [`Control`]: the control plane. Keeps the topology true to what the shards say of themselves: reads their ownership
+//! and one shard's catalog, listens for changes, knows which shards answer. Must not see a client's statement.
+//! Start at [`Control::start`].
+
+use super::cache;
+use super::catalog::{self, CatalogError};
+use super::store::{self, ShardStatus, StoreError};
+use crate::config::Config;
+use crate::topology::ownership::{self, OwnershipRecord};
+use crate::topology::schema::Schema;
+use crate::topology::shard_map::{self, PlacementErrors};
+use crate::topology::snapshot::{Shard, SlotOwner, Topology};
+use crate::topology::{Epoch, ShardId};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::types::Type;
+use tokio_postgres::{AsyncMessage, NoTls};
+
+/// Connections of the control plane to each shard, beside the one that listens.
+const CONNECTIONS_MAX: usize = 4;
+/// A shard that says nothing is asked this often.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long a lost shard is left alone: from, doubling, to.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// The catalog is compared this often although nobody said that it changed.
+const SCHEMA_INTERVAL: Duration = Duration::from_secs(30);
+/// Notifications that wait to be looked at. More than one say nothing that one does not.
+const NOTIFICATIONS_MAX: usize = 16;
+/// Pause after a notification, so that a flood of them costs little.
+const NOTIFICATION_PAUSE: Duration = Duration::from_millis(5);
+/// PostgreSQL's own default.
+const SEARCH_PATH: &str = "\"$user\", public";
+
+/// A client of the control plane on one shard's primary; goes back to its pool when dropped.
+pub type Client = deadpool_postgres::Object;
+
+/// Why the control plane does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No shard answers: the catalog cannot be known.
+    #[error("no shard can be reached; {shard}: {reason}")]
+    NoShard {
+        /// One of them.
+        shard: Arc<str>,
+        /// What it said.
+        reason: String,
+    },
+    /// A shard answers, and no slots were given out there.
+    #[error("shard {shard} has no pgring ownership; run pgring init")]
+    NotInitialized {
+        /// Its name.
+        shard: Arc<str>,
+    },
+    /// A shard's row cannot be read or believed.
+    #[error("shard {shard}: {reason}")]
+    Ownership {
+        /// Its name.
+        shard: Arc<str>,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The catalog cannot be used.
+    #[error("shard {shard}: {source}")]
+    Catalog {
+        /// The shard that was asked.
+        shard: Arc<str>,
+        /// What is wrong.
+        source: CatalogError,
+    },
+    /// Declarations do not fit the tables that are there.
+    #[error(transparent)]
+    Placement(#[from] PlacementErrors),
+}
+
+/// Why the control plane could not do something on a shard.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// It cannot be reached, or all connections are in use.
+    #[error("shard {shard} cannot be reached: {reason}")]
+    Unreachable {
+        /// Its name.
+        shard: Arc<str>,
+        /// Why.
+        reason: String,
+    },
+    /// It said no.
+    #[error("shard {shard}: {}", store::reason(.source))]
+    Query {
+        /// Its name.
+        shard: Arc<str>,
+        /// What it said.
+        source: tokio_postgres::Error,
+    },
+    /// Its catalog cannot be used; the one that was loaded before stays.
+    #[error("shard {shard}: {source}")]
+    Catalog {
+        /// Its name.
+        shard: Arc<str>,
+        /// What is wrong.
+        source: CatalogError,
+    },
+    /// Declarations do not fit the tables that are there; the schema that was loaded before stays.
+    #[error("the schema cannot be used: {0}")]
+    Placement(#[from] PlacementErrors),
+    /// It did not answer in time.
+    #[error("shard {shard} did not answer within {after:?}")]
+    TimedOut {
+        /// Its name.
+        shard: Arc<str>,
+        /// The limit.
+        after: Duration,
+    },
+    /// No shard is reachable.
+    #[error("no shard can be reached")]
+    NoShard,
+    /// The control plane is shutting down.
+    #[error("the router is shutting down")]
+    Closed,
+}
+
+/// How a shard is, as the control plane saw it last.
+#[derive(Debug, Clone, Default)]
+pub struct ShardHealth {
+    /// Whether its control connection lives.
+    pub reachable: bool,
+    /// Why it was lost, or never made.
+    pub last_error: Option<String>,
+    /// The server's setting; None until it was seen.
+    pub max_prepared_transactions: Option<i32>,
+    /// Such as 150004; None until it was seen.
+    pub server_version: Option<i32>,
+}
+
+/// The control plane of one router.
+pub struct Control {
+    /// What statements plan against now.
+    pub topology: Arc<ArcSwap<Topology>>,
+    config: Arc<Config>,
+    names: Vec<Arc<str>>,
+    pools: Vec<Pool>,
+    connections: Vec<tokio_postgres::Config>,
+    health: Vec<Mutex<ShardHealth>>,
+    known: Mutex<Known>,
+    cluster_id: ArcSwapOption<Arc<str>>,
+    search_path: ArcSwap<Arc<str>>,
+    /// What [`Self::refresh_schema`] loaded last; held while it loads.
+    loaded: tokio::sync::Mutex<Loaded>,
+    records_changed: tokio::sync::Notify,
+    /// The runtime that drives the control plane's connections.
+    runtime: tokio::runtime::Handle,
+}
+
+/// What the topology is made of.
+struct Known {
+    /// By [`ShardId`].
+    records: Vec<Option<OwnershipRecord>>,
+    owners: Arc<[SlotOwner]>,
+    schema: Arc<Schema>,
+}
+
+/// Where the schema came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Loaded {
+    shard: ShardId,
+    fingerprint: String,
+}
+
+impl Control {
+    /// Reads all shards, or for those that are down what the state file remembers; then keeps the topology up to date by
+    /// tasks on the calling runtime, until the last reference goes.
+    ///
+    /// # Errors
+    /// [`StartError`]: not a single shard answers, or one that answers cannot be part of this cluster.
+    pub async fn start(config: Arc<Config>) -> Result<Arc<Self>, StartError> {
+        let mut control = Self::idle(config);
+        let loaded = control.first_look().await?;
+        control.loaded = tokio::sync::Mutex::new(loaded);
+        let control = Arc::new(control);
+        for shard in control.shard_ids() {
+            tokio::spawn(watch(Arc::downgrade(&control), shard));
+        }
+        tokio::spawn(keep_cache(Arc::downgrade(&control)));
+        tokio::spawn(keep_schema(Arc::downgrade(&control)));
+        Ok(control)
+    }
+
+    fn idle(config: Arc<Config>) -> Self {
+        let names = shard_map::shard_names(&config);
+        let connections: Vec<_> = config
+            .shards
+            .iter()
+            .map(|shard| store::connection_config(&config, shard))
+            .collect();
+        let pools = connections
+            .iter()
+            .map(|connection| pool(connection, config.pool.connect))
+            .collect();
+        let records = vec![None; names.len()];
+        let default_shard = config
+            .shards
+            .iter()
+            .position(|shard| shard.name == config.cluster.default_shard);
+        let topology = Topology {
+            cluster: config.cluster.name.as_str().into(),
+            shards: names
+                .iter()
+                .map(|name| Shard {
+                    name: name.clone(),
+                    epoch: Epoch(0),
+                })
+                .collect(),
+            owners: ownership::owners(&[]),
+            default_shard: ShardId(default_shard.unwrap_or_default() as u16),
+            schema: Arc::default(),
+        };
+        let known = Known {
+            records,
+            owners: topology.owners.clone(),
+            schema: topology.schema.clone(),
+        };
+        Self {
+            topology: Arc::new(ArcSwap::from_pointee(topology)),
+            health: names.iter().map(|_| Mutex::default()).collect(),
+            known: Mutex::new(known),
+            cluster_id: ArcSwapOption::empty(),
+            search_path: ArcSwap::from_pointee(SEARCH_PATH.into()),
+            loaded: tokio::sync::Mutex::new(Loaded {
+                shard: ShardId(0),
+                fingerprint: String::new(),
+            }),
+            records_changed: tokio::sync::Notify::new(),
+            runtime: tokio::runtime::Handle::current(),
+            config,
+            names,
+            pools,
+            connections,
+        }
+    }
+
+    /// Asks every shard; decides whether they are this cluster.
+    async fn first_look(&self) -> Result<Loaded, StartError> {
+        let answers = join_all(self.shard_ids().map(|shard| self.read_status(shard))).await;
+        let mut down = None;
+        let mut cluster_id: Option<(Arc<str>, Arc<str>)> = None;
+        for (shard, answer) in self.shard_ids().zip(answers) {
+            let name = self.shard_name(shard).clone();
+            match answer {
+                Ok(status) => {
+                    let id = status.ownership.cluster_id.clone();
+                    if let Err(reason) = self.check_name(shard, &status.ownership) {
+                        return Err(StartError::Ownership {
+                            shard: name,
+                            reason,
+                        });
+                    }
+                    match &cluster_id {
+                        Some((first, known)) if *known != id => {
+                            let reason =
+                                format!("it belongs to another cluster than shard {first}");
+                            return Err(StartError::Ownership {
+                                shard: name,
+                                reason,
+                            });
+                        }
+                        Some(_) => {}
+                        None => cluster_id = Some((name, id.clone())),
+                    }
+                    self.cluster_id.store(Some(Arc::new(id)));
+                    self.note_status(shard, status);
+                }
+                Err(StatusError::Unreachable(reason)) => {
+                    tracing::warn!(shard = %name, reason, "a shard is down");
+                    self.note_lost(shard, &reason);
+                    down = down.or(Some((name, reason)));
+                }
+                Err(StatusError::Store(StoreError::Missing)) => {
+                    return Err(StartError::NotInitialized { shard: name });
+                }
+                Err(StatusError::Store(error)) => {
+                    return Err(StartError::Ownership {
+                        shard: name,
+                        reason: error.to_string(),
+                    });
+                }
+            }
+        }
+        if cluster_id.is_none()
+            && let Some((shard, reason)) = down
+        {
+            return Err(StartError::NoShard { shard, reason });
+        }
+        self.take_cache().await;
+        self.warn_of_problems();
+        let shard = self
+            .catalog_shard()
+            .unwrap_or(self.topology.load().default_shard);
+        let refuse = |source| StartError::Catalog {
+            shard: self.shard_name(shard).clone(),
+            source,
+        };
+        let mut client = self
+            .client(shard)
+            .await
+            .map_err(|error| StartError::Ownership {
+                shard: self.shard_name(shard).clone(),
+                reason: error.to_string(),
+            })?;
+        let fingerprint = catalog::fingerprint(&client).await.map_err(refuse)?;
+        let schema = catalog::load(&mut client).await.map_err(refuse)?;
+        let mut schema = self.place(schema)?;
+        schema.version = 1;
+        let mut known = self.known();
+        known.schema = Arc::new(schema);
+        self.publish(&known);
+        Ok(Loaded { shard, fingerprint })
+    }
+
+    /// What the state file knows of shards that did not answer.
+    async fn take_cache(&self) {
+        let file = &self.config.state.file;
+        let cached = match cache::read(file, &self.config.cluster.name).await {
+            Ok(cached) => cached.unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(file = %file.display(), %error, "the state file is not used");
+                return;
+            }
+        };
+        for record in cached {
+            let Some(shard) = self
+                .shard_ids()
+                .find(|shard| *self.shard_name(*shard) == record.shard)
+            else {
+                continue;
+            };
+            if self.cluster_id().is_some_and(|id| id != record.cluster_id) {
+                tracing::warn!(file = %file.display(), "the state file is of another cluster of the same name");
+                return;
+            }
+            let unknown = self.known().records[usize::from(shard.0)].is_none();
+            if unknown {
+                tracing::warn!(shard = %record.shard, epoch = record.epoch.0, "ownership is taken from the state file");
+                self.note_ownership(shard, record);
+            }
+        }
+    }
+
+    /// Takes in what a shard said of its ownership, and publishes it if it is news. Never goes back to an older epoch.
+    pub fn note_ownership(&self, shard: ShardId, record: OwnershipRecord) {
+        let is_ours = self.cluster_id().is_none_or(|id| id == record.cluster_id);
+        if let Err(reason) = self.check_name(shard, &record) {
+            return tracing::error!(shard = %self.shard_name(shard), reason, "ownership is not believed");
+        }
+        if !is_ours || !store::is_given_out(&record) {
+            return tracing::error!(shard = %record.shard, "ownership of another cluster is not believed");
+        }
+        let mut known = self.known();
+        let Some(slot) = known.records.get_mut(usize::from(shard.0)) else {
+            return;
+        };
+        if let Some(before) = slot {
+            if *before == record {
+                return;
+            }
+            if before.epoch > record.epoch {
+                return tracing::error!(
+                    shard = %record.shard, known = before.epoch.0, read = record.epoch.0,
+                    "the shard's ownership went back to an older epoch, which is not believed"
+                );
+            }
+            if before.epoch == record.epoch {
+                tracing::error!(shard = %record.shard, epoch = record.epoch.0, "ownership changed without a new epoch");
+            }
+        }
+        tracing::info!(shard = %record.shard, epoch = record.epoch.0, slots = record.owned.len(), "ownership read");
+        *slot = Some(record);
+        let records: Vec<_> = known.records.iter().map(Option::as_ref).collect();
+        let owners = ownership::owners(&records);
+        known.owners = owners;
+        self.publish(&known);
+        drop(known);
+        self.records_changed.notify_one();
+    }
+
+    fn publish(&self, known: &Known) {
+        let before = self.topology.load();
+        let shards = before
+            .shards
+            .iter()
+            .zip(&known.records)
+            .map(|(shard, record)| Shard {
+                name: shard.name.clone(),
+                epoch: record.as_ref().map_or(Epoch(0), |record| record.epoch),
+            });
+        self.topology.store(Arc::new(Topology {
+            cluster: before.cluster.clone(),
+            shards: shards.collect(),
+            owners: known.owners.clone(),
+            default_shard: before.default_shard,
+            schema: known.schema.clone(),
+        }));
+    }
+
+    /// Everything that is wrong with the ownership as it is known: gaps, overlaps, strangers.
+    pub fn ownership_problems(&self) -> Vec<ownership::OwnershipProblem> {
+        let known = self.known();
+        let records: Vec<_> = known.records.iter().map(Option::as_ref).collect();
+        ownership::problems(&self.names, &records)
+    }
+
+    fn warn_of_problems(&self) {
+        for problem in self.ownership_problems() {
+            tracing::error!(%problem, "statements on these slots are refused");
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shard_ids(&self) -> impl Iterator<Item = ShardId> + use<> {
+        (0..self.names.len() as u16).map(ShardId)
+    }
+
+    fn shard_name(&self, shard: ShardId) -> &Arc<str> {
+        &self.names[usize::from(shard.0)]
+    }
+
+    fn check_name(&self, shard: ShardId, record: &OwnershipRecord) -> Result<(), String> {
+        let name = self.shard_name(shard);
+        if *name == record.shard {
+            Ok(())
+        } else {
+            Err(format!("its ownership row is of shard {}", record.shard))
+        }
+    }
+
+    /// The cluster's id, once a shard has told it.
+    pub fn cluster_id(&self) -> Option<Arc<str>> {
+        self.cluster_id.load().as_deref().cloned()
+    }
+
+    /// The name of the cluster, as it stands in the names of distributed transactions.
+    pub fn cluster(&self) -> &str {
+        &self.config.cluster.name
+    }
+
+    /// The files, as loaded.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// `search_path` of a session that sets none, as the control plane's role sees it on the default shard.
+    pub fn default_search_path(&self) -> Arc<str> {
+        Arc::clone(&self.search_path.load())
+    }
+
+    /// Every shard, by [`ShardId`].
+    pub fn health(&self) -> Vec<ShardHealth> {
+        self.shard_ids()
+            .map(|shard| self.shard_health(shard).clone())
+            .collect()
+    }
+
+    /// Whether the shard can hold prepared transactions, as far as is known.
+    pub fn two_phase_allowed(&self, shard: ShardId) -> bool {
+        self.shard_health(shard)
+            .max_prepared_transactions
+            .is_none_or(|max| max > 0)
+    }
+
+    fn shard_health(&self, shard: ShardId) -> MutexGuard<'_, ShardHealth> {
+        self.health[usize::from(shard.0)]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_status(&self, shard: ShardId, status: ShardStatus) {
+        {
+            let mut health = self.shard_health(shard);
+            let is_news = !health.reachable;
+            health.reachable = true;
+            health.server_version = Some(status.server_version);
+            if health
+                .max_prepared_transactions
+                .replace(status.max_prepared_transactions)
+                != Some(status.max_prepared_transactions)
+                && status.max_prepared_transactions == 0
+            {
+                tracing::warn!(
+                    shard = %self.shard_name(shard),
+                    "max_prepared_transactions is 0: writes on several shards are refused where this one takes part"
+                );
+            }
+            if is_news {
+                tracing::info!(shard = %self.shard_name(shard), version = status.server_version, "a shard is up");
+            }
+        }
+        if shard == self.topology.load().default_shard
+            && ***self.search_path.load() != *status.search_path
+        {
+            self.search_path.store(Arc::new(status.search_path.into()));
+        }
+        self.note_ownership(shard, status.ownership);
+    }
+
+    fn note_lost(&self, shard: ShardId, reason: &str) {
+        let mut health = self.shard_health(shard);
+        if health.reachable {
+            tracing::warn!(shard = %self.shard_name(shard), reason, "a shard was lost");
+        }
+        health.reachable = false;
+        health.last_error = Some(reason.to_owned());
+    }
+
+    async fn read_status(&self, shard: ShardId) -> Result<ShardStatus, StatusError> {
+        let client = self
+            .client(shard)
+            .await
+            .map_err(|error| StatusError::Unreachable(error.to_string()))?;
+        self.in_time(store::status(&client)).await
+    }
+
+    /// Bounds one question to a shard by `pool.connect`.
+    async fn in_time(
+        &self,
+        question: impl Future<Output = Result<ShardStatus, StoreError>>,
+    ) -> Result<ShardStatus, StatusError> {
+        match timeout(self.config.pool.connect, question).await {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(StoreError::Query(error))) if error.is_closed() => {
+                Err(StatusError::Unreachable(store::reason(&error)))
+            }
+            Ok(Err(error)) => Err(StatusError::Store(error)),
+            Err(_) => Err(StatusError::Unreachable("no answer in time".to_owned())),
+        }
+    }
+
+    /// A connection of the control plane's own role to the shard's primary. Call it on the control plane's runtime, or
+    /// inside [`Self::run`], since that is where the connection is driven.
+    ///
+    /// # Errors
+    /// [`ControlError::Unreachable`], at the latest after twice `pool.connect`.
+    pub async fn client(&self, shard: ShardId) -> Result<Client, ControlError> {
+        self.pools[usize::from(shard.0)]
+            .get()
+            .await
+            .map_err(|error| {
+                let reason = match &error {
+                    PoolError::Backend(error) => store::reason(error),
+                    PoolError::Timeout(_) => {
+                        format!("no connection within {:?}", self.config.pool.connect)
+                    }
+                    other => other.to_string(),
+                };
+                ControlError::Unreachable {
+                    shard: self.shard_name(shard).clone(),
+                    reason,
+                }
+            })
+    }
+
+    /// Runs `work` on the control plane's runtime. A dropped call lets it run to its end.
+    ///
+    /// # Errors
+    /// [`ControlError::Closed`] when that runtime is gone, else what `work` says.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ControlError>> + Send + 'static,
+    ) -> Result<T, ControlError> {
+        self.runtime
+            .spawn(work)
+            .await
+            .unwrap_or(Err(ControlError::Closed))
+    }
+
+    /// Where the catalog is read: the default shard, or the first that answers.
+    fn catalog_shard(&self) -> Option<ShardId> {
+        let default_shard = self.topology.load().default_shard;
+        let shards = std::iter::once(default_shard).chain(self.shard_ids());
+        shards
+            .into_iter()
+            .find(|shard| self.shard_health(*shard).reachable)
+    }
+
+    /// Loads the catalog again if it may have changed; when this returns, the topology is at least as new as the call.
+    ///
+    /// # Errors
+    /// [`ControlError`]; the topology keeps the schema that it has.
+    pub async fn refresh_schema(self: &Arc<Self>) -> Result<(), ControlError> {
+        let control = self.clone();
+        self.run(async move { control.load_schema().await }).await
+    }
+
+    async fn load_schema(&self) -> Result<(), ControlError> {
+        let mut loaded = self.loaded.lock().await;
+        let shard = self.catalog_shard().ok_or(ControlError::NoShard)?;
+        let after = self.config.pool.connect * 2;
+        let load = self.load_schema_from(shard, &mut loaded);
+        let late = ControlError::TimedOut {
+            shard: self.shard_name(shard).clone(),
+            after,
+        };
+        timeout(after, load).await.unwrap_or(Err(late))
+    }
+
+    fn place(&self, schema: Schema) -> Result<Schema, PlacementErrors> {
+        shard_map::place(
+            schema,
+            &self.config.tables,
+            &self.names,
+            self.topology.load().default_shard,
+        )
+    }
+
+    async fn load_schema_from(
+        &self,
+        shard: ShardId,
+        loaded: &mut Loaded,
+    ) -> Result<(), ControlError> {
+        let refuse = |source| ControlError::Catalog {
+            shard: self.shard_name(shard).clone(),
+            source,
+        };
+        let mut client = self.client(shard).await?;
+        let fingerprint = catalog::fingerprint(&client).await.map_err(refuse)?;
+        let now = Loaded { shard, fingerprint };
+        if *loaded == now {
+            return Ok(());
+        }
+        let schema = catalog::load(&mut client).await.map_err(refuse)?;
+        let mut schema = self.place(schema)?;
+        let mut known = self.known();
+        if !catalog::is_same(&known.schema, &schema) {
+            schema.version = known.schema.version + 1;
+            tracing::info!(shard = %self.shard_name(shard), version = schema.version, "the schema changed");
+            known.schema = Arc::new(schema);
+            self.publish(&known);
+        }
+        *loaded = now;
+        Ok(())
+    }
+
+    /// Tells the routers, this one included, that the schema changed: after DDL. Shards that cannot be reached are left
+    /// out, since one is enough for a router to hear it.
+    ///
+    /// # Errors
+    /// [`ControlError`] when no shard could be told.
+    pub async fn notify_schema_changed(self: &Arc<Self>) -> Result<(), ControlError> {
+        let control = self.clone();
+        self.run(async move {
+            let told = join_all(control.shard_ids().map(|shard| control.notify(shard))).await;
+            let mut failure = Err(ControlError::NoShard);
+            for answer in told {
+                match answer {
+                    Ok(()) => return Ok(()),
+                    Err(error) => failure = Err(error),
+                }
+            }
+            failure
+        })
+        .await
+    }
+
+    async fn notify(&self, shard: ShardId) -> Result<(), ControlError> {
+        self.execute(
+            shard,
+            "SELECT pg_catalog.pg_notify($1, $2)",
+            &[store::CHANNEL, store::SCHEMA_CHANGED],
+        )
+        .await
+    }
+
+    /// Returns when every transaction id that the shard has given out so far survives a crash. PostgreSQL hands out an id
+    /// before anything of it is on disk, and after a crash it may give the same id to another transaction: a decider's id
+    /// must not stand in the name of a prepared transaction before this returned.
+    ///
+    /// # Errors
+    /// [`ControlError`]: the id may be lost.
+    pub async fn make_ids_durable(self: &Arc<Self>, shard: ShardId) -> Result<(), ControlError> {
+        let control = self.clone();
+        // A transaction of its own that writes to the log commits only when the log up to there is on disk.
+        self.run(async move {
+            let sql = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgring', $1), \
+                       pg_catalog.set_config('synchronous_commit', $2, true)";
+            control.execute(shard, sql, &["", "local"]).await
+        })
+        .await
+    }
+
+    async fn execute(
+        &self,
+        shard: ShardId,
+        sql: &str,
+        arguments: &[&'static str],
+    ) -> Result<(), ControlError> {
+        let after = self.config.pool.connect;
+        let work = async {
+            let client = self.client(shard).await?;
+            let arguments: Vec<_> = arguments
+                .iter()
+                .map(|argument| {
+                    (
+                        argument as &(dyn tokio_postgres::types::ToSql + Sync),
+                        Type::TEXT,
+                    )
+                })
+                .collect();
+            let ran = client.query_typed(sql, &arguments).await;
+            ran.map(|_| ()).map_err(|source| ControlError::Query {
+                shard: self.shard_name(shard).clone(),
+                source,
+            })
+        };
+        let late = ControlError::TimedOut {
+            shard: self.shard_name(shard).clone(),
+            after,
+        };
+        timeout(after, work).await.unwrap_or(Err(late))
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control")
+            .field("shards", &self.names)
+            .field("health", &self.health())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a shard's status is not known.
+enum StatusError {
+    /// It, or the way to it, is down.
+    Unreachable(String),
+    /// It answers, and not as it should.
+    Store(StoreError),
+}
+
+impl fmt::Display for StatusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(reason) => f.write_str(reason),
+            Self::Store(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+fn pool(connection: &tokio_postgres::Config, connect: Duration) -> Pool {
+    let manager_config = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
+    let manager = Manager::from_config(connection.clone(), NoTls, manager_config);
+    let pool = Pool::builder(manager)
+        .max_size(CONNECTIONS_MAX)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(connect))
+        .create_timeout(Some(connect));
+    pool.build().expect("a pool with timeouts has a runtime")
+}
+
+/// Listens to one shard for as long as the control plane lives, connecting again and again.
+async fn watch(control: Weak<Control>, shard: ShardId) {
+    let (shortest, longest) = BACKOFF;
+    let mut pause = shortest;
+    loop {
+        let Some(strong) = control.upgrade() else {
+            return;
+        };
+        let connection = strong.connections[usize::from(shard.0)].clone();
+        let connect = strong.config.pool.connect;
+        drop(strong);
+        let reason = match timeout(connect, connection.connect(NoTls)).await {
+            Ok(Ok((client, connection))) => {
+                let (sender, notifications) = mpsc::channel(NOTIFICATIONS_MAX);
+                let driver = tokio::spawn(drive(connection, sender));
+                let reason = listen(&control, shard, &client, notifications, &mut pause).await;
+                driver.abort();
+                reason
+            }
+            Ok(Err(error)) => Some(store::reason(&error)),
+            Err(_) => Some("cannot connect in time".to_owned()),
+        };
+        let (Some(strong), Some(reason)) = (control.upgrade(), reason) else {
+            return;
+        };
+        strong.note_lost(shard, &reason);
+        drop(strong);
+        sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+}
+
+/// Moves a connection's bytes; passes on what it is notified of.
+async fn drive(
+    mut connection: tokio_postgres::Connection<
+        tokio_postgres::Socket,
+        tokio_postgres::tls::NoTlsStream,
+    >,
+    sender: mpsc::Sender<bool>,
+) {
+    let mut messages =
+        futures_util::stream::poll_fn(move |context| connection.poll_message(context));
+    while let Some(Ok(message)) = messages.next().await {
+        if let AsyncMessage::Notification(notification) = message {
+            // When there is no room, one that waits will do.
+            let _ = sender.try_send(notification.payload() == store::SCHEMA_CHANGED);
+        }
+    }
+}
+
+/// Follows one connection until it is lost: gives the reason. None: the control plane is gone.
+async fn listen(
+    control: &Weak<Control>,
+    shard: ShardId,
+    client: &tokio_postgres::Client,
+    mut notifications: mpsc::Receiver<bool>,
+    pause: &mut Duration,
+) -> Option<String> {
+    let connect = control.upgrade()?.config.pool.connect;
+    match timeout(
+        connect,
+        client.batch_execute(&format!("LISTEN {}", store::CHANNEL)),
+    )
+    .await
+    {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Some(store::reason(&error)),
+        Err(_) => return Some("no answer in time".to_owned()),
+    }
+    // What happened before LISTEN was not heard.
+    let mut schema_changed = true;
+    loop {
+        let strong = control.upgrade()?;
+        match strong.in_time(store::status(client)).await {
+            Ok(status) => strong.note_status(shard, status),
+            Err(error) => return Some(error.to_string()),
+        }
+        *pause = BACKOFF.0;
+        if schema_changed && let Err(error) = strong.load_schema().await {
+            tracing::warn!(%error, "the schema is not refreshed");
+        }
+        drop(strong);
+        schema_changed = match timeout(HEARTBEAT, notifications.recv()).await {
+            Ok(Some(schema)) => {
+                sleep(NOTIFICATION_PAUSE).await;
+                let mut any = schema;
+                while let Ok(schema) = notifications.try_recv() {
+                    any |= schema;
+                }
+                any
+            }
+            Ok(None) => return Some("the connection was closed".to_owned()),
+            Err(_) => false,
+        };
+    }
+}
+
+/// Writes the state file after each change.
+async fn keep_cache(control: Weak<Control>) {
+    loop {
+        let Some(strong) = control.upgrade() else {
+            return;
+        };
+        let changed = timeout(HEARTBEAT, strong.records_changed.notified()).await;
+        if changed.is_err() {
+            continue;
+        }
+        let records: Vec<OwnershipRecord> =
+            strong.known().records.iter().flatten().cloned().collect();
+        let file = &strong.config.state.file;
+        if let Err(error) = cache::write(file, strong.cluster(), &records).await {
+            tracing::warn!(file = %file.display(), %error, "cannot write the state file");
+        }
+    }
+}
+
+/// Compares the catalog now and then: DDL that did not go through a router notifies nobody.
+async fn keep_schema(control: Weak<Control>) {
+    loop {
+        sleep(SCHEMA_INTERVAL).await;
+        let Some(strong) = control.upgrade() else {
+            return;
+        };
+        if let Err(error) = strong.load_schema().await {
+            tracing::warn!(%error, "the schema is not refreshed");
+        }
+    }
+}

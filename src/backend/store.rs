@@ -1,0 +1,213 @@
+//! The schema `pgring` on a shard: its SQL, reading its one row, and how the control plane's connections are made. Knows
+//! nothing of other shards.
+
+use crate::config::{Address, Config, Shard};
+use crate::topology::Epoch;
+use crate::topology::ownership::OwnershipRecord;
+use crate::topology::slot::SlotSetError;
+use std::error::Error as _;
+use tokio_postgres::Client;
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+
+/// The channel on which a shard says that its ownership or its schema changed.
+pub const CHANNEL: &str = "pgring";
+/// What is sent on [`CHANNEL`] after DDL.
+pub const SCHEMA_CHANGED: &str = "schema";
+/// What [`CREATE`]'s trigger sends on [`CHANNEL`].
+pub const OWNERSHIP_CHANGED: &str = "ownership";
+
+/// `application_name` of the control plane's connections.
+const APPLICATION_NAME: &str = "pgring control";
+
+/// Makes the schema. The row comes with it, at epoch 0, which means: not given out yet. `$`-quoted, so to be run by the
+/// simple protocol. The trigger tells the routers, unless `pgring.notify` is `off`: a transaction that notified cannot be
+/// prepared.
+pub const CREATE: &str = "
+    CREATE SCHEMA pgring;
+    COMMENT ON SCHEMA pgring IS 'What the pgring router keeps on a shard; made by pgring init';
+    CREATE TABLE pgring.ownership (
+      only_row boolean NOT NULL DEFAULT true PRIMARY KEY CHECK (only_row),
+      shard text NOT NULL,
+      cluster uuid NOT NULL,
+      epoch bigint NOT NULL CHECK (epoch >= 0),
+      owned int4multirange NOT NULL CHECK (owned <@ int4range(0, 16384)),
+      fenced int4multirange NOT NULL DEFAULT '{}' CHECK (fenced <@ owned)
+    );
+    COMMENT ON TABLE pgring.ownership IS 'Which slots this shard owns; one row, changed by routers only';
+    CREATE FUNCTION pgring.guard_ownership() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $guard$
+    BEGIN
+      IF TG_OP <> 'UPDATE' THEN
+        RAISE EXCEPTION 'the ownership row of a shard cannot be removed' USING HINT = 'DROP SCHEMA pgring takes the shard out of its cluster.';
+      END IF;
+      IF NEW.epoch <= OLD.epoch AND OLD.epoch > 0 THEN
+        RAISE EXCEPTION 'the epoch of an ownership row only grows';
+      END IF;
+      IF current_setting('pgring.notify', true) IS DISTINCT FROM 'off' THEN
+        PERFORM pg_notify('pgring', 'ownership');
+      END IF;
+      RETURN NEW;
+    END $guard$;
+    CREATE TRIGGER guard_update BEFORE UPDATE ON pgring.ownership
+      FOR EACH ROW EXECUTE FUNCTION pgring.guard_ownership();
+    CREATE TRIGGER guard_removal BEFORE DELETE OR TRUNCATE ON pgring.ownership
+      FOR EACH STATEMENT EXECUTE FUNCTION pgring.guard_ownership();
+    GRANT USAGE ON SCHEMA pgring TO PUBLIC;
+    GRANT SELECT ON pgring.ownership TO PUBLIC;";
+
+/// What the control plane reads of a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardStatus {
+    /// Its ownership row.
+    pub ownership: OwnershipRecord,
+    /// The server's setting; 0 means that nothing can be prepared.
+    pub max_prepared_transactions: i32,
+    /// Such as 150004.
+    pub server_version: i32,
+    /// What unqualified names mean unless a session says otherwise.
+    pub search_path: String,
+}
+
+const STATUS: &str = "SELECT shard, cluster::pg_catalog.text, epoch::pg_catalog.text, \
+     owned::pg_catalog.text, fenced::pg_catalog.text, \
+     pg_catalog.current_setting('max_prepared_transactions')::pg_catalog.int4, \
+     pg_catalog.current_setting('server_version_num')::pg_catalog.int4, \
+     pg_catalog.current_setting('search_path') FROM pgring.ownership";
+
+/// Why an ownership row could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The shard did not answer as it should.
+    #[error("{}", reason(.0))]
+    Query(#[from] tokio_postgres::Error),
+    /// There is no schema `pgring`, or no slot was given out yet.
+    #[error("the database has no pgring ownership")]
+    Missing,
+    /// The row is there and cannot be understood.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// An ownership row that cannot be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Not a number from 0.
+    #[error("\"{0}\" is not an epoch")]
+    Epoch(String),
+    /// Not slots.
+    #[error(transparent)]
+    Slots(#[from] SlotSetError),
+}
+
+/// Reads `shard, cluster, epoch, owned, fenced` as PostgreSQL prints them.
+///
+/// # Errors
+/// [`RecordError`].
+pub fn parse_record(columns: [&str; 5]) -> Result<OwnershipRecord, RecordError> {
+    let [shard, cluster_id, epoch, owned, fenced] = columns;
+    Ok(OwnershipRecord {
+        shard: shard.into(),
+        cluster_id: cluster_id.into(),
+        epoch: Epoch(
+            epoch
+                .parse()
+                .map_err(|_| RecordError::Epoch(epoch.to_owned()))?,
+        ),
+        owned: owned.parse()?,
+        fenced: fenced.parse()?,
+    })
+}
+
+/// Whether the slots of a shard were given out.
+pub fn is_given_out(record: &OwnershipRecord) -> bool {
+    record.epoch > Epoch(0)
+}
+
+/// Reads a shard's status.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn status(client: &Client) -> Result<ShardStatus, StoreError> {
+    let row = client
+        .query_typed_opt(STATUS, &[])
+        .await
+        .map_err(|error| match error.code() {
+            Some(code) if is_missing(code) => StoreError::Missing,
+            _ => StoreError::Query(error),
+        })?;
+    let row = row.ok_or(StoreError::Missing)?;
+    let column = |index| row.try_get::<_, &str>(index);
+    let ownership = parse_record([column(0)?, column(1)?, column(2)?, column(3)?, column(4)?])?;
+    if !is_given_out(&ownership) {
+        return Err(StoreError::Missing);
+    }
+    Ok(ShardStatus {
+        ownership,
+        max_prepared_transactions: row.try_get(5)?,
+        server_version: row.try_get(6)?,
+        search_path: column(7)?.to_owned(),
+    })
+}
+
+fn is_missing(code: &tokio_postgres::error::SqlState) -> bool {
+    use tokio_postgres::error::SqlState;
+    *code == SqlState::UNDEFINED_TABLE || *code == SqlState::INVALID_SCHEMA_NAME
+}
+
+/// How the control plane connects to a shard's primary.
+pub fn connection_config(config: &Config, shard: &Shard) -> tokio_postgres::Config {
+    let mut connection = tokio_postgres::Config::new();
+    for node in &shard.nodes {
+        match node {
+            Address::Tcp { host, port } => connection.host(host).port(*port),
+            Address::Unix { directory, port } => connection.host_path(directory).port(*port),
+        };
+    }
+    connection
+        .user(&config.backend.user)
+        .dbname(&shard.database)
+        .application_name(APPLICATION_NAME)
+        .connect_timeout(config.pool.connect)
+        .ssl_mode(SslMode::Disable)
+        .target_session_attrs(TargetSessionAttrs::ReadWrite);
+    if let Some(password) = config
+        .backend
+        .password
+        .as_ref()
+        .and_then(|secret| secret.password())
+    {
+        connection.password(password);
+    }
+    connection
+}
+
+/// What a shard, or the way to it, said; in one line.
+pub fn reason(error: &tokio_postgres::Error) -> String {
+    if let Some(error) = error.as_db_error() {
+        return error.message().to_owned();
+    }
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_read_as_postgresql_prints_it() {
+        let record = parse_record(["s0", "c", "7", "{[0,5),[9,10)}", "{[9,10)}"]).unwrap();
+        assert_eq!(
+            (
+                &*record.shard,
+                record.epoch,
+                record.owned.len(),
+                record.fenced.len()
+            ),
+            ("s0", Epoch(7), 6, 1)
+        );
+        assert!(parse_record(["s0", "c", "-1", "{}", "{}"]).is_err());
+        assert!(parse_record(["s0", "c", "1", "{[0,99999)}", "{}"]).is_err());
+    }
+}

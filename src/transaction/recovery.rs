@@ -1,0 +1,374 @@
+//! Finishes what a crash left prepared. Every prepared part names its decider (see [`super::gid`]); the decider's own
+//! commit log says what becomes of the part. Any router may do this, at any time, beside any other; nothing is guessed:
+//! what the decider cannot say stays prepared and is told. Start at [`run`].
+
+use super::gid::GlobalTransactionId;
+use crate::backend::control::{Client, Control, ControlError};
+use crate::topology::ShardId;
+use futures_util::future::join_all;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+/// How long the work on one shard may take before it is left to the next round.
+const SHARD_WAIT: Duration = Duration::from_secs(30);
+/// How long one part may wait for the locks that finishing it needs.
+const FINISH_WAIT: Duration = Duration::from_secs(10);
+/// Session-level advisory lock of whoever recovers a shard: the bytes of "pgring" and one more.
+const LOCK_KEY: i64 = 0x7067_7269_6e67_0001;
+/// A part that stays in doubt is logged this often, in rounds.
+const LOG_EVERY: u64 = 60;
+
+/// What became of the parts that were found prepared in one round.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Finished by COMMIT PREPARED.
+    pub committed: usize,
+    /// Finished by ROLLBACK PREPARED.
+    pub rolled_back: usize,
+    /// Their decider still runs the transaction.
+    pub in_progress: usize,
+    /// Nobody can say now.
+    pub in_doubt: Vec<InDoubt>,
+    /// Shards that could not be looked at.
+    pub shards_skipped: usize,
+}
+
+/// A prepared part that stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InDoubt {
+    /// Where it is prepared.
+    pub shard: Arc<str>,
+    /// Its name.
+    pub gid: String,
+    /// Since when.
+    pub age: Duration,
+    /// Why it is not finished.
+    pub reason: String,
+}
+
+/// What a decider's commit log says of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verdict {
+    Committed,
+    Aborted,
+    InProgress,
+    Unknown(String),
+}
+
+/// What a decider answered: its timeline, and the status of the transaction there (`pg_xact_status`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Answer {
+    timeline: String,
+    status: Result<Option<String>, String>,
+}
+
+/// The status of a transaction id proves something on the timeline that gave it out only: a failover may lose the
+/// transaction and give its id to another.
+fn judge(gid: &GlobalTransactionId, answer: &Answer) -> Verdict {
+    if answer.timeline != gid.timeline {
+        return Verdict::Unknown(format!(
+            "shard {} is on timeline {} now",
+            gid.decider, answer.timeline
+        ));
+    }
+    match &answer.status {
+        Ok(Some(status)) => match status.as_str() {
+            "committed" => Verdict::Committed,
+            "aborted" => Verdict::Aborted,
+            "in progress" => Verdict::InProgress,
+            other => Verdict::Unknown(format!("shard {} says \"{other}\"", gid.decider)),
+        },
+        Ok(None) => Verdict::Unknown(format!(
+            "transaction {} is too old for shard {} to know",
+            gid.xid, gid.decider
+        )),
+        Err(reason) => Verdict::Unknown(format!("shard {}: {reason}", gid.decider)),
+    }
+}
+
+/// Recovers now and then at `recovery.interval` until the control plane is gone.
+pub async fn run(control: Arc<Control>) {
+    let interval = control.config().recovery.interval;
+    let control = Arc::downgrade(&control);
+    let mut rounds_in_doubt: HashMap<String, u64> = HashMap::new();
+    loop {
+        let Some(strong) = control.upgrade() else {
+            return;
+        };
+        let report = recover_once(&strong).await;
+        drop(strong);
+        if report.committed + report.rolled_back > 0 {
+            tracing::info!(
+                committed = report.committed,
+                rolled_back = report.rolled_back,
+                "prepared transactions were recovered"
+            );
+        }
+        let still: HashSet<&String> = report.in_doubt.iter().map(|part| &part.gid).collect();
+        rounds_in_doubt.retain(|gid, _| still.contains(gid));
+        for part in &report.in_doubt {
+            let rounds = rounds_in_doubt.entry(part.gid.clone()).or_default();
+            // The first time it may be a decider that is down for a moment.
+            if *rounds % LOG_EVERY == 1 {
+                tracing::warn!(shard = %part.shard, gid = part.gid, age = ?part.age, reason = part.reason, "a transaction is in doubt");
+            }
+            *rounds += 1;
+        }
+        tokio::time::sleep(interval).await;
+    }
+}
+
+/// Looks at every shard once and finishes what can be finished.
+///
+/// # Cancel safety
+/// A dropped call leaves parts for the next one.
+pub async fn recover_once(control: &Control) -> Report {
+    let topology = control.topology.load_full();
+    let shards = topology.shard_ids().map(|shard| {
+        let name = topology.shard_name(shard).clone();
+        async move {
+            match timeout(SHARD_WAIT, recover_shard(control, shard)).await {
+                Ok(Ok(report)) => report,
+                Ok(Err(error)) => {
+                    tracing::debug!(shard = %name, %error, "recovery left out a shard");
+                    Report {
+                        shards_skipped: 1,
+                        ..Report::default()
+                    }
+                }
+                Err(_) => Report {
+                    shards_skipped: 1,
+                    ..Report::default()
+                },
+            }
+        }
+    });
+    join_all(shards)
+        .await
+        .into_iter()
+        .fold(Report::default(), |mut all, one| {
+            all.committed += one.committed;
+            all.rolled_back += one.rolled_back;
+            all.in_progress += one.in_progress;
+            all.shards_skipped += one.shards_skipped;
+            all.in_doubt.extend(one.in_doubt);
+            all
+        })
+}
+
+/// One prepared part.
+struct Part {
+    text: String,
+    owner: String,
+    age: Duration,
+}
+
+const PREPARED: &str = "
+    SELECT gid, pg_catalog.quote_ident(owner::pg_catalog.text),
+           greatest(0, extract(epoch FROM pg_catalog.clock_timestamp() - prepared))::pg_catalog.float8
+    FROM pg_catalog.pg_prepared_xacts
+    WHERE database = pg_catalog.current_database() AND pg_catalog.starts_with(gid, $1)
+    ORDER BY prepared";
+
+async fn recover_shard(control: &Control, shard: ShardId) -> Result<Report, ControlError> {
+    let client = control.client(shard).await?;
+    let name = control.topology.load().shard_name(shard).clone();
+    let query = |source| ControlError::Query {
+        shard: name.clone(),
+        source,
+    };
+    let mut report = Report::default();
+    let prefix = GlobalTransactionId::prefix(control.cluster());
+    let rows = client
+        .query_typed(PREPARED, &[(&prefix, Type::TEXT)])
+        .await
+        .map_err(query)?;
+    if rows.is_empty() {
+        return Ok(report);
+    }
+    let locked = client
+        .query_typed_one(
+            "SELECT pg_catalog.pg_try_advisory_lock($1)",
+            &[(&LOCK_KEY, Type::INT8)],
+        )
+        .await;
+    if !locked
+        .and_then(|row| row.try_get::<_, bool>(0))
+        .map_err(query)?
+    {
+        // Another router is at it.
+        return Ok(report);
+    }
+    // The lock ends with its connection, whatever happens in between.
+    let client = Client::take(client);
+    for row in rows {
+        let part = Part {
+            text: row.try_get(0).map_err(query)?,
+            owner: row.try_get(1).map_err(query)?,
+            age: Duration::try_from_secs_f64(row.try_get(2).map_err(query)?).unwrap_or_default(),
+        };
+        let verdict = match part.text.parse::<GlobalTransactionId>() {
+            Ok(gid) => ask_decider(control, &gid).await,
+            Err(error) => Verdict::Unknown(error.to_string()),
+        };
+        let finish = match verdict {
+            Verdict::Committed => "COMMIT",
+            Verdict::Aborted => "ROLLBACK",
+            Verdict::InProgress => {
+                report.in_progress += 1;
+                continue;
+            }
+            Verdict::Unknown(reason) => {
+                report.in_doubt.push(InDoubt {
+                    shard: name.clone(),
+                    gid: part.text,
+                    age: part.age,
+                    reason,
+                });
+                continue;
+            }
+        };
+        match finish_part(&client, finish, &part).await {
+            Ok(()) if finish == "COMMIT" => report.committed += 1,
+            Ok(()) => report.rolled_back += 1,
+            // Whoever was faster asked the same decider.
+            Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => {}
+            Err(error) if error.as_db_error().is_none() => return Err(query(error)),
+            Err(error) => {
+                let reason = format!(
+                    "{finish} PREPARED failed: {}",
+                    crate::backend::store::reason(&error)
+                );
+                report.in_doubt.push(InDoubt {
+                    shard: name.clone(),
+                    gid: part.text,
+                    age: part.age,
+                    reason,
+                });
+            }
+        }
+    }
+    Ok(report)
+}
+
+const STATUS: &str = "SELECT pg_catalog.pg_xact_status($1::pg_catalog.text::pg_catalog.xid8)";
+const TIMELINE: &str = "SELECT pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8)";
+
+async fn ask_decider(control: &Control, gid: &GlobalTransactionId) -> Verdict {
+    let Some(decider) = control.topology.load().shard_named(&gid.decider) else {
+        return Verdict::Unknown(format!("the shard map has no shard {}", gid.decider));
+    };
+    match ask(control, decider, gid.xid).await {
+        Ok(answer) => judge(gid, &answer),
+        Err(error) => Verdict::Unknown(error.to_string()),
+    }
+}
+
+async fn ask(control: &Control, decider: ShardId, xid: u64) -> Result<Answer, ControlError> {
+    let name = control.topology.load().shard_name(decider).clone();
+    let client = control.client(decider).await?;
+    let query = |source| ControlError::Query {
+        shard: name.clone(),
+        source,
+    };
+    let status = match client
+        .query_typed_one(STATUS, &[(&xid.to_string(), Type::TEXT)])
+        .await
+    {
+        Ok(row) => Ok(row.try_get(0).map_err(query)?),
+        // Such as an id that the shard has not given out yet.
+        Err(error) => match error.as_db_error() {
+            Some(error) => Err(error.message().to_owned()),
+            None => return Err(query(error)),
+        },
+    };
+    // After the status: a promotion in between shows.
+    let row = client.query_typed_one(TIMELINE, &[]).await.map_err(query)?;
+    Ok(Answer {
+        timeline: row.try_get(0).map_err(query)?,
+        status,
+    })
+}
+
+/// COMMIT PREPARED or ROLLBACK PREPARED, as its owner where that is another role.
+async fn finish_part(
+    client: &tokio_postgres::Client,
+    finish: &str,
+    part: &Part,
+) -> Result<(), tokio_postgres::Error> {
+    client
+        .batch_execute(&format!("SET lock_timeout = {}", FINISH_WAIT.as_millis()))
+        .await?;
+    // A superuser may finish all; a member of the owning role may as that role.
+    client
+        .batch_execute(&format!("SET ROLE {}", part.owner))
+        .await?;
+    // A parsed name holds no quote.
+    let finished = client
+        .batch_execute(&format!("{finish} PREPARED '{}'", part.text))
+        .await;
+    client.batch_execute("RESET ROLE").await?;
+    finished
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gid() -> GlobalTransactionId {
+        "pgring:shop:s0:00000001:740:1".parse().unwrap()
+    }
+
+    fn answer(timeline: &str, status: Result<Option<&str>, &str>) -> Answer {
+        let status = status
+            .map(|status| status.map(str::to_owned))
+            .map_err(str::to_owned);
+        Answer {
+            timeline: timeline.to_owned(),
+            status,
+        }
+    }
+
+    #[test]
+    fn the_deciders_commit_log_decides() {
+        assert_eq!(
+            judge(&gid(), &answer("00000001", Ok(Some("committed")))),
+            Verdict::Committed
+        );
+        assert_eq!(
+            judge(&gid(), &answer("00000001", Ok(Some("aborted")))),
+            Verdict::Aborted
+        );
+        assert_eq!(
+            judge(&gid(), &answer("00000001", Ok(Some("in progress")))),
+            Verdict::InProgress
+        );
+    }
+
+    #[test]
+    fn nothing_is_guessed_after_a_failover() {
+        let verdict = judge(&gid(), &answer("00000002", Ok(Some("committed"))));
+        assert_eq!(
+            verdict,
+            Verdict::Unknown("shard s0 is on timeline 00000002 now".to_owned())
+        );
+    }
+
+    #[test]
+    fn nothing_is_guessed_of_an_id_that_is_too_old_or_not_given_out() {
+        for status in [
+            Ok(None),
+            Err("transaction ID 740 is in the future"),
+            Ok(Some("odd")),
+        ] {
+            assert!(matches!(
+                judge(&gid(), &answer("00000001", status)),
+                Verdict::Unknown(_)
+            ));
+        }
+    }
+}
