@@ -3,8 +3,11 @@
 //! A file begins with a declaration of shards, tables, views and functions (see [`declare`]), then come cases: the
 //! statement, maybe `types` and `bind` lines, `----`, and the plan or refusal. `UPDATE_EXPECT=1` rewrites the latter.
 
-use pgring::planner::{Binding, Context, PlanError, template};
+use pgring::planner::{self, Binding, Context, CopyRoute, Hint, PlanError, template};
+use pgring::sql::copy::CopyDirection;
+use pgring::sql::lex;
 use pgring::sql::lex::LexLimits;
+use pgring::sql::statement::{self, Statement};
 use pgring::topology::key_value::KeyType;
 use pgring::topology::schema::{
     Collation, Column, ColumnDefault, Function, Placement, Relation, RelationKind, Schema,
@@ -340,12 +343,18 @@ fn plan(topology: &Topology, statement: &str) -> String {
     let mut lines: Vec<&str> = Vec::new();
     let (mut types, mut binds) = (Vec::new(), vec![(Vec::new(), String::new())]);
     let mut is_bound = false;
+    let mut hint = None;
     for line in statement.lines() {
         if let Some(rest) = line.strip_prefix("types ") {
             types = rest
                 .split(", ")
                 .map(|name| if name == "0" { 0 } else { type_named(name).0 })
                 .collect();
+        } else if let Some(rest) = line.strip_prefix("hint ") {
+            match Hint::parse(rest, topology) {
+                Ok(parsed) => hint = Some(parsed),
+                Err(error) => return format!("error {}: {error}", error.sqlstate()),
+            }
         } else if let Some(rest) = line.strip_prefix("bind ") {
             if !std::mem::replace(&mut is_bound, true) {
                 binds.clear();
@@ -362,13 +371,16 @@ fn plan(topology: &Topology, statement: &str) -> String {
     let context = Context {
         topology,
         search_path: &search_path,
-        hint: None,
+        hint: hint.as_ref(),
         limits: &limits,
     };
     let refused = |error: &PlanError| match error.refusal() {
         Some(code) => format!("refused {code}: {error}"),
         None => format!("error {}: {error}", error.sqlstate()),
     };
+    if let Some(said) = placed(&sql, &context, topology, &refused) {
+        return said;
+    }
     let template = match template(&sql, &types, &context) {
         Ok(template) => template,
         Err(error @ PlanError::Unparsed { .. }) => {
@@ -400,6 +412,39 @@ fn plan(topology: &Topology, statement: &str) -> String {
         }
     }
     out
+}
+
+/// Plans a statement that is not a query; `None` if it is one.
+fn placed(
+    sql: &str,
+    context: &Context<'_>,
+    topology: &Topology,
+    refused: &dyn Fn(&PlanError) -> String,
+) -> Option<String> {
+    let tokens = lex::lex(sql, context.limits).ok()?;
+    let outcome = match statement::classify(sql, &tokens).ok()? {
+        Statement::Query(_) => return None,
+        Statement::Copy(copy) if copy.direction == CopyDirection::From => {
+            planner::copy_from(&copy, sql, context).map(|route| match route {
+                CopyRoute::One(shard) => format!("all rows to {}", topology.shard_name(shard)),
+                CopyRoute::AllShards => "all rows to every shard".to_owned(),
+                CopyRoute::Split(split) => format!(
+                    "rows by {} in column {}; key 42 to {}",
+                    split.name,
+                    split.column + 1,
+                    split.shard(Some(b"42"), false, topology).map_or_else(
+                        |error| refused(&error),
+                        |shard| topology.shard_name(shard).to_string()
+                    )
+                ),
+            })
+        }
+        Statement::Copy(copy) => planner::copy_to(&copy, sql, context, None, 1)
+            .map(|plan| plan.describe(topology).join("\n")),
+        statement => planner::utility(&statement, sql, &tokens, context)
+            .map(|plan| plan.describe(topology).join("\n")),
+    };
+    Some(outcome.unwrap_or_else(|error| refused(&error)))
 }
 
 fn run(path: &Path) -> Vec<String> {
