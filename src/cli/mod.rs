@@ -39,6 +39,17 @@ enum Command {
     Explain(explain::Explain),
 }
 
+impl Command {
+    /// What is logged unless the environment says otherwise: reports speak for themselves, a router must tell more.
+    /// The control plane reports its lost connections better than its pool does.
+    fn log_levels(&self) -> &'static str {
+        match self {
+            Self::Serve(_) => "info,deadpool_postgres=error",
+            Self::Demo(_) | Self::Check(_) | Self::Init(_) | Self::Explain(_) => "error",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LogFormat {
     Text,
@@ -71,9 +82,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
         LogFormat::Text => log::Format::Text,
         LogFormat::Json => log::Format::Json,
     };
-    let done = log::start(format)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| run_command(arguments.command));
+    let levels = arguments.command.log_levels();
+    let started = log::start(format, levels).map_err(anyhow::Error::from);
+    let done = started.and_then(|()| run_command(arguments.command));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
