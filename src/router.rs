@@ -76,7 +76,9 @@ impl Router {
     /// The number of a named statement: the same for all clients with the same text and types.
     pub fn statement_id(&self, sql: &Arc<str>, parameter_types: &Arc<[u32]>) -> u64 {
         let key = (sql.clone(), parameter_types.clone());
-        let id = self.statement_ids.get_or_insert_with(&key, || Ok::<_, std::convert::Infallible>(self.next_statement()));
+        let id = self.statement_ids.get_or_insert_with(&key, || {
+            Ok::<_, std::convert::Infallible>(self.next_statement())
+        });
         match id {
             Ok(id) => id,
             Err(never) => match never {},

@@ -1,8 +1,8 @@
 //! The last good ownership on disk, so that a router starts while a shard is down. Written whole, by a new file that takes
 //! the old one's name. Must not decide which record wins.
 
-use crate::topology::ownership::OwnershipRecord;
 use super::store::{self, RecordError};
+use crate::topology::ownership::OwnershipRecord;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
@@ -53,7 +53,9 @@ pub async fn read(path: &Path, cluster: &str) -> Result<Option<Vec<OwnershipReco
     match tokio::fs::metadata(path).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
-        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => return Err(io::Error::from(io::ErrorKind::FileTooLarge).into()),
+        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
+        }
         Ok(_) => {}
     }
     decode(&tokio::fs::read(path).await?, cluster).map(Some)
@@ -63,7 +65,11 @@ pub async fn read(path: &Path, cluster: &str) -> Result<Option<Vec<OwnershipReco
 ///
 /// # Errors
 /// What the operating system says.
-pub async fn write(path: &Path, cluster: &str, records: &[OwnershipRecord]) -> Result<(), CacheError> {
+pub async fn write(
+    path: &Path,
+    cluster: &str,
+    records: &[OwnershipRecord],
+) -> Result<(), CacheError> {
     let text = encode(cluster, records)?;
     // Two routers may share a directory.
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
@@ -89,7 +95,11 @@ fn encode(cluster: &str, records: &[OwnershipRecord]) -> Result<Vec<u8>, serde_j
         owned: record.owned.to_string(),
         fenced: record.fenced.to_string(),
     };
-    let file = File { format: FORMAT, cluster: cluster.to_owned(), shards: records.iter().map(row).collect() };
+    let file = File {
+        format: FORMAT,
+        cluster: cluster.to_owned(),
+        shards: records.iter().map(row).collect(),
+    };
     serde_json::to_vec_pretty(&file)
 }
 
@@ -99,7 +109,13 @@ fn decode(text: &[u8], cluster: &str) -> Result<Vec<OwnershipRecord>, CacheError
         return Err(CacheError::Other(file.cluster));
     }
     let record = |row: &Row| {
-        store::parse_record([&row.shard, &row.cluster_id, &row.epoch.to_string(), &row.owned, &row.fenced])
+        store::parse_record([
+            &row.shard,
+            &row.cluster_id,
+            &row.epoch.to_string(),
+            &row.owned,
+            &row.fenced,
+        ])
     };
     Ok(file.shards.iter().map(record).collect::<Result<_, _>>()?)
 }
@@ -121,7 +137,9 @@ mod tests {
     #[test]
     fn another_clusters_file_is_not_believed() {
         let text = encode("shop", &[]).unwrap();
-        assert!(matches!(decode(&text, "other"), Err(CacheError::Other(cluster)) if cluster == "shop"));
+        assert!(
+            matches!(decode(&text, "other"), Err(CacheError::Other(cluster)) if cluster == "shop")
+        );
         assert!(decode(b"{}", "shop").is_err());
     }
 }

@@ -2,7 +2,8 @@
 //! laid over it by [`crate::topology::shard_map`]; here all is as PostgreSQL says. Start at [`load`].
 
 use crate::topology::schema::{
-    Collation, Column, ColumnDefault, Function, Placement, Relation, RelationKind, Schema, Volatility,
+    Collation, Column, ColumnDefault, Function, Placement, Relation, RelationKind, Schema,
+    Volatility,
 };
 use futures_util::future::try_join_all;
 use std::collections::{HashMap, HashSet};
@@ -65,11 +66,26 @@ pub async fn load(client: &mut Client) -> Result<Schema, CatalogError> {
         .start()
         .await?;
     // Expressions are then printed with every name qualified.
-    transaction.batch_execute("SET LOCAL search_path = pg_catalog").await?;
-    let queries = [RELATIONS, COLUMNS, DOMAINS, UNIQUE, PARENTS, READS, FUNCTIONS];
+    transaction
+        .batch_execute("SET LOCAL search_path = pg_catalog")
+        .await?;
+    let queries = [
+        RELATIONS, COLUMNS, DOMAINS, UNIQUE, PARENTS, READS, FUNCTIONS,
+    ];
     let rows = try_join_all(queries.map(|sql| transaction.query_typed(sql, &[]))).await?;
     transaction.commit().await?;
-    let Ok([relations, columns, domains, unique, parents, reads, functions]) = <[Vec<Row>; 7]>::try_from(rows) else {
+    let Ok(
+        [
+            relations,
+            columns,
+            domains,
+            unique,
+            parents,
+            reads,
+            functions,
+        ],
+    ) = <[Vec<Row>; 7]>::try_from(rows)
+    else {
         return Ok(Schema::default());
     };
     let mut draft = Draft::relations(&relations)?;
@@ -174,7 +190,10 @@ impl Draft {
                 _ => RelationKind::Other,
             };
             let relation = DraftRelation {
-                name: (shared(&mut schemas, row.try_get(1)?), row.try_get::<_, &str>(2)?.into()),
+                name: (
+                    shared(&mut schemas, row.try_get(1)?),
+                    row.try_get::<_, &str>(2)?.into(),
+                ),
                 kind,
                 columns: Vec::new(),
                 attribute_numbers: Vec::new(),
@@ -194,7 +213,9 @@ impl Draft {
         }
         let mut texts = HashSet::new();
         for row in rows {
-            let Some(relation) = self.relations.get_mut(&row.try_get(0)?) else { continue };
+            let Some(relation) = self.relations.get_mut(&row.try_get(0)?) else {
+                continue;
+            };
             let mut type_oid: u32 = row.try_get(3)?;
             let mut expression: Option<&str> = row.try_get(8)?;
             while let Some((base, default)) = domain_of.get(&type_oid) {
@@ -228,13 +249,19 @@ impl Draft {
 
     fn unique(&mut self, rows: &[Row]) -> Result<(), CatalogError> {
         for row in rows {
-            let Some(relation) = self.relations.get_mut(&row.try_get(0)?) else { continue };
+            let Some(relation) = self.relations.get_mut(&row.try_get(0)?) else {
+                continue;
+            };
             let attribute_numbers: Vec<i16> = row.try_get(1)?;
-            let columns: Option<Vec<usize>> =
-                attribute_numbers.iter().map(|number| relation.column_at(*number)).collect();
+            let columns: Option<Vec<usize>> = attribute_numbers
+                .iter()
+                .map(|number| relation.column_at(*number))
+                .collect();
             relation.unique.extend(columns);
         }
-        self.relations.values_mut().for_each(|relation| relation.unique.sort());
+        self.relations
+            .values_mut()
+            .for_each(|relation| relation.unique.sort());
         Ok(())
     }
 
@@ -295,13 +322,20 @@ impl Draft {
     }
 
     /// What `view` reads that is no view of a user: through other views, and through what a materialized view was made of.
-    fn collect_reads(&self, view: &DraftRelation, seen: &mut HashSet<u32>, reads: &mut HashSet<u32>) {
+    fn collect_reads(
+        &self,
+        view: &DraftRelation,
+        seen: &mut HashSet<u32>,
+        reads: &mut HashSet<u32>,
+    ) {
         for oid in &view.reads {
             if !seen.insert(*oid) {
                 continue;
             }
             match self.relations.get(oid) {
-                Some(read) if is_view(read.kind) && !read.is_system() => self.collect_reads(read, seen, reads),
+                Some(read) if is_view(read.kind) && !read.is_system() => {
+                    self.collect_reads(read, seen, reads)
+                }
                 Some(_) => drop(reads.insert(*oid)),
                 None => {}
             }
@@ -345,7 +379,11 @@ fn add_functions(schema: &mut Schema, rows: &[Row]) -> Result<(), CatalogError> 
         if namespace == "pg_catalog" {
             schema.builtin_functions.insert(name.into(), function);
         } else {
-            schema.user_functions.entry(namespace.into()).or_default().insert(name.into(), function);
+            schema
+                .user_functions
+                .entry(namespace.into())
+                .or_default()
+                .insert(name.into(), function);
         }
     }
     Ok(())
@@ -353,7 +391,9 @@ fn add_functions(schema: &mut Schema, rows: &[Row]) -> Result<(), CatalogError> 
 
 /// Whether two schemas say the same, whatever their versions.
 pub fn is_same(a: &Schema, b: &Schema) -> bool {
-    a.relations == b.relations && a.builtin_functions == b.builtin_functions && a.user_functions == b.user_functions
+    a.relations == b.relations
+        && a.builtin_functions == b.builtin_functions
+        && a.user_functions == b.user_functions
 }
 
 #[cfg(test)]
@@ -384,13 +424,22 @@ mod tests {
                 (2, relation(RelationKind::View, "inside", &[1], &[])),
                 (3, relation(RelationKind::View, "outside", &[2, 4, 5], &[])),
                 (4, relation(RelationKind::Table, "notes", &[], &[])),
-                (5, relation(RelationKind::MaterializedView, "sums", &[6, 3], &[])),
+                (
+                    5,
+                    relation(RelationKind::MaterializedView, "sums", &[6, 3], &[]),
+                ),
                 (6, relation(RelationKind::Table, "lines", &[], &[])),
             ]),
         };
         let schema = draft.into_schema();
-        assert_eq!(names(&schema.relations["public"]["outside"].reads), ["lines", "notes", "orders"]);
-        assert_eq!(names(&schema.relations["public"]["inside"].reads), ["orders"]);
+        assert_eq!(
+            names(&schema.relations["public"]["outside"].reads),
+            ["lines", "notes", "orders"]
+        );
+        assert_eq!(
+            names(&schema.relations["public"]["inside"].reads),
+            ["orders"]
+        );
     }
 
     #[test]
@@ -404,8 +453,15 @@ mod tests {
             ]),
         };
         let schema = draft.into_schema();
-        assert_eq!(names(&schema.relations["public"]["orders_1"].parents), ["orders"]);
-        assert!(schema.relations["public"]["orders_1_pkey"].parents.is_empty());
+        assert_eq!(
+            names(&schema.relations["public"]["orders_1"].parents),
+            ["orders"]
+        );
+        assert!(
+            schema.relations["public"]["orders_1_pkey"]
+                .parents
+                .is_empty()
+        );
     }
 
     #[test]

@@ -149,7 +149,9 @@ impl Backend {
     ) -> Result<(Self, Greeting), ConnectError> {
         let connecting = Self::connect_now(endpoint, address, login, cluster_id);
         let connected = timeout(endpoint.connect, connecting).await;
-        let connected = connected.unwrap_or(Err(ConnectProblem::TimedOut { after: endpoint.connect }));
+        let connected = connected.unwrap_or(Err(ConnectProblem::TimedOut {
+            after: endpoint.connect,
+        }));
         connected.map_err(|problem| ConnectError {
             shard: endpoint.shard_name.clone(),
             address: Some(address.clone()),
@@ -182,7 +184,11 @@ impl Backend {
             home: tokio::runtime::Handle::current().id(),
             released: Instant::now(),
             parameters_changed: false,
-            cancel: CancelToken { address: address.clone(), pid: logged_in.pid, key: logged_in.key.into() },
+            cancel: CancelToken {
+                address: address.clone(),
+                pid: logged_in.pid,
+                key: logged_in.key.into(),
+            },
         };
         Ok((backend, greeting))
     }
@@ -250,7 +256,10 @@ impl CancelToken {
     /// The shard could not be reached, or gave no cancel key, or did not hang up in time.
     pub async fn cancel(&self) -> io::Result<()> {
         if self.key.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "the shard gave no cancel key"));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the shard gave no cancel key",
+            ));
         }
         match timeout(CANCEL_WAIT, self.cancel_now()).await {
             Ok(cancelled) => cancelled,
@@ -266,7 +275,9 @@ impl CancelToken {
                 Ok(read) => stream.consume(read),
                 Err(StreamError::Closed) => return Ok(()),
                 // A shard that hangs up before it has read all of a request resets the connection.
-                Err(StreamError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+                Err(StreamError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Ok(());
+                }
                 Err(StreamError::Io(error)) => return Err(error),
                 Err(error) => return Err(io::Error::other(error)),
             }
@@ -280,7 +291,13 @@ mod tests {
 
     #[test]
     fn secrets_do_not_print() {
-        let login = Login { user: "app".into(), secret: Secret::Password("hunter2".into()) };
-        assert_eq!(format!("{login:?}"), "Login { user: \"app\", secret: Password(…) }");
+        let login = Login {
+            user: "app".into(),
+            secret: Secret::Password("hunter2".into()),
+        };
+        assert_eq!(
+            format!("{login:?}"),
+            "Login { user: \"app\", secret: Password(…) }"
+        );
     }
 }

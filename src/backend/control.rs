@@ -194,26 +194,48 @@ impl Control {
 
     fn idle(config: Arc<Config>) -> Self {
         let names = shard_map::shard_names(&config);
-        let connections: Vec<_> = config.shards.iter().map(|shard| store::connection_config(&config, shard)).collect();
-        let pools = connections.iter().map(|connection| pool(connection, config.pool.connect)).collect();
+        let connections: Vec<_> = config
+            .shards
+            .iter()
+            .map(|shard| store::connection_config(&config, shard))
+            .collect();
+        let pools = connections
+            .iter()
+            .map(|connection| pool(connection, config.pool.connect))
+            .collect();
         let records = vec![None; names.len()];
-        let default_shard = config.shards.iter().position(|shard| shard.name == config.cluster.default_shard);
+        let default_shard = config
+            .shards
+            .iter()
+            .position(|shard| shard.name == config.cluster.default_shard);
         let topology = Topology {
             cluster: config.cluster.name.as_str().into(),
-            shards: names.iter().map(|name| Shard { name: name.clone(), epoch: Epoch(0) }).collect(),
+            shards: names
+                .iter()
+                .map(|name| Shard {
+                    name: name.clone(),
+                    epoch: Epoch(0),
+                })
+                .collect(),
             owners: ownership::owners(&[]),
             default_shard: ShardId(default_shard.unwrap_or_default() as u16),
             schema: Arc::default(),
         };
-        let known =
-            Known { records, owners: topology.owners.clone(), schema: topology.schema.clone() };
+        let known = Known {
+            records,
+            owners: topology.owners.clone(),
+            schema: topology.schema.clone(),
+        };
         Self {
             topology: Arc::new(ArcSwap::from_pointee(topology)),
             health: names.iter().map(|_| Mutex::default()).collect(),
             known: Mutex::new(known),
             cluster_id: ArcSwapOption::empty(),
             search_path: ArcSwap::from_pointee(SEARCH_PATH.into()),
-            loaded: tokio::sync::Mutex::new(Loaded { shard: ShardId(0), fingerprint: String::new() }),
+            loaded: tokio::sync::Mutex::new(Loaded {
+                shard: ShardId(0),
+                fingerprint: String::new(),
+            }),
             records_changed: tokio::sync::Notify::new(),
             runtime: tokio::runtime::Handle::current(),
             config,
@@ -234,12 +256,19 @@ impl Control {
                 Ok(status) => {
                     let id = status.ownership.cluster_id.clone();
                     if let Err(reason) = self.check_name(shard, &status.ownership) {
-                        return Err(StartError::Ownership { shard: name, reason });
+                        return Err(StartError::Ownership {
+                            shard: name,
+                            reason,
+                        });
                     }
                     match &cluster_id {
                         Some((first, known)) if *known != id => {
-                            let reason = format!("it belongs to another cluster than shard {first}");
-                            return Err(StartError::Ownership { shard: name, reason });
+                            let reason =
+                                format!("it belongs to another cluster than shard {first}");
+                            return Err(StartError::Ownership {
+                                shard: name,
+                                reason,
+                            });
                         }
                         Some(_) => {}
                         None => cluster_id = Some((name, id.clone())),
@@ -252,9 +281,14 @@ impl Control {
                     self.note_lost(shard, &reason);
                     down = down.or(Some((name, reason)));
                 }
-                Err(StatusError::Store(StoreError::Missing)) => return Err(StartError::NotInitialized { shard: name }),
+                Err(StatusError::Store(StoreError::Missing)) => {
+                    return Err(StartError::NotInitialized { shard: name });
+                }
                 Err(StatusError::Store(error)) => {
-                    return Err(StartError::Ownership { shard: name, reason: error.to_string() });
+                    return Err(StartError::Ownership {
+                        shard: name,
+                        reason: error.to_string(),
+                    });
                 }
             }
         }
@@ -265,12 +299,20 @@ impl Control {
         }
         self.take_cache().await;
         self.warn_of_problems();
-        let shard = self.catalog_shard().unwrap_or(self.topology.load().default_shard);
-        let refuse = |source| StartError::Catalog { shard: self.shard_name(shard).clone(), source };
-        let mut client = self.client(shard).await.map_err(|error| StartError::Ownership {
+        let shard = self
+            .catalog_shard()
+            .unwrap_or(self.topology.load().default_shard);
+        let refuse = |source| StartError::Catalog {
             shard: self.shard_name(shard).clone(),
-            reason: error.to_string(),
-        })?;
+            source,
+        };
+        let mut client = self
+            .client(shard)
+            .await
+            .map_err(|error| StartError::Ownership {
+                shard: self.shard_name(shard).clone(),
+                reason: error.to_string(),
+            })?;
         let fingerprint = catalog::fingerprint(&client).await.map_err(refuse)?;
         let schema = catalog::load(&mut client).await.map_err(refuse)?;
         let mut schema = self.place(schema)?;
@@ -292,7 +334,12 @@ impl Control {
             }
         };
         for record in cached {
-            let Some(shard) = self.shard_ids().find(|shard| *self.shard_name(*shard) == record.shard) else { continue };
+            let Some(shard) = self
+                .shard_ids()
+                .find(|shard| *self.shard_name(*shard) == record.shard)
+            else {
+                continue;
+            };
             if self.cluster_id().is_some_and(|id| id != record.cluster_id) {
                 tracing::warn!(file = %file.display(), "the state file is of another cluster of the same name");
                 return;
@@ -315,7 +362,9 @@ impl Control {
             return tracing::error!(shard = %record.shard, "ownership of another cluster is not believed");
         }
         let mut known = self.known();
-        let Some(slot) = known.records.get_mut(usize::from(shard.0)) else { return };
+        let Some(slot) = known.records.get_mut(usize::from(shard.0)) else {
+            return;
+        };
         if let Some(before) = slot {
             if *before == record {
                 return;
@@ -342,10 +391,14 @@ impl Control {
 
     fn publish(&self, known: &Known) {
         let before = self.topology.load();
-        let shards = before.shards.iter().zip(&known.records).map(|(shard, record)| Shard {
-            name: shard.name.clone(),
-            epoch: record.as_ref().map_or(Epoch(0), |record| record.epoch),
-        });
+        let shards = before
+            .shards
+            .iter()
+            .zip(&known.records)
+            .map(|(shard, record)| Shard {
+                name: shard.name.clone(),
+                epoch: record.as_ref().map_or(Epoch(0), |record| record.epoch),
+            });
         self.topology.store(Arc::new(Topology {
             cluster: before.cluster.clone(),
             shards: shards.collect(),
@@ -382,7 +435,11 @@ impl Control {
 
     fn check_name(&self, shard: ShardId, record: &OwnershipRecord) -> Result<(), String> {
         let name = self.shard_name(shard);
-        if *name == record.shard { Ok(()) } else { Err(format!("its ownership row is of shard {}", record.shard)) }
+        if *name == record.shard {
+            Ok(())
+        } else {
+            Err(format!("its ownership row is of shard {}", record.shard))
+        }
     }
 
     /// The cluster's id, once a shard has told it.
@@ -407,16 +464,22 @@ impl Control {
 
     /// Every shard, by [`ShardId`].
     pub fn health(&self) -> Vec<ShardHealth> {
-        self.shard_ids().map(|shard| self.shard_health(shard).clone()).collect()
+        self.shard_ids()
+            .map(|shard| self.shard_health(shard).clone())
+            .collect()
     }
 
     /// Whether the shard can hold prepared transactions, as far as is known.
     pub fn two_phase_allowed(&self, shard: ShardId) -> bool {
-        self.shard_health(shard).max_prepared_transactions.is_none_or(|max| max > 0)
+        self.shard_health(shard)
+            .max_prepared_transactions
+            .is_none_or(|max| max > 0)
     }
 
     fn shard_health(&self, shard: ShardId) -> MutexGuard<'_, ShardHealth> {
-        self.health[usize::from(shard.0)].lock().unwrap_or_else(PoisonError::into_inner)
+        self.health[usize::from(shard.0)]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note_status(&self, shard: ShardId, status: ShardStatus) {
@@ -425,7 +488,9 @@ impl Control {
             let is_news = !health.reachable;
             health.reachable = true;
             health.server_version = Some(status.server_version);
-            if health.max_prepared_transactions.replace(status.max_prepared_transactions)
+            if health
+                .max_prepared_transactions
+                .replace(status.max_prepared_transactions)
                 != Some(status.max_prepared_transactions)
                 && status.max_prepared_transactions == 0
             {
@@ -438,7 +503,9 @@ impl Control {
                 tracing::info!(shard = %self.shard_name(shard), version = status.server_version, "a shard is up");
             }
         }
-        if shard == self.topology.load().default_shard && ***self.search_path.load() != *status.search_path {
+        if shard == self.topology.load().default_shard
+            && ***self.search_path.load() != *status.search_path
+        {
             self.search_path.store(Arc::new(status.search_path.into()));
         }
         self.note_ownership(shard, status.ownership);
@@ -454,7 +521,10 @@ impl Control {
     }
 
     async fn read_status(&self, shard: ShardId) -> Result<ShardStatus, StatusError> {
-        let client = self.client(shard).await.map_err(|error| StatusError::Unreachable(error.to_string()))?;
+        let client = self
+            .client(shard)
+            .await
+            .map_err(|error| StatusError::Unreachable(error.to_string()))?;
         self.in_time(store::status(&client)).await
     }
 
@@ -479,14 +549,22 @@ impl Control {
     /// # Errors
     /// [`ControlError::Unreachable`], at the latest after twice `pool.connect`.
     pub async fn client(&self, shard: ShardId) -> Result<Client, ControlError> {
-        self.pools[usize::from(shard.0)].get().await.map_err(|error| {
-            let reason = match &error {
-                PoolError::Backend(error) => store::reason(error),
-                PoolError::Timeout(_) => format!("no connection within {:?}", self.config.pool.connect),
-                other => other.to_string(),
-            };
-            ControlError::Unreachable { shard: self.shard_name(shard).clone(), reason }
-        })
+        self.pools[usize::from(shard.0)]
+            .get()
+            .await
+            .map_err(|error| {
+                let reason = match &error {
+                    PoolError::Backend(error) => store::reason(error),
+                    PoolError::Timeout(_) => {
+                        format!("no connection within {:?}", self.config.pool.connect)
+                    }
+                    other => other.to_string(),
+                };
+                ControlError::Unreachable {
+                    shard: self.shard_name(shard).clone(),
+                    reason,
+                }
+            })
     }
 
     /// Runs `work` on the control plane's runtime. A dropped call lets it run to its end.
@@ -497,14 +575,19 @@ impl Control {
         &self,
         work: impl Future<Output = Result<T, ControlError>> + Send + 'static,
     ) -> Result<T, ControlError> {
-        self.runtime.spawn(work).await.unwrap_or(Err(ControlError::Closed))
+        self.runtime
+            .spawn(work)
+            .await
+            .unwrap_or(Err(ControlError::Closed))
     }
 
     /// Where the catalog is read: the default shard, or the first that answers.
     fn catalog_shard(&self) -> Option<ShardId> {
         let default_shard = self.topology.load().default_shard;
         let shards = std::iter::once(default_shard).chain(self.shard_ids());
-        shards.into_iter().find(|shard| self.shard_health(*shard).reachable)
+        shards
+            .into_iter()
+            .find(|shard| self.shard_health(*shard).reachable)
     }
 
     /// Loads the catalog again if it may have changed; when this returns, the topology is at least as new as the call.
@@ -521,16 +604,31 @@ impl Control {
         let shard = self.catalog_shard().ok_or(ControlError::NoShard)?;
         let after = self.config.pool.connect * 2;
         let load = self.load_schema_from(shard, &mut loaded);
-        let late = ControlError::TimedOut { shard: self.shard_name(shard).clone(), after };
+        let late = ControlError::TimedOut {
+            shard: self.shard_name(shard).clone(),
+            after,
+        };
         timeout(after, load).await.unwrap_or(Err(late))
     }
 
     fn place(&self, schema: Schema) -> Result<Schema, PlacementErrors> {
-        shard_map::place(schema, &self.config.tables, &self.names, self.topology.load().default_shard)
+        shard_map::place(
+            schema,
+            &self.config.tables,
+            &self.names,
+            self.topology.load().default_shard,
+        )
     }
 
-    async fn load_schema_from(&self, shard: ShardId, loaded: &mut Loaded) -> Result<(), ControlError> {
-        let refuse = |source| ControlError::Catalog { shard: self.shard_name(shard).clone(), source };
+    async fn load_schema_from(
+        &self,
+        shard: ShardId,
+        loaded: &mut Loaded,
+    ) -> Result<(), ControlError> {
+        let refuse = |source| ControlError::Catalog {
+            shard: self.shard_name(shard).clone(),
+            source,
+        };
         let mut client = self.client(shard).await?;
         let fingerprint = catalog::fingerprint(&client).await.map_err(refuse)?;
         let now = Loaded { shard, fingerprint };
@@ -572,7 +670,12 @@ impl Control {
     }
 
     async fn notify(&self, shard: ShardId) -> Result<(), ControlError> {
-        self.execute(shard, "SELECT pg_catalog.pg_notify($1, $2)", &[store::CHANNEL, store::SCHEMA_CHANGED]).await
+        self.execute(
+            shard,
+            "SELECT pg_catalog.pg_notify($1, $2)",
+            &[store::CHANNEL, store::SCHEMA_CHANGED],
+        )
+        .await
     }
 
     /// Returns when every transaction id that the shard has given out so far survives a crash. PostgreSQL hands out an id
@@ -592,25 +695,44 @@ impl Control {
         .await
     }
 
-    async fn execute(&self, shard: ShardId, sql: &str, arguments: &[&'static str]) -> Result<(), ControlError> {
+    async fn execute(
+        &self,
+        shard: ShardId,
+        sql: &str,
+        arguments: &[&'static str],
+    ) -> Result<(), ControlError> {
         let after = self.config.pool.connect;
         let work = async {
             let client = self.client(shard).await?;
             let arguments: Vec<_> = arguments
                 .iter()
-                .map(|argument| (argument as &(dyn tokio_postgres::types::ToSql + Sync), Type::TEXT))
+                .map(|argument| {
+                    (
+                        argument as &(dyn tokio_postgres::types::ToSql + Sync),
+                        Type::TEXT,
+                    )
+                })
                 .collect();
             let ran = client.query_typed(sql, &arguments).await;
-            ran.map(|_| ()).map_err(|source| ControlError::Query { shard: self.shard_name(shard).clone(), source })
+            ran.map(|_| ()).map_err(|source| ControlError::Query {
+                shard: self.shard_name(shard).clone(),
+                source,
+            })
         };
-        let late = ControlError::TimedOut { shard: self.shard_name(shard).clone(), after };
+        let late = ControlError::TimedOut {
+            shard: self.shard_name(shard).clone(),
+            after,
+        };
         timeout(after, work).await.unwrap_or(Err(late))
     }
 }
 
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Control").field("shards", &self.names).field("health", &self.health()).finish_non_exhaustive()
+        f.debug_struct("Control")
+            .field("shards", &self.names)
+            .field("health", &self.health())
+            .finish_non_exhaustive()
     }
 }
 
@@ -632,7 +754,9 @@ impl fmt::Display for StatusError {
 }
 
 fn pool(connection: &tokio_postgres::Config, connect: Duration) -> Pool {
-    let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager_config = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
     let manager = Manager::from_config(connection.clone(), NoTls, manager_config);
     let pool = Pool::builder(manager)
         .max_size(CONNECTIONS_MAX)
@@ -647,7 +771,9 @@ async fn watch(control: Weak<Control>, shard: ShardId) {
     let (shortest, longest) = BACKOFF;
     let mut pause = shortest;
     loop {
-        let Some(strong) = control.upgrade() else { return };
+        let Some(strong) = control.upgrade() else {
+            return;
+        };
         let connection = strong.connections[usize::from(shard.0)].clone();
         let connect = strong.config.pool.connect;
         drop(strong);
@@ -662,7 +788,9 @@ async fn watch(control: Weak<Control>, shard: ShardId) {
             Ok(Err(error)) => Some(store::reason(&error)),
             Err(_) => Some("cannot connect in time".to_owned()),
         };
-        let (Some(strong), Some(reason)) = (control.upgrade(), reason) else { return };
+        let (Some(strong), Some(reason)) = (control.upgrade(), reason) else {
+            return;
+        };
         strong.note_lost(shard, &reason);
         drop(strong);
         sleep(pause).await;
@@ -672,10 +800,14 @@ async fn watch(control: Weak<Control>, shard: ShardId) {
 
 /// Moves a connection's bytes; passes on what it is notified of.
 async fn drive(
-    mut connection: tokio_postgres::Connection<tokio_postgres::Socket, tokio_postgres::tls::NoTlsStream>,
+    mut connection: tokio_postgres::Connection<
+        tokio_postgres::Socket,
+        tokio_postgres::tls::NoTlsStream,
+    >,
     sender: mpsc::Sender<bool>,
 ) {
-    let mut messages = futures_util::stream::poll_fn(move |context| connection.poll_message(context));
+    let mut messages =
+        futures_util::stream::poll_fn(move |context| connection.poll_message(context));
     while let Some(Ok(message)) = messages.next().await {
         if let AsyncMessage::Notification(notification) = message {
             // When there is no room, one that waits will do.
@@ -693,7 +825,12 @@ async fn listen(
     pause: &mut Duration,
 ) -> Option<String> {
     let connect = control.upgrade()?.config.pool.connect;
-    match timeout(connect, client.batch_execute(&format!("LISTEN {}", store::CHANNEL))).await {
+    match timeout(
+        connect,
+        client.batch_execute(&format!("LISTEN {}", store::CHANNEL)),
+    )
+    .await
+    {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Some(store::reason(&error)),
         Err(_) => return Some("no answer in time".to_owned()),
@@ -729,12 +866,15 @@ async fn listen(
 /// Writes the state file after each change.
 async fn keep_cache(control: Weak<Control>) {
     loop {
-        let Some(strong) = control.upgrade() else { return };
+        let Some(strong) = control.upgrade() else {
+            return;
+        };
         let changed = timeout(HEARTBEAT, strong.records_changed.notified()).await;
         if changed.is_err() {
             continue;
         }
-        let records: Vec<OwnershipRecord> = strong.known().records.iter().flatten().cloned().collect();
+        let records: Vec<OwnershipRecord> =
+            strong.known().records.iter().flatten().cloned().collect();
         let file = &strong.config.state.file;
         if let Err(error) = cache::write(file, strong.cluster(), &records).await {
             tracing::warn!(file = %file.display(), %error, "cannot write the state file");
@@ -746,7 +886,9 @@ async fn keep_cache(control: Weak<Control>) {
 async fn keep_schema(control: Weak<Control>) {
     loop {
         sleep(SCHEMA_INTERVAL).await;
-        let Some(strong) = control.upgrade() else { return };
+        let Some(strong) = control.upgrade() else {
+            return;
+        };
         if let Err(error) = strong.load_schema().await {
             tracing::warn!(%error, "the schema is not refreshed");
         }

@@ -62,13 +62,17 @@ pub enum InitError {
         reason: String,
     },
     /// The cluster is not new.
-    #[error("shard {shard} belongs to a cluster already: it has a schema pgring, which init never changes")]
+    #[error(
+        "shard {shard} belongs to a cluster already: it has a schema pgring, which init never changes"
+    )]
     AlreadyInitialized {
         /// The first such shard.
         shard: Arc<str>,
     },
     /// Another init runs, or two shards are one database.
-    #[error("shard {shard}: its database is locked by another pgring init, or it is another shard's database too")]
+    #[error(
+        "shard {shard}: its database is locked by another pgring init, or it is another shard's database too"
+    )]
     Locked {
         /// Its name.
         shard: Arc<str>,
@@ -128,32 +132,55 @@ pub async fn init(config: &Config) -> Result<InitReport, InitError> {
     for shard in &config.shards {
         candidates.push(examine(config, shard).await?);
     }
-    let given_out = |candidate: &&Candidate| candidate.record.as_ref().is_some_and(store::is_given_out);
+    let given_out =
+        |candidate: &&Candidate| candidate.record.as_ref().is_some_and(store::is_given_out);
     let first_done = candidates.iter().find(given_out);
     if let Some(done) = first_done {
-        let is_interrupted = candidates.iter().all(|candidate| candidate.record.is_some())
+        let is_interrupted = candidates
+            .iter()
+            .all(|candidate| candidate.record.is_some())
             && candidates.iter().any(|candidate| !given_out(&candidate));
         if !is_interrupted {
-            return Err(InitError::AlreadyInitialized { shard: done.name.clone() });
+            return Err(InitError::AlreadyInitialized {
+                shard: done.name.clone(),
+            });
         }
     } else {
         make_rows(config, &mut candidates).await?;
     }
-    let names: Vec<Arc<str>> = candidates.iter().map(|candidate| candidate.name.clone()).collect();
-    let records: Vec<Option<&OwnershipRecord>> = candidates.iter().map(|candidate| candidate.record.as_ref()).collect();
+    let names: Vec<Arc<str>> = candidates
+        .iter()
+        .map(|candidate| candidate.name.clone())
+        .collect();
+    let records: Vec<Option<&OwnershipRecord>> = candidates
+        .iter()
+        .map(|candidate| candidate.record.as_ref())
+        .collect();
     if let Some(problem) = ownership::problems(&names, &records).into_iter().next() {
         return Err(InitError::Ownership(problem));
     }
     let waiting = candidates.iter().filter(|candidate| !given_out(candidate));
     try_join_all(waiting.map(|candidate| async {
-        let raise = candidate.client.batch_execute("UPDATE pgring.ownership SET epoch = 1 WHERE epoch = 0").await;
-        raise.map_err(|source| InitError::Query { shard: candidate.name.clone(), source })
+        let raise = candidate
+            .client
+            .batch_execute("UPDATE pgring.ownership SET epoch = 1 WHERE epoch = 0")
+            .await;
+        raise.map_err(|source| InitError::Query {
+            shard: candidate.name.clone(),
+            source,
+        })
     }))
     .await?;
 
     let warnings = warnings(&candidates);
-    let records = candidates.into_iter().filter_map(|candidate| candidate.record);
-    let mut report = InitReport { cluster_id: "".into(), shards: Vec::new(), warnings };
+    let records = candidates
+        .into_iter()
+        .filter_map(|candidate| candidate.record);
+    let mut report = InitReport {
+        cluster_id: "".into(),
+        shards: Vec::new(),
+        warnings,
+    };
     for record in records {
         report.cluster_id = record.cluster_id;
         report.shards.push((record.shard, record.owned));
@@ -177,18 +204,41 @@ const ROW: &str =
 /// Connects to a shard and finds out whether it can be one.
 async fn examine(config: &Config, shard: &crate::config::Shard) -> Result<Candidate, InitError> {
     let name: Arc<str> = shard.name.as_str().into();
-    let unreachable = |reason| InitError::Unreachable { shard: name.clone(), reason };
-    let unfit = |reason| Err(InitError::Unfit { shard: name.clone(), reason });
-    let query = |source| InitError::Query { shard: name.clone(), source };
+    let unreachable = |reason| InitError::Unreachable {
+        shard: name.clone(),
+        reason,
+    };
+    let unfit = |reason| {
+        Err(InitError::Unfit {
+            shard: name.clone(),
+            reason,
+        })
+    };
+    let query = |source| InitError::Query {
+        shard: name.clone(),
+        source,
+    };
     let connecting = store::connection_config(config, shard);
     let connected = timeout(config.pool.connect, connecting.connect(NoTls)).await;
-    let connected = connected.map_err(|_| unreachable(format!("not connected within {:?}", config.pool.connect)))?;
+    let connected = connected
+        .map_err(|_| unreachable(format!("not connected within {:?}", config.pool.connect)))?;
     let (client, connection) = connected.map_err(|error| unreachable(store::reason(&error)))?;
     tokio::spawn(connection);
 
-    client.batch_execute("SET search_path = pg_catalog").await.map_err(query)?;
-    let locked = client.query_typed_one("SELECT pg_try_advisory_lock($1)", &[(&LOCK_KEY, Type::INT8)]).await;
-    if !locked.and_then(|row| row.try_get::<_, bool>(0)).map_err(query)? {
+    client
+        .batch_execute("SET search_path = pg_catalog")
+        .await
+        .map_err(query)?;
+    let locked = client
+        .query_typed_one(
+            "SELECT pg_try_advisory_lock($1)",
+            &[(&LOCK_KEY, Type::INT8)],
+        )
+        .await;
+    if !locked
+        .and_then(|row| row.try_get::<_, bool>(0))
+        .map_err(query)?
+    {
         return Err(InitError::Locked { shard: name });
     }
     let row = client.query_typed_one(FACTS, &[]).await.map_err(query)?;
@@ -202,10 +252,15 @@ async fn examine(config: &Config, shard: &crate::config::Shard) -> Result<Candid
         collation: row.try_get(5).map_err(query)?,
     };
     if version < SERVER_VERSION_MIN {
-        return unfit(format!("PostgreSQL {} is too old: 15 or newer is needed", version / 10_000));
+        return unfit(format!(
+            "PostgreSQL {} is too old: 15 or newer is needed",
+            version / 10_000
+        ));
     }
     if encoding != "UTF8" {
-        return unfit(format!("the database's encoding is {encoding}: UTF8 is needed"));
+        return unfit(format!(
+            "the database's encoding is {encoding}: UTF8 is needed"
+        ));
     }
     let mut record = None;
     if exists {
@@ -214,17 +269,31 @@ async fn examine(config: &Config, shard: &crate::config::Shard) -> Result<Candid
             return Err(InitError::AlreadyInitialized { shard: name });
         };
         let column = |index| row.try_get::<_, &str>(index).map_err(query);
-        let parsed = store::parse_record([column(0)?, column(1)?, column(2)?, column(3)?, column(4)?]);
-        record = Some(parsed.map_err(|source| InitError::Record { shard: name.clone(), source })?);
+        let parsed =
+            store::parse_record([column(0)?, column(1)?, column(2)?, column(3)?, column(4)?]);
+        record = Some(parsed.map_err(|source| InitError::Record {
+            shard: name.clone(),
+            source,
+        })?);
     } else if !may_create {
-        return unfit(format!("role {} may not create a schema in {}", config.backend.user, shard.database));
+        return unfit(format!(
+            "role {} may not create a schema in {}",
+            config.backend.user, shard.database
+        ));
     }
-    Ok(Candidate { name, client, facts, record })
+    Ok(Candidate {
+        name,
+        client,
+        facts,
+        record,
+    })
 }
 
 /// The first round: every shard gets its row at epoch 0, one that has it already too.
 async fn make_rows(config: &Config, candidates: &mut [Candidate]) -> Result<(), InitError> {
-    let mut unfinished = candidates.iter().filter_map(|candidate| candidate.record.as_ref());
+    let mut unfinished = candidates
+        .iter()
+        .filter_map(|candidate| candidate.record.as_ref());
     let cluster_id: Arc<str> = match unfinished.next() {
         Some(record) => record.cluster_id.clone(),
         None => draw_cluster_id(candidates).await?,
@@ -235,16 +304,29 @@ async fn make_rows(config: &Config, candidates: &mut [Candidate]) -> Result<(), 
         async move {
             let shard = candidate.name.clone();
             let name = candidate.name.clone();
-            let record = OwnershipRecord { shard, cluster_id, epoch: Epoch(0), owned, fenced: SlotSet::new() };
+            let record = OwnershipRecord {
+                shard,
+                cluster_id,
+                epoch: Epoch(0),
+                owned,
+                fenced: SlotSet::new(),
+            };
             let made = make_row(&mut candidate.client, candidate.record.is_none(), &record).await;
             candidate.record = Some(record);
-            made.map_err(|source| InitError::Query { shard: name, source })
+            made.map_err(|source| InitError::Query {
+                shard: name,
+                source,
+            })
         }
     });
     join_all(made).await.into_iter().collect()
 }
 
-async fn make_row(client: &mut Client, is_new: bool, record: &OwnershipRecord) -> Result<(), tokio_postgres::Error> {
+async fn make_row(
+    client: &mut Client,
+    is_new: bool,
+    record: &OwnershipRecord,
+) -> Result<(), tokio_postgres::Error> {
     let transaction = client.transaction().await?;
     let sql = if is_new {
         transaction.batch_execute(store::CREATE).await?;
@@ -256,23 +338,45 @@ async fn make_row(client: &mut Client, is_new: bool, record: &OwnershipRecord) -
     };
     let owned = record.owned.to_string();
     transaction
-        .query_typed(sql, &[(&&*record.shard, Type::TEXT), (&&*record.cluster_id, Type::TEXT), (&owned, Type::TEXT)])
+        .query_typed(
+            sql,
+            &[
+                (&&*record.shard, Type::TEXT),
+                (&&*record.cluster_id, Type::TEXT),
+                (&owned, Type::TEXT),
+            ],
+        )
         .await?;
     transaction.commit().await
 }
 
 async fn draw_cluster_id(candidates: &[Candidate]) -> Result<Arc<str>, InitError> {
-    let Some(first) = candidates.first() else { return Err(RingError::NoWeight.into()) };
-    let drawn = first.client.query_typed_one("SELECT gen_random_uuid()::text", &[]).await;
+    let Some(first) = candidates.first() else {
+        return Err(RingError::NoWeight.into());
+    };
+    let drawn = first
+        .client
+        .query_typed_one("SELECT gen_random_uuid()::text", &[])
+        .await;
     let drawn = drawn.and_then(|row| row.try_get::<_, String>(0));
-    drawn.map(Arc::from).map_err(|source| InitError::Query { shard: first.name.clone(), source })
+    drawn.map(Arc::from).map_err(|source| InitError::Query {
+        shard: first.name.clone(),
+        source,
+    })
 }
 
 /// What each shard is to own.
-async fn give_out(config: &Config, candidates: &mut [Candidate]) -> Result<Vec<SlotSet>, InitError> {
+async fn give_out(
+    config: &Config,
+    candidates: &mut [Candidate],
+) -> Result<Vec<SlotSet>, InitError> {
     let shards = config.shards.iter();
-    let members: Vec<Member> =
-        shards.map(|shard| Member { name: shard.name.as_str().into(), weight: shard.weight }).collect();
+    let members: Vec<Member> = shards
+        .map(|shard| Member {
+            name: shard.name.as_str().into(),
+            weight: shard.weight,
+        })
+        .collect();
     let pins = pins(config, candidates).await?;
     let proposal = ring::propose(&members, config.ring.virtual_nodes, &[], &pins)?;
     let mut owned = vec![SlotSet::new(); members.len()];
@@ -283,15 +387,32 @@ async fn give_out(config: &Config, candidates: &mut [Candidate]) -> Result<Vec<S
 }
 
 /// The slots of all pins. A key's slot depends on its column, so its table must exist.
-async fn pins(config: &Config, candidates: &mut [Candidate]) -> Result<BTreeMap<SlotId, ShardId>, InitError> {
+async fn pins(
+    config: &Config,
+    candidates: &mut [Candidate],
+) -> Result<BTreeMap<SlotId, ShardId>, InitError> {
     let names = shard_map::shard_names(config);
-    let default_shard = names.iter().position(|name| **name == *config.cluster.default_shard).unwrap_or_default();
-    let pins_keys = config.pins.iter().any(|pin| matches!(pin.target, PinTarget::Key { .. }));
+    let default_shard = names
+        .iter()
+        .position(|name| **name == *config.cluster.default_shard)
+        .unwrap_or_default();
+    let pins_keys = config
+        .pins
+        .iter()
+        .any(|pin| matches!(pin.target, PinTarget::Key { .. }));
     let mut schema = Schema::default();
     if pins_keys && let Some(candidate) = candidates.get_mut(default_shard) {
         let loaded = catalog::load(&mut candidate.client).await;
-        let loaded = loaded.map_err(|source| InitError::Catalog { shard: candidate.name.clone(), source })?;
-        schema = shard_map::place(loaded, &config.tables, &names, ShardId(default_shard as u16))?;
+        let loaded = loaded.map_err(|source| InitError::Catalog {
+            shard: candidate.name.clone(),
+            source,
+        })?;
+        schema = shard_map::place(
+            loaded,
+            &config.tables,
+            &names,
+            ShardId(default_shard as u16),
+        )?;
     }
     let (pins, errors) = shard_map::pinned_slots(&config.pins, &schema, &names);
     match errors.into_iter().next() {
@@ -302,8 +423,13 @@ async fn pins(config: &Config, candidates: &mut [Candidate]) -> Result<BTreeMap<
 
 fn warnings(candidates: &[Candidate]) -> Vec<String> {
     let mut warnings = Vec::new();
-    let Some((first, others)) = candidates.split_first() else { return warnings };
-    for other in others.iter().filter(|other| other.facts.collation != first.facts.collation) {
+    let Some((first, others)) = candidates.split_first() else {
+        return warnings;
+    };
+    for other in others
+        .iter()
+        .filter(|other| other.facts.collation != first.facts.collation)
+    {
         warnings.push(format!(
             "shards {} and {} sort text differently ({}; {}): text is not merge-sorted",
             first.name, other.name, first.facts.collation, other.facts.collation

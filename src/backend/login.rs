@@ -3,8 +3,8 @@
 
 use super::connection::{Login, Secret};
 use super::store;
-use crate::topology::ownership::OwnershipRecord;
 use crate::config::Address;
+use crate::topology::ownership::OwnershipRecord;
 use crate::wire::backend_message::{
     self, Authentication, DataRow, ErrorFields, TransactionStatus, read_authentication, tag,
 };
@@ -104,7 +104,8 @@ pub struct ShardError {
 
 impl ShardError {
     fn new(frame: Frame) -> Self {
-        let sqlstate = ErrorFields::read(frame.body()).map_or(SqlState::INTERNAL_ERROR, |fields| fields.sqlstate);
+        let sqlstate = ErrorFields::read(frame.body())
+            .map_or(SqlState::INTERNAL_ERROR, |fields| fields.sqlstate);
         Self { frame, sqlstate }
     }
 
@@ -152,7 +153,9 @@ impl ErrorReply for ConnectError {
 
     fn detail(&self) -> Option<String> {
         match &self.problem {
-            ConnectProblem::Refused(error) => error.field(|fields| fields.detail.map(|detail| detail.into_owned())),
+            ConnectProblem::Refused(error) => {
+                error.field(|fields| fields.detail.map(|detail| detail.into_owned()))
+            }
             ConnectProblem::Unreachable(_)
             | ConnectProblem::TimedOut { .. }
             | ConnectProblem::Lost(_)
@@ -216,7 +219,11 @@ pub(super) async fn log_in(
     frontend_message::write_startup(stream.out(), parameters);
     authenticate(stream, login).await?;
 
-    let mut logged_in = LoggedIn { pid: 0, key: Vec::new(), parameters: BTreeMap::new() };
+    let mut logged_in = LoggedIn {
+        pid: 0,
+        key: Vec::new(),
+        parameters: BTreeMap::new(),
+    };
     loop {
         let frame = stream.read_frame().await?;
         match frame.tag() {
@@ -259,7 +266,9 @@ async fn authenticate(stream: &mut FrameStream, login: &Login) -> Result<(), Con
             (Authentication::Ok, Scram::NotAsked | Scram::Verified) => return Ok(()),
             (Authentication::Sasl { mechanisms }, Scram::NotAsked) => {
                 if !mechanisms.contains(&SCRAM) {
-                    return Err(ConnectProblem::Method { method: mechanisms.join(", ") });
+                    return Err(ConnectProblem::Method {
+                        method: mechanisms.join(", "),
+                    });
                 }
                 let mut nonce = [0; NONCE_BYTES];
                 getrandom::fill(&mut nonce).map_err(|_| ConnectProblem::NoRandomness)?;
@@ -271,10 +280,13 @@ async fn authenticate(stream: &mut FrameStream, login: &Login) -> Result<(), Con
             (Authentication::SaslContinue(challenge), Scram::Started(exchange)) => {
                 let secret = match &login.secret {
                     Secret::None => return Err(ConnectProblem::NoSecret),
-                    Secret::Password(password) => scram::Secret::Password(password.as_bytes().to_vec()),
-                    Secret::ScramKeys { client_key, server_key } => {
-                        scram::Secret::Keys(client_key.clone(), server_key.clone())
+                    Secret::Password(password) => {
+                        scram::Secret::Password(password.as_bytes().to_vec())
                     }
+                    Secret::ScramKeys {
+                        client_key,
+                        server_key,
+                    } => scram::Secret::Keys(client_key.clone(), server_key.clone()),
                 };
                 let (proven, message) = exchange.answer(&secret, challenge)?;
                 frontend_message::write_sasl_response(stream.out(), message.as_bytes());
@@ -343,13 +355,18 @@ pub(super) async fn greet(
                 expect_idle(&frame)?;
                 break;
             }
-            tag::ROW_DESCRIPTION | tag::COMMAND_COMPLETE | tag::NOTICE_RESPONSE | tag::PARAMETER_STATUS => {}
+            tag::ROW_DESCRIPTION
+            | tag::COMMAND_COMPLETE
+            | tag::NOTICE_RESPONSE
+            | tag::PARAMETER_STATUS => {}
             other => return Err(unexpected(other)),
         }
     }
     if let Some(error) = error {
         return Err(match error.sqlstate {
-            SqlState::INVALID_SCHEMA_NAME | SqlState::UNDEFINED_TABLE => ConnectProblem::NoOwnership,
+            SqlState::INVALID_SCHEMA_NAME | SqlState::UNDEFINED_TABLE => {
+                ConnectProblem::NoOwnership
+            }
             _ => ConnectProblem::Refused(error),
         });
     }
@@ -357,10 +374,15 @@ pub(super) async fn greet(
     let greeting = read_greeting(row.body())?;
     let ownership = &greeting.ownership;
     if *ownership.shard != *shard_name {
-        return Err(ConnectProblem::WrongShard(format!("its ownership row is of shard {}", ownership.shard)));
+        return Err(ConnectProblem::WrongShard(format!(
+            "its ownership row is of shard {}",
+            ownership.shard
+        )));
     }
     if cluster_id.is_some_and(|id| *ownership.cluster_id != *id) {
-        return Err(ConnectProblem::WrongShard("its ownership row is of another cluster".to_owned()));
+        return Err(ConnectProblem::WrongShard(
+            "its ownership row is of another cluster".to_owned(),
+        ));
     }
     Ok(greeting)
 }
@@ -368,14 +390,18 @@ pub(super) async fn greet(
 fn read_greeting(body: &[u8]) -> Result<Greeting, ConnectProblem> {
     let row = DataRow::read(body)?;
     let column = |index: usize| -> Result<&str, ConnectProblem> {
-        let bytes = row.column(index)?.ok_or_else(|| ConnectProblem::Protocol("NULL in the greeting".to_owned()))?;
-        std::str::from_utf8(bytes).map_err(|_| ConnectProblem::Protocol("the greeting is not UTF-8".to_owned()))
+        let bytes = row
+            .column(index)?
+            .ok_or_else(|| ConnectProblem::Protocol("NULL in the greeting".to_owned()))?;
+        std::str::from_utf8(bytes)
+            .map_err(|_| ConnectProblem::Protocol("the greeting is not UTF-8".to_owned()))
     };
     if column(7)? != "f" {
         return Err(ConnectProblem::Standby);
     }
-    let ownership = store::parse_record([column(0)?, column(1)?, column(2)?, column(3)?, column(4)?])
-        .map_err(|error| ConnectProblem::Protocol(error.to_string()))?;
+    let ownership =
+        store::parse_record([column(0)?, column(1)?, column(2)?, column(3)?, column(4)?])
+            .map_err(|error| ConnectProblem::Protocol(error.to_string()))?;
     if !store::is_given_out(&ownership) {
         return Err(ConnectProblem::NoOwnership);
     }
@@ -389,9 +415,9 @@ fn read_greeting(body: &[u8]) -> Result<Greeting, ConnectProblem> {
 fn expect_idle(frame: &Frame) -> Result<(), ConnectProblem> {
     match backend_message::read_ready_for_query(frame.body())? {
         TransactionStatus::Idle => Ok(()),
-        TransactionStatus::InBlock | TransactionStatus::Failed => {
-            Err(ConnectProblem::Protocol("a new connection is inside a transaction".to_owned()))
-        }
+        TransactionStatus::InBlock | TransactionStatus::Failed => Err(ConnectProblem::Protocol(
+            "a new connection is inside a transaction".to_owned(),
+        )),
     }
 }
 

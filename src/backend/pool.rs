@@ -89,7 +89,9 @@ impl ErrorReply for LeaseError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NotInTime { .. } => Some("Shorten transactions, or raise pool.size or pool.wait.".to_owned()),
+            Self::NotInTime { .. } => {
+                Some("Shorten transactions, or raise pool.size or pool.wait.".to_owned())
+            }
             Self::Connect(error) => error.hint(),
             Self::Closed => None,
         }
@@ -130,7 +132,12 @@ impl Pools {
             idle: config.pool.idle,
             lifetime: config.pool.lifetime,
         };
-        let shared = Shared { endpoints: Endpoint::all(&config), settings, control, users: ArcSwap::default() };
+        let shared = Shared {
+            endpoints: Endpoint::all(&config),
+            settings,
+            control,
+            users: ArcSwap::default(),
+        };
         let shared = Arc::new(shared);
         tokio::spawn(reap(Arc::downgrade(&shared)));
         Self { shared }
@@ -148,16 +155,23 @@ impl Pools {
         let pool = pools.get(usize::from(shard.0)).ok_or(LeaseError::Closed)?;
         let connector = pool.manager();
         match ASKING.scope(login.clone(), pool.get()).await {
-            Ok(object) => Ok(Lease { object: Some(object) }),
+            Ok(object) => Ok(Lease {
+                object: Some(object),
+            }),
             Err(PoolError::Backend(error)) => Err(LeaseError::Connect(error)),
-            Err(PoolError::Timeout(TimeoutType::Wait | TimeoutType::Create | TimeoutType::Recycle)) => {
+            Err(PoolError::Timeout(
+                TimeoutType::Wait | TimeoutType::Create | TimeoutType::Recycle,
+            )) => {
                 connector.timeouts.fetch_add(1, Ordering::Relaxed);
                 let shard = connector.endpoint.shard_name.clone();
-                Err(LeaseError::NotInTime { shard, after: self.shared.settings.wait })
+                Err(LeaseError::NotInTime {
+                    shard,
+                    after: self.shared.settings.wait,
+                })
             }
-            Err(PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_)) => {
-                Err(LeaseError::Closed)
-            }
+            Err(
+                PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_),
+            ) => Err(LeaseError::Closed),
         }
     }
 
@@ -177,12 +191,20 @@ impl Pools {
                 timeouts: connector.timeouts.load(Ordering::Relaxed),
             }
         };
-        users.iter().flat_map(|(user, pools)| pools.iter().map(move |pool| status(user, pool))).collect()
+        users
+            .iter()
+            .flat_map(|(user, pools)| pools.iter().map(move |pool| status(user, pool)))
+            .collect()
     }
 
     /// Closes all idle connections and gives no more leases. Those that are out are closed when they come back.
     pub fn close(&self) {
-        self.shared.users.load().values().flat_map(|pools| pools.iter()).for_each(Pool::close);
+        self.shared
+            .users
+            .load()
+            .values()
+            .flat_map(|pools| pools.iter())
+            .for_each(Pool::close);
     }
 }
 
@@ -197,7 +219,11 @@ impl Shared {
         if let Some(pools) = self.users.load().get(user) {
             return pools.clone();
         }
-        let made: Arc<[Pool]> = self.endpoints.iter().map(|endpoint| self.pool(endpoint, user)).collect();
+        let made: Arc<[Pool]> = self
+            .endpoints
+            .iter()
+            .map(|endpoint| self.pool(endpoint, user))
+            .collect();
         // Another thread may have been faster: its pools stay.
         self.users.rcu(|users| {
             let mut users = HashMap::clone(users);
@@ -222,7 +248,10 @@ impl Shared {
         let mut config = managed::PoolConfig::new(self.settings.size);
         config.timeouts.wait = Some(self.settings.wait);
         config.queue_mode = QueueMode::Lifo;
-        let pool = Pool::builder(connector).config(config).runtime(Runtime::Tokio1).build();
+        let pool = Pool::builder(connector)
+            .config(config)
+            .runtime(Runtime::Tokio1)
+            .build();
         pool.expect("a pool with timeouts has a runtime")
     }
 }
@@ -231,7 +260,9 @@ impl Shared {
 async fn reap(shared: Weak<Shared>) {
     loop {
         tokio::time::sleep(REAP_INTERVAL).await;
-        let Some(shared) = shared.upgrade() else { return };
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
         for pool in shared.users.load().values().flat_map(|pools| pools.iter()) {
             drop(pool.retain(|backend, metrics| !shared.settings.is_too_old(backend, &metrics)));
         }
@@ -283,21 +314,28 @@ impl managed::Manager for Connector {
         };
         let nodes = &self.endpoint.nodes;
         let first = self.node.load(Ordering::Relaxed);
-        let mut attempts = (0..nodes.len()).map(|offset| (first + offset) % nodes.len()).peekable();
+        let mut attempts = (0..nodes.len())
+            .map(|offset| (first + offset) % nodes.len())
+            .peekable();
         while let Some(node) = attempts.next() {
             let cluster_id = self.control.cluster_id();
-            match Backend::connect(&self.endpoint, &nodes[node], &login, cluster_id.as_deref()).await {
+            match Backend::connect(&self.endpoint, &nodes[node], &login, cluster_id.as_deref())
+                .await
+            {
                 Ok((backend, greeting)) => {
                     self.node.store(node, Ordering::Relaxed);
                     self.connects.fetch_add(1, Ordering::Relaxed);
                     // The topology is at least as new as the connection before anything runs on it.
-                    self.control.note_ownership(self.endpoint.shard, greeting.ownership);
+                    self.control
+                        .note_ownership(self.endpoint.shard, greeting.ownership);
                     return Ok(backend);
                 }
                 Err(error) => {
                     let elsewhere = matches!(
                         error.problem,
-                        ConnectProblem::Standby | ConnectProblem::Unreachable(_) | ConnectProblem::TimedOut { .. }
+                        ConnectProblem::Standby
+                            | ConnectProblem::Unreachable(_)
+                            | ConnectProblem::TimedOut { .. }
                     );
                     if !elsewhere || attempts.peek().is_none() {
                         self.connect_errors.fetch_add(1, Ordering::Relaxed);
@@ -310,17 +348,26 @@ impl managed::Manager for Connector {
         Err(self.impossible("the shard has no nodes"))
     }
 
-    async fn recycle(&self, backend: &mut Backend, metrics: &Metrics) -> RecycleResult<ConnectError> {
+    async fn recycle(
+        &self,
+        backend: &mut Backend,
+        metrics: &Metrics,
+    ) -> RecycleResult<ConnectError> {
         if backend.state != BackendState::Clean || self.settings.is_too_old(backend, metrics) {
             return Err(RecycleError::message("not clean, or too old"));
         }
         // Bytes are a farewell (the shard shut down), or an answer that nobody waited for.
         if !backend.stream.is_quiet() {
-            return Err(RecycleError::message("the shard closed it or sent something"));
+            return Err(RecycleError::message(
+                "the shard closed it or sent something",
+            ));
         }
         let here = tokio::runtime::Handle::current().id();
         if backend.home != here {
-            backend.stream.rehome().map_err(|_| RecycleError::message("the socket failed"))?;
+            backend
+                .stream
+                .rehome()
+                .map_err(|_| RecycleError::message("the socket failed"))?;
             backend.home = here;
         }
         backend.state = BackendState::InUse;
@@ -340,7 +387,9 @@ impl Lease {
     /// Gives the connection back for others. The caller has seen ReadyForQuery 'I' for all that it sent. A connection
     /// that is broken or has bytes left in either direction is closed instead.
     pub fn release(mut self) {
-        let Some(backend) = self.object.as_deref_mut() else { return };
+        let Some(backend) = self.object.as_deref_mut() else {
+            return;
+        };
         let is_drained = backend.stream.input().is_empty() && backend.stream.out().is_empty();
         if backend.state != BackendState::InUse {
             return;
@@ -360,19 +409,25 @@ impl Deref for Lease {
     type Target = Backend;
 
     fn deref(&self) -> &Backend {
-        self.object.as_deref().expect("a lease holds its backend until it is dropped")
+        self.object
+            .as_deref()
+            .expect("a lease holds its backend until it is dropped")
     }
 }
 
 impl DerefMut for Lease {
     fn deref_mut(&mut self) -> &mut Backend {
-        self.object.as_deref_mut().expect("a lease holds its backend until it is dropped")
+        self.object
+            .as_deref_mut()
+            .expect("a lease holds its backend until it is dropped")
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some(object) = self.object.take() else { return };
+        let Some(object) = self.object.take() else {
+            return;
+        };
         let backend = Object::take(object);
         if backend.state == BackendState::InUse
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
@@ -389,6 +444,10 @@ impl Drop for Lease {
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Connector({} on {})", self.user, self.endpoint.shard_name)
+        write!(
+            f,
+            "Connector({} on {})",
+            self.user, self.endpoint.shard_name
+        )
     }
 }

@@ -15,7 +15,11 @@ pub struct PreparedStatements {
 impl PreparedStatements {
     /// None yet; `statements_max` (at least 1) is `limits.backend_prepared_statements`.
     pub fn new(statements_max: usize) -> Self {
-        Self { last_use: HashMap::new(), uses: 0, statements_max: statements_max.max(1) }
+        Self {
+            last_use: HashMap::new(),
+            uses: 0,
+            statements_max: statements_max.max(1),
+        }
     }
 
     /// Whether `id` is prepared. Counts as a use.
@@ -34,7 +38,14 @@ impl PreparedStatements {
     pub fn insert(&mut self, id: u64) -> Option<u64> {
         let full = self.last_use.len() >= self.statements_max && !self.last_use.contains_key(&id);
         // A walk over all costs less than the Parse that comes with it.
-        let evicted = if full { self.last_use.iter().min_by_key(|(_, use_)| **use_).map(|(id, _)| *id) } else { None };
+        let evicted = if full {
+            self.last_use
+                .iter()
+                .min_by_key(|(_, use_)| **use_)
+                .map(|(id, _)| *id)
+        } else {
+            None
+        };
         if let Some(evicted) = evicted {
             self.last_use.remove(&evicted);
         }

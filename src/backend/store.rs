@@ -107,7 +107,11 @@ pub fn parse_record(columns: [&str; 5]) -> Result<OwnershipRecord, RecordError> 
     Ok(OwnershipRecord {
         shard: shard.into(),
         cluster_id: cluster_id.into(),
-        epoch: Epoch(epoch.parse().map_err(|_| RecordError::Epoch(epoch.to_owned()))?),
+        epoch: Epoch(
+            epoch
+                .parse()
+                .map_err(|_| RecordError::Epoch(epoch.to_owned()))?,
+        ),
         owned: owned.parse()?,
         fenced: fenced.parse()?,
     })
@@ -123,10 +127,13 @@ pub fn is_given_out(record: &OwnershipRecord) -> bool {
 /// # Errors
 /// [`StoreError`].
 pub async fn status(client: &Client) -> Result<ShardStatus, StoreError> {
-    let row = client.query_typed_opt(STATUS, &[]).await.map_err(|error| match error.code() {
-        Some(code) if is_missing(code) => StoreError::Missing,
-        _ => StoreError::Query(error),
-    })?;
+    let row = client
+        .query_typed_opt(STATUS, &[])
+        .await
+        .map_err(|error| match error.code() {
+            Some(code) if is_missing(code) => StoreError::Missing,
+            _ => StoreError::Query(error),
+        })?;
     let row = row.ok_or(StoreError::Missing)?;
     let column = |index| row.try_get::<_, &str>(index);
     let ownership = parse_record([column(0)?, column(1)?, column(2)?, column(3)?, column(4)?])?;
@@ -162,7 +169,12 @@ pub fn connection_config(config: &Config, shard: &Shard) -> tokio_postgres::Conf
         .connect_timeout(config.pool.connect)
         .ssl_mode(SslMode::Disable)
         .target_session_attrs(TargetSessionAttrs::ReadWrite);
-    if let Some(password) = config.backend.password.as_ref().and_then(|secret| secret.password()) {
+    if let Some(password) = config
+        .backend
+        .password
+        .as_ref()
+        .and_then(|secret| secret.password())
+    {
         connection.password(password);
     }
     connection
@@ -186,7 +198,15 @@ mod tests {
     #[test]
     fn a_row_is_read_as_postgresql_prints_it() {
         let record = parse_record(["s0", "c", "7", "{[0,5),[9,10)}", "{[9,10)}"]).unwrap();
-        assert_eq!((&*record.shard, record.epoch, record.owned.len(), record.fenced.len()), ("s0", Epoch(7), 6, 1));
+        assert_eq!(
+            (
+                &*record.shard,
+                record.epoch,
+                record.owned.len(),
+                record.fenced.len()
+            ),
+            ("s0", Epoch(7), 6, 1)
+        );
         assert!(parse_record(["s0", "c", "-1", "{}", "{}"]).is_err());
         assert!(parse_record(["s0", "c", "1", "{[0,99999)}", "{}"]).is_err());
     }

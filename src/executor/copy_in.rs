@@ -109,7 +109,9 @@ pub async fn push(backend: &mut Backend) -> Result<(), ExecuteError> {
 ///
 /// # Errors
 /// [`ExecuteError::Shard`] when it refuses the rows: it stands at ReadyForQuery.
-pub async fn finish(backend: &mut Backend) -> Result<(u64, TransactionStatus, Vec<Frame>), ExecuteError> {
+pub async fn finish(
+    backend: &mut Backend,
+) -> Result<(u64, TransactionStatus, Vec<Frame>), ExecuteError> {
     frontend_message::write_copy_done(backend.stream.out());
     end(backend).await
 }
@@ -149,7 +151,11 @@ async fn end(backend: &mut Backend) -> Result<(u64, TransactionStatus, Vec<Frame
 }
 
 async fn read(backend: &mut Backend) -> Result<Frame, ExecuteError> {
-    backend.stream.read_frame().await.map_err(|source| shard_lost(backend, source))
+    backend
+        .stream
+        .read_frame()
+        .await
+        .map_err(|source| shard_lost(backend, source))
 }
 
 async fn settle(backend: &mut Backend) -> Result<(), ExecuteError> {

@@ -47,7 +47,8 @@ pub async fn copy_out(
             let done = statuses.len();
             let answered = matches!(error, ExecuteError::Shard(_));
             let running = backends.iter_mut().enumerate().skip(done);
-            join_all(running.map(|(index, backend)| stop(backend, answered && index == done))).await;
+            join_all(running.map(|(index, backend)| stop(backend, answered && index == done)))
+                .await;
             Err(error)
         }
     }
@@ -60,7 +61,11 @@ async fn pull(
     statuses: &mut Vec<TransactionStatus>,
 ) -> Result<u64, ExecuteError> {
     for backend in &mut *backends {
-        backend.stream.flush().await.map_err(|source| shard_lost(backend, source))?;
+        backend
+            .stream
+            .flush()
+            .await
+            .map_err(|source| shard_lost(backend, source))?;
     }
     let (mut rows, last) = (0, backends.len().saturating_sub(1));
     for (index, backend) in backends.iter_mut().enumerate() {
@@ -71,7 +76,9 @@ async fn pull(
                 b'H' if index == 0 => client.out().extend_from_slice(frame.bytes()),
                 b'H' => {}
                 b'd' => {
-                    if let Some(data) = shown(frame.body(), framing, first, index == 0, index == last) {
+                    if let Some(data) =
+                        shown(frame.body(), framing, first, index == 0, index == last)
+                    {
                         frontend_message::write_copy_data(client.out(), data);
                     }
                     first = false;
@@ -79,7 +86,10 @@ async fn pull(
                 b'c' if index == last => client.out().extend_from_slice(frame.bytes()),
                 b'c' => {}
                 b'C' => {
-                    rows += backend_message::read_command_complete(frame.body()).ok().and_then(|tag| tag.rows).unwrap_or(0);
+                    rows += backend_message::read_command_complete(frame.body())
+                        .ok()
+                        .and_then(|tag| tag.rows)
+                        .unwrap_or(0);
                 }
                 b'E' => return Err(ExecuteError::Shard(frame)),
                 b'N' => client.out().extend_from_slice(frame.bytes()),
@@ -97,7 +107,10 @@ async fn pull(
     Ok(rows)
 }
 
-async fn next_frame(backend: &mut Backend, client: &mut FrameStream) -> Result<Frame, ExecuteError> {
+async fn next_frame(
+    backend: &mut Backend,
+    client: &mut FrameStream,
+) -> Result<Frame, ExecuteError> {
     loop {
         match backend.stream.buffered_frame() {
             Ok(Some(frame)) => return Ok(frame),
@@ -108,7 +121,13 @@ async fn next_frame(backend: &mut Backend, client: &mut FrameStream) -> Result<F
 }
 
 /// What of one CopyData the client gets.
-fn shown(data: &[u8], framing: Framing, first: bool, first_shard: bool, last_shard: bool) -> Option<&[u8]> {
+fn shown(
+    data: &[u8],
+    framing: Framing,
+    first: bool,
+    first_shard: bool,
+    last_shard: bool,
+) -> Option<&[u8]> {
     let skip = match framing {
         Framing::HeaderLine if first && !first_shard => return None,
         Framing::Binary if first && !first_shard => BINARY_HEADER_BYTES,
@@ -116,7 +135,10 @@ fn shown(data: &[u8], framing: Framing, first: bool, first_shard: bool, last_sha
     };
     let data = data.get(skip..)?;
     let data = match framing {
-        Framing::Binary if !last_shard => data.strip_suffix(&BINARY_TRAILER).filter(|rest| is_end(rest, first)).unwrap_or(data),
+        Framing::Binary if !last_shard => data
+            .strip_suffix(&BINARY_TRAILER)
+            .filter(|rest| is_end(rest, first))
+            .unwrap_or(data),
         Framing::Plain | Framing::HeaderLine | Framing::Binary => data,
     };
     (!data.is_empty()).then_some(data)
@@ -136,18 +158,48 @@ mod tests {
     fn header_lines_and_binary_frames_come_once() {
         let header = [7; BINARY_HEADER_BYTES];
         let with = |tail: &[u8]| [&header[..], tail].concat();
-        assert_eq!(shown(b"a,b\n", Framing::HeaderLine, true, true, false), Some(&b"a,b\n"[..]));
-        assert_eq!(shown(b"a,b\n", Framing::HeaderLine, true, false, false), None);
-        assert_eq!(shown(b"1,2\n", Framing::HeaderLine, false, false, true), Some(&b"1,2\n"[..]));
-        assert_eq!(shown(&with(b"row"), Framing::Binary, true, false, false), Some(&b"row"[..]));
-        assert_eq!(shown(&with(b"row"), Framing::Binary, true, true, false), Some(&with(b"row")[..]));
-        assert_eq!(shown(&BINARY_TRAILER, Framing::Binary, false, true, false), None);
-        assert_eq!(shown(&BINARY_TRAILER, Framing::Binary, false, false, true), Some(&BINARY_TRAILER[..]));
+        assert_eq!(
+            shown(b"a,b\n", Framing::HeaderLine, true, true, false),
+            Some(&b"a,b\n"[..])
+        );
+        assert_eq!(
+            shown(b"a,b\n", Framing::HeaderLine, true, false, false),
+            None
+        );
+        assert_eq!(
+            shown(b"1,2\n", Framing::HeaderLine, false, false, true),
+            Some(&b"1,2\n"[..])
+        );
+        assert_eq!(
+            shown(&with(b"row"), Framing::Binary, true, false, false),
+            Some(&b"row"[..])
+        );
+        assert_eq!(
+            shown(&with(b"row"), Framing::Binary, true, true, false),
+            Some(&with(b"row")[..])
+        );
+        assert_eq!(
+            shown(&BINARY_TRAILER, Framing::Binary, false, true, false),
+            None
+        );
+        assert_eq!(
+            shown(&BINARY_TRAILER, Framing::Binary, false, false, true),
+            Some(&BINARY_TRAILER[..])
+        );
         // No rows at all: header and trailer travel together.
-        assert_eq!(shown(&with(&BINARY_TRAILER), Framing::Binary, true, true, false), Some(&header[..]));
-        assert_eq!(shown(&with(&BINARY_TRAILER), Framing::Binary, true, false, false), None);
+        assert_eq!(
+            shown(&with(&BINARY_TRAILER), Framing::Binary, true, true, false),
+            Some(&header[..])
+        );
+        assert_eq!(
+            shown(&with(&BINARY_TRAILER), Framing::Binary, true, false, false),
+            None
+        );
         // A row whose last value ends in the same bytes is a row.
         let row = [b"row", &BINARY_TRAILER[..]].concat();
-        assert_eq!(shown(&row, Framing::Binary, false, true, false), Some(&row[..]));
+        assert_eq!(
+            shown(&row, Framing::Binary, false, true, false),
+            Some(&row[..])
+        );
     }
 }

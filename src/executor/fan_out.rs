@@ -1,10 +1,10 @@
 //! Several shards' answers to one statement as one answer: all shards start at once, their rows are pulled one by one,
 //! so the client's pace reaches the shards and memory is one read buffer a shard.
 
+use super::merge::MergeError;
 use super::merge::columns;
 use super::merge::order::RowOrder;
 use super::merge::tournament::Tournament;
-use super::merge::MergeError;
 use super::{ExecuteError, fill_watched, flush_large, shard_lost, stop, unexpected};
 use crate::backend::connection::Backend;
 use crate::planner::plan::{Merge, SortKey};
@@ -19,6 +19,8 @@ use futures_util::future::join_all;
 pub struct Show {
     /// RowDescription goes to the client.
     pub description: bool,
+    /// The most rows that the client takes now.
+    pub rows_max: Option<u64>,
 }
 
 /// How a fan-out ended. The client has been sent the rows, not yet CommandComplete: what wrote must commit first.
@@ -26,6 +28,8 @@ pub struct Show {
 pub struct FannedOut {
     /// The command tag for the client.
     pub tag: String,
+    /// The client was given all the rows that it takes now; what was left of them is gone.
+    pub suspended: bool,
     /// What each shard said at its ReadyForQuery, in the order of the backends.
     pub statuses: Vec<TransactionStatus>,
 }
@@ -49,7 +53,11 @@ enum Item {
 
 impl Input<'_> {
     /// The next row, or the end of the answer. ReadyForQuery is read in [`Input::settle`].
-    async fn next(&mut self, client: &mut FrameStream, notices: &mut Notices) -> Result<Item, ExecuteError> {
+    async fn next(
+        &mut self,
+        client: &mut FrameStream,
+        notices: &mut Notices,
+    ) -> Result<Item, ExecuteError> {
         loop {
             let frame = match self.backend.stream.buffered_frame() {
                 Ok(Some(frame)) => frame,
@@ -92,11 +100,16 @@ impl Input<'_> {
     /// Reads on to ReadyForQuery.
     async fn settle(&mut self) -> Result<(), ExecuteError> {
         while self.status.is_none() {
-            let frame =
-                self.backend.stream.read_frame().await.map_err(|source| shard_lost(self.backend, source))?;
+            let frame = self
+                .backend
+                .stream
+                .read_frame()
+                .await
+                .map_err(|source| shard_lost(self.backend, source))?;
             if frame.tag() == b'Z' {
                 self.status = Some(
-                    backend_message::read_ready_for_query(frame.body()).map_err(|_| unexpected(self.backend, b'Z'))?,
+                    backend_message::read_ready_for_query(frame.body())
+                        .map_err(|_| unexpected(self.backend, b'Z'))?,
                 );
             }
         }
@@ -141,21 +154,35 @@ pub async fn fan_out(
 ) -> Result<FannedOut, ExecuteError> {
     let mut inputs: Vec<Input<'_>> = backends
         .into_iter()
-        .map(|backend| Input { backend, description: None, tag: None, ended: false, status: None })
+        .map(|backend| Input {
+            backend,
+            description: None,
+            tag: None,
+            ended: false,
+            status: None,
+        })
         .collect();
     let flushed = join_all(inputs.iter_mut().map(|input| async {
-        input.backend.stream.flush().await.map_err(|source| shard_lost(input.backend, source))
+        input
+            .backend
+            .stream
+            .flush()
+            .await
+            .map_err(|source| shard_lost(input.backend, source))
     }))
     .await;
     let outcome = match flushed.into_iter().collect::<Result<(), _>>() {
         Ok(()) => pull(&mut inputs, merge, show, client).await,
         Err(error) => Err(error),
     };
-    if let Err(error) = outcome {
-        let running = inputs.iter_mut().filter(|input| input.status.is_none());
-        join_all(running.map(|input| stop(input.backend, input.ended))).await;
-        return Err(error);
-    }
+    let rows = match outcome {
+        Ok(rows) => rows,
+        Err(error) => {
+            let running = inputs.iter_mut().filter(|input| input.status.is_none());
+            join_all(running.map(|input| stop(input.backend, input.ended))).await;
+            return Err(error);
+        }
+    };
     for input in &mut inputs {
         input.settle().await?;
     }
@@ -166,11 +193,16 @@ pub async fn fan_out(
         Merge::Relay | Merge::Append { .. } | Merge::Sort { .. } => backend_message::sum_tags(tags),
     };
     let tag = tag.map(|tag| tag.to_string()).unwrap_or_default();
-    let tag = match outcome {
-        Ok(Some(rows)) if tag.starts_with("SELECT") => format!("SELECT {rows}"),
-        Ok(_) | Err(_) => tag,
+    let tag = match rows {
+        Some(rows) if tag.starts_with("SELECT") => format!("SELECT {rows}"),
+        Some(_) | None => tag,
     };
-    Ok(FannedOut { tag, statuses: inputs.iter().filter_map(|input| input.status).collect() })
+    let suspended = rows.is_some() && rows == show.rows_max;
+    Ok(FannedOut {
+        tag,
+        suspended,
+        statuses: inputs.iter().filter_map(|input| input.status).collect(),
+    })
 }
 
 /// Gives the client the description and the rows. The number of rows given, if the answer has rows.
@@ -212,7 +244,7 @@ async fn pull(
                 Merge::Append { offset, limit } => (*offset, *limit),
                 _ => (0, None),
             };
-            let mut window = Window::new(offset, limit);
+            let mut window = Window::new(offset, limit, show.rows_max);
             for (input, head) in inputs.iter_mut().zip(heads) {
                 let mut row = head;
                 while let Some(frame) = row {
@@ -224,7 +256,7 @@ async fn pull(
             Ok(Some(window.given))
         }
         Merge::First => {
-            let mut window = Window::new(0, None);
+            let mut window = Window::new(0, None, show.rows_max);
             for (index, (input, head)) in inputs.iter_mut().zip(heads).enumerate() {
                 let mut row = head;
                 while let Some(frame) = row {
@@ -237,9 +269,16 @@ async fn pull(
             }
             Ok(Some(window.given))
         }
-        Merge::Sort { keys, offset, limit, .. } => {
-            let window = Window::new(*offset, *limit);
-            Ok(Some(merge_sorted(inputs, heads, keys, window, shown, client, &mut notices).await?))
+        Merge::Sort {
+            keys,
+            offset,
+            limit,
+            ..
+        } => {
+            let window = Window::new(*offset, *limit, show.rows_max);
+            Ok(Some(
+                merge_sorted(inputs, heads, keys, window, shown, client, &mut notices).await?,
+            ))
         }
     }
 }
@@ -253,7 +292,9 @@ fn describe(
     client: &mut FrameStream,
 ) -> Result<u16, ExecuteError> {
     let mut descriptions = inputs.iter().filter_map(|input| input.description.as_ref());
-    let Some(first) = descriptions.next() else { return Ok(u16::MAX) };
+    let Some(first) = descriptions.next() else {
+        return Ok(u16::MAX);
+    };
     let columns = columns_of(first)?;
     for other in descriptions {
         columns::agree(&columns, &columns_of(other)?)?;
@@ -292,12 +333,16 @@ async fn merge_sorted(
     notices: &mut Notices,
 ) -> Result<u64, ExecuteError> {
     // A simple query's inputs are all described; an extended one's are, because the fan-out asks for it.
-    let description = inputs.iter().find_map(|input| input.description.clone()).ok_or(MergeError::Row)?;
+    let description = inputs
+        .iter()
+        .find_map(|input| input.description.clone())
+        .ok_or(MergeError::Row)?;
     let order = RowOrder::new(keys, &columns_of(&description)?)?;
-    let compare = |heads: &[Option<Frame>], left: usize, right: usize| match (&heads[left], &heads[right]) {
-        (Some(left), Some(right)) => order.compare(left.body(), right.body()),
-        _ => Err(MergeError::Row),
-    };
+    let compare =
+        |heads: &[Option<Frame>], left: usize, right: usize| match (&heads[left], &heads[right]) {
+            (Some(left), Some(right)) => order.compare(left.body(), right.body()),
+            _ => Err(MergeError::Row),
+        };
     let mut tournament = Tournament::default();
     for input in 0..inputs.len() {
         if heads[input].is_some() {
@@ -306,7 +351,9 @@ async fn merge_sorted(
     }
     while let Some(winner) = tournament.leave() {
         let next = next_row(&mut inputs[winner], client, notices).await?;
-        let Some(row) = std::mem::replace(&mut heads[winner], next) else { continue };
+        let Some(row) = std::mem::replace(&mut heads[winner], next) else {
+            continue;
+        };
         if let Some(next) = &heads[winner] {
             if order.compare(row.body(), next.body())?.is_gt() {
                 return Err(MergeError::InputOrder { shard: winner }.into());
@@ -328,11 +375,20 @@ struct Window {
 }
 
 impl Window {
-    fn new(offset: u64, limit: Option<u64>) -> Self {
-        Self { skip: offset, left: limit, given: 0 }
+    fn new(offset: u64, limit: Option<u64>, rows_max: Option<u64>) -> Self {
+        Self {
+            skip: offset,
+            left: limit.into_iter().chain(rows_max).min(),
+            given: 0,
+        }
     }
 
-    fn pass(&mut self, row: &Frame, columns: u16, client: &mut FrameStream) -> Result<(), MergeError> {
+    fn pass(
+        &mut self,
+        row: &Frame,
+        columns: u16,
+        client: &mut FrameStream,
+    ) -> Result<(), MergeError> {
         if self.skip > 0 {
             self.skip -= 1;
             return Ok(());
@@ -342,6 +398,7 @@ impl Window {
         }
         self.left = self.left.map(|left| left - 1);
         self.given += 1;
-        backend_message::truncate_data_row(client.out(), row.body(), columns).map_err(|_| MergeError::Row)
+        backend_message::truncate_data_row(client.out(), row.body(), columns)
+            .map_err(|_| MergeError::Row)
     }
 }

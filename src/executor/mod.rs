@@ -88,9 +88,10 @@ impl ErrorReply for ExecuteError {
     }
     fn hint(&self) -> Option<String> {
         match self {
-            Self::ShardLost { .. } => {
-                Some("the statement may have run; a transaction that it was part of is rolled back".to_owned())
-            }
+            Self::ShardLost { .. } => Some(
+                "the statement may have run; a transaction that it was part of is rolled back"
+                    .to_owned(),
+            ),
             Self::ClientGone | Self::Shard(_) | Self::Unexpected { .. } => None,
             Self::Merge(error) => error.hint(),
             Self::Copy(error) => error.hint(),
@@ -98,7 +99,10 @@ impl ErrorReply for ExecuteError {
     }
     fn refusal(&self) -> Option<&'static str> {
         match self {
-            Self::ClientGone | Self::ShardLost { .. } | Self::Shard(_) | Self::Unexpected { .. } => None,
+            Self::ClientGone
+            | Self::ShardLost { .. }
+            | Self::Shard(_)
+            | Self::Unexpected { .. } => None,
             Self::Merge(error) => error.refusal(),
             Self::Copy(error) => error.refusal(),
         }
@@ -107,11 +111,17 @@ impl ErrorReply for ExecuteError {
 
 /// What [`ExecuteError::ShardLost`] says of `backend`.
 fn shard_lost(backend: &Backend, source: StreamError) -> ExecuteError {
-    ExecuteError::ShardLost { shard: backend.shard_name.clone(), source }
+    ExecuteError::ShardLost {
+        shard: backend.shard_name.clone(),
+        source,
+    }
 }
 
 fn unexpected(backend: &Backend, tag: u8) -> ExecuteError {
-    ExecuteError::Unexpected { shard: backend.shard_name.clone(), tag: char::from(tag) }
+    ExecuteError::Unexpected {
+        shard: backend.shard_name.clone(),
+        tag: char::from(tag),
+    }
 }
 
 /// Waits for more from a shard, and meanwhile watches for the client to leave.

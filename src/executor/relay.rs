@@ -75,10 +75,15 @@ pub async fn relay(
         }
         let rows = matches!(expect, Expect::Execute | Expect::Query { .. });
         let query = matches!(expect, Expect::Query { .. });
-        let head = backend.stream.head(|tag| passes(tag, rows, query)).map_err(|source| shard_lost(backend, source))?;
+        let head = backend
+            .stream
+            .head(|tag| passes(tag, rows, query))
+            .map_err(|source| shard_lost(backend, source))?;
         let (tag, bytes) = match head {
             Head::Pass(bytes) => {
-                client.out().extend_from_slice(&backend.stream.input()[..bytes]);
+                client
+                    .out()
+                    .extend_from_slice(&backend.stream.input()[..bytes]);
                 backend.stream.consume(bytes);
                 flush_large(client).await?;
                 continue;
@@ -96,7 +101,8 @@ pub async fn relay(
             (b'T' | b'n', Expect::DescribeStatement | Expect::DescribePortal) => (true, true),
             (b'C' | b'I' | b's', Expect::Execute) => (true, true),
             (b'Z', Expect::Query { .. } | Expect::Sync) => {
-                status = backend_message::read_ready_for_query(&backend.stream.input()[5..bytes]).ok();
+                status =
+                    backend_message::read_ready_for_query(&backend.stream.input()[5..bytes]).ok();
                 (false, true)
             }
             (b'N', _) => (true, false),
@@ -109,11 +115,17 @@ pub async fn relay(
             (b'A', _) => (false, false),
             (b'E', Expect::Query { position_offset }) => {
                 failed = true;
-                error_response::write_shard_error(client.out(), &backend.stream.input()[5..bytes], *position_offset);
+                error_response::write_shard_error(
+                    client.out(),
+                    &backend.stream.input()[5..bytes],
+                    *position_offset,
+                );
                 (false, false)
             }
             (b'E', _) => {
-                client.out().extend_from_slice(&backend.stream.input()[..bytes]);
+                client
+                    .out()
+                    .extend_from_slice(&backend.stream.input()[..bytes]);
                 backend.stream.consume(bytes);
                 queue.clear();
                 return Ok(Relayed::Failed(None));
@@ -121,7 +133,9 @@ pub async fn relay(
             (tag, _) => return Err(unexpected(backend, tag)),
         };
         if shown {
-            client.out().extend_from_slice(&backend.stream.input()[..bytes]);
+            client
+                .out()
+                .extend_from_slice(&backend.stream.input()[..bytes]);
         }
         backend.stream.consume(bytes);
         if met {
@@ -129,7 +143,11 @@ pub async fn relay(
         }
         flush_large(client).await?;
     }
-    Ok(if failed { Relayed::Failed(status) } else { Relayed::Done(status) })
+    Ok(if failed {
+        Relayed::Failed(status)
+    } else {
+        Relayed::Done(status)
+    })
 }
 
 /// Frames whose contents no one but the client needs.

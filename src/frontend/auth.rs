@@ -7,7 +7,9 @@ use crate::wire::backend_message;
 use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::frame::MessageError;
 use crate::wire::frontend_message;
-use crate::wire::scram::{self, MECHANISM, NONCE_BYTES, ServerExchange, ServerExchangeError, Verifier, VerifierError};
+use crate::wire::scram::{
+    self, MECHANISM, NONCE_BYTES, ServerExchange, ServerExchangeError, Verifier, VerifierError,
+};
 use crate::wire::sqlstate::SqlState;
 use crate::wire::stream::{FrameStream, StreamError};
 use base64::Engine as _;
@@ -51,7 +53,9 @@ impl ErrorReply for AuthError {
     fn sqlstate(&self) -> SqlState {
         match self {
             Self::Failed(_) => SqlState::INVALID_PASSWORD,
-            Self::UnexpectedMessage(_) | Self::Message(_) | Self::UnknownMechanism => SqlState::PROTOCOL_VIOLATION,
+            Self::UnexpectedMessage(_) | Self::Message(_) | Self::UnknownMechanism => {
+                SqlState::PROTOCOL_VIOLATION
+            }
             Self::Exchange(error) => error.sqlstate(),
             Self::Stream(_) => SqlState::CONNECTION_FAILURE,
             Self::Randomness(_) | Self::Verifier(_) => SqlState::INTERNAL_ERROR,
@@ -105,19 +109,24 @@ impl Users {
                     getrandom::fill(&mut salt)?;
                     Verifier::from_password(password.as_bytes(), &salt, scram::ITERATIONS)?
                 }
-                config::Login::Password(config::Secret::Verifier(verifier)) => Verifier::parse(&format!(
-                    "{MECHANISM}${}:{}${}:{}",
-                    verifier.iterations,
-                    STANDARD.encode(&verifier.salt),
-                    STANDARD.encode(verifier.stored_key),
-                    STANDARD.encode(verifier.server_key)
-                ))?,
+                config::Login::Password(config::Secret::Verifier(verifier)) => {
+                    Verifier::parse(&format!(
+                        "{MECHANISM}${}:{}${}:{}",
+                        verifier.iterations,
+                        STANDARD.encode(&verifier.salt),
+                        STANDARD.encode(verifier.stored_key),
+                        STANDARD.encode(verifier.server_key)
+                    ))?
+                }
             };
             verifiers.insert(user.name.clone(), verifier);
         }
         let mut pretence = [0; 32];
         getrandom::fill(&mut pretence)?;
-        Ok(Self { verifiers, pretence })
+        Ok(Self {
+            verifiers,
+            pretence,
+        })
     }
 
     /// Has the client prove that it is `user`; what its backends log in with.
@@ -131,8 +140,15 @@ impl Users {
         user: &str,
     ) -> Result<Login, AuthError> {
         let known = config.user(user);
-        if let Some(config::User { login: config::Login::Trust, .. }) = known {
-            return Ok(Login { user: user.into(), secret: Secret::None });
+        if let Some(config::User {
+            login: config::Login::Trust,
+            ..
+        }) = known
+        {
+            return Ok(Login {
+                user: user.into(),
+                secret: Secret::None,
+            });
         }
         let verifier = match self.verifiers.get(user) {
             Some(verifier) => verifier.clone(),
@@ -161,25 +177,41 @@ impl Users {
         let last = sasl_message(client).await?;
         let (client_key, server_final) = exchange.finish(&last).map_err(failed)?;
         // The exchange was run to its end for a name that nobody has.
-        let known = known.filter(|_| self.verifiers.contains_key(user)).ok_or_else(|| failed(ServerExchangeError::Proof))?;
+        let known = known
+            .filter(|_| self.verifiers.contains_key(user))
+            .ok_or_else(|| failed(ServerExchangeError::Proof))?;
         backend_message::write_authentication_sasl_final(client.out(), server_final.as_bytes());
         let secret = match &known.login {
-            config::Login::Password(config::Secret::Password(password)) => Secret::Password(password.as_str().into()),
-            config::Login::Password(config::Secret::Verifier(_)) => Secret::ScramKeys { client_key, server_key },
+            config::Login::Password(config::Secret::Password(password)) => {
+                Secret::Password(password.as_str().into())
+            }
+            config::Login::Password(config::Secret::Verifier(_)) => Secret::ScramKeys {
+                client_key,
+                server_key,
+            },
             config::Login::Trust => Secret::None,
         };
-        Ok(Login { user: Arc::from(user), secret })
+        Ok(Login {
+            user: Arc::from(user),
+            secret,
+        })
     }
 }
 
 async fn sasl_message(client: &mut FrameStream) -> Result<Vec<u8>, AuthError> {
     loop {
-        if let Some(header) = crate::wire::frame::header(client.input()).map_err(StreamError::from)? {
+        if let Some(header) =
+            crate::wire::frame::header(client.input()).map_err(StreamError::from)?
+        {
             if header.tag != b'p' {
                 return Err(AuthError::UnexpectedMessage(header.tag));
             }
             if header.frame_bytes > scram::MESSAGE_BYTES_MAX {
-                return Err(StreamError::TooLarge { bytes: header.frame_bytes, max: scram::MESSAGE_BYTES_MAX }.into());
+                return Err(StreamError::TooLarge {
+                    bytes: header.frame_bytes,
+                    max: scram::MESSAGE_BYTES_MAX,
+                }
+                .into());
             }
         }
         if let Some(frame) = client.buffered_frame()? {

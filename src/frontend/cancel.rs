@@ -25,7 +25,10 @@ impl Cancels {
     ///
     /// # Errors
     /// When the system has no randomness to give.
-    pub fn register(&self, key_bytes: usize) -> Result<(u32, Vec<u8>, Arc<InUse>), getrandom::Error> {
+    pub fn register(
+        &self,
+        key_bytes: usize,
+    ) -> Result<(u32, Vec<u8>, Arc<InUse>), getrandom::Error> {
         let mut key = vec![0; key_bytes];
         getrandom::fill(&mut key)?;
         let in_use = Arc::new(InUse::default());
@@ -42,14 +45,20 @@ impl Cancels {
 
     /// Forgets a session.
     pub fn forget(&self, pid: u32) {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+        self.sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&pid);
     }
 
     /// Cancels what the session with this process id and key runs; a wrong key does nothing, in the same time.
     pub async fn cancel(&self, pid: u32, key: &[u8]) {
         let in_use = {
             let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-            sessions.get(&pid).filter(|(own, _)| bool::from(own.ct_eq(key))).map(|(_, in_use)| in_use.clone())
+            sessions
+                .get(&pid)
+                .filter(|(own, _)| bool::from(own.ct_eq(key)))
+                .map(|(_, in_use)| in_use.clone())
         };
         let Some(in_use) = in_use else { return };
         let tokens = in_use.lock().await;

@@ -9,7 +9,9 @@ use super::statements::Prepared;
 use crate::planner::plan::{Access, Plan};
 use crate::planner::{self, Binding};
 use crate::sql::lex;
-use crate::sql::statement::{self, Discard, IsolationLevel, SetArgument, SetScope, SetValue, Statement};
+use crate::sql::statement::{
+    self, Discard, IsolationLevel, SetArgument, SetScope, SetValue, Statement,
+};
 use crate::topology::ShardId;
 use crate::transaction::command;
 use crate::transaction::settings::quoted;
@@ -20,12 +22,18 @@ use crate::wire::sqlstate::SqlState;
 use std::sync::Arc;
 
 /// The router's own settings, and what each may be.
-const ROUTER_SETTINGS: [(&str, &str); 2] =
-    [("pgring.shard", "the name of a shard, or empty"), ("pgring.key", "a value of the sharding key, or empty")];
+const ROUTER_SETTINGS: [(&str, &str); 2] = [
+    ("pgring.shard", "the name of a shard, or empty"),
+    ("pgring.key", "a value of the sharding key, or empty"),
+];
 
 impl Session {
     /// Runs a statement that the session answers. `describe`: whether rows are described (the simple protocol).
-    pub(super) async fn run_in_session(&mut self, sentence: &Sentence<'_>, describe: bool) -> Result<(), Stop> {
+    pub(super) async fn run_in_session(
+        &mut self,
+        sentence: &Sentence<'_>,
+        describe: bool,
+    ) -> Result<(), Stop> {
         let sql = sentence.sql;
         match &sentence.statement {
             Statement::Begin { start, modes } => self.begin(sql, *start, modes.isolation),
@@ -42,14 +50,12 @@ impl Session {
                 self.set_in_block(sql, "SET").await
             }
             Statement::SetConstraints => self.set_in_block(sql, "SET CONSTRAINTS").await,
-            Statement::SetSessionCharacteristics(_) => {
-                Err(refused(
-                    "SET SESSION CHARACTERISTICS",
-                    "session-characteristics",
-                    "it changes three settings at once",
-                    "Use SET default_transaction_isolation, default_transaction_read_only or default_transaction_deferrable.",
-                ))
-            }
+            Statement::SetSessionCharacteristics(_) => Err(refused(
+                "SET SESSION CHARACTERISTICS",
+                "session-characteristics",
+                "it changes three settings at once",
+                "Use SET default_transaction_isolation, default_transaction_read_only or default_transaction_deferrable.",
+            )),
             Statement::SetTransactionSnapshot(_) => Err(refused(
                 "SET TRANSACTION SNAPSHOT",
                 "transaction-snapshot",
@@ -65,29 +71,41 @@ impl Session {
                 "the router prepares statements through the extended protocol only",
                 "Use the driver's prepared statements.",
             )),
-            Statement::PrepareTransaction(_) | Statement::CommitPrepared(_) | Statement::RollbackPrepared(_) => {
-                Err(refused(
-                    "two-phase commit by the client",
-                    "prepare-transaction",
-                    "a prepared transaction belongs to one shard, and the router prepares across shards itself",
-                    "Use COMMIT: it is atomic over all shards.",
-                ))
-            }
+            Statement::PrepareTransaction(_)
+            | Statement::CommitPrepared(_)
+            | Statement::RollbackPrepared(_) => Err(refused(
+                "two-phase commit by the client",
+                "prepare-transaction",
+                "a prepared transaction belongs to one shard, and the router prepares across shards itself",
+                "Use COMMIT: it is atomic over all shards.",
+            )),
             Statement::Show(Some(name)) => self.show_router(name, describe),
-            Statement::Listen(_) | Statement::Unlisten(_) | Statement::Notify { .. } => self.notification(sentence),
+            Statement::Listen(_) | Statement::Unlisten(_) | Statement::Notify { .. } => {
+                self.notification(sentence)
+            }
             Statement::Close(None) => {
                 for shard in self.cursors.values().copied().collect::<Vec<_>>() {
                     let backend = self.join(shard).await?;
-                    command::run(backend, "CLOSE ALL").await.map_err(error::of_command)?;
+                    command::run(backend, "CLOSE ALL")
+                        .await
+                        .map_err(error::of_command)?;
                 }
                 self.cursors.clear();
                 self.complete("CLOSE CURSOR ALL");
                 Ok(())
             }
             Statement::Copy(copy) => self.copy(copy, sql).await,
-            Statement::Explain { body, analyze, options } => {
-                let is_text = |value: &Option<&str>| value.is_none_or(|value| value.eq_ignore_ascii_case("text"));
-                let text = options.iter().all(|(name, value)| name != "format" || is_text(value));
+            Statement::Explain {
+                body,
+                analyze,
+                options,
+            } => {
+                let is_text = |value: &Option<&str>| {
+                    value.is_none_or(|value| value.eq_ignore_ascii_case("text"))
+                };
+                let text = options
+                    .iter()
+                    .all(|(name, value)| name != "format" || is_text(value));
                 self.explain(sql, body.text, *analyze, text, describe).await
             }
             Statement::Load => Err(refused(
@@ -105,22 +123,40 @@ impl Session {
     }
 
     fn warn(&mut self, sqlstate: SqlState, message: &str) {
-        let report =
-            Report { severity: Severity::Warning, sqlstate, message, detail: None, hint: None, position: None };
+        let report = Report {
+            severity: Severity::Warning,
+            sqlstate,
+            message,
+            detail: None,
+            hint: None,
+            position: None,
+        };
         report.write(self.client.out());
     }
 
-    fn begin(&mut self, sql: &str, start: bool, isolation: Option<IsolationLevel>) -> Result<(), Stop> {
+    fn begin(
+        &mut self,
+        sql: &str,
+        start: bool,
+        isolation: Option<IsolationLevel>,
+    ) -> Result<(), Stop> {
         match self.transaction.block.phase() {
             Phase::Idle | Phase::Implicit => {
-                let default = self.parameters.shard_settings().get("default_transaction_isolation");
-                let by_default = default.is_some_and(|level| matches!(&**level, "repeatable read" | "serializable"));
+                let default = self
+                    .parameters
+                    .shard_settings()
+                    .get("default_transaction_isolation");
+                let by_default = default
+                    .is_some_and(|level| matches!(&**level, "repeatable read" | "serializable"));
                 let snapshot = isolation.map_or(by_default, is_snapshot);
                 self.parameters.begin();
                 self.transaction.block.begin(sql, snapshot);
             }
             Phase::Open | Phase::Failed => {
-                self.warn(SqlState::ACTIVE_SQL_TRANSACTION, "there is already a transaction in progress");
+                self.warn(
+                    SqlState::ACTIVE_SQL_TRANSACTION,
+                    "there is already a transaction in progress",
+                );
             }
         }
         self.complete(if start { "START TRANSACTION" } else { "BEGIN" });
@@ -131,10 +167,17 @@ impl Session {
         let phase = self.transaction.block.phase();
         if matches!(phase, Phase::Idle | Phase::Implicit) {
             if chain {
-                let what = if commit { "COMMIT AND CHAIN" } else { "ROLLBACK AND CHAIN" };
+                let what = if commit {
+                    "COMMIT AND CHAIN"
+                } else {
+                    "ROLLBACK AND CHAIN"
+                };
                 return Err(SessionError::NoBlock(what).into());
             }
-            self.warn(SqlState::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress");
+            self.warn(
+                SqlState::NO_ACTIVE_SQL_TRANSACTION,
+                "there is no transaction in progress",
+            );
         }
         let next = chain.then(|| {
             let mut next = self.transaction.block.clone();
@@ -257,7 +300,13 @@ impl Session {
         Ok(())
     }
 
-    async fn set(&mut self, sql: &str, scope: SetScope, name: &str, value: &SetValue<'_>) -> Result<(), Stop> {
+    async fn set(
+        &mut self,
+        sql: &str,
+        scope: SetScope,
+        name: &str,
+        value: &SetValue<'_>,
+    ) -> Result<(), Stop> {
         if name.starts_with(ROUTER_PREFIX) {
             return self.set_router(scope, name, value);
         }
@@ -301,9 +350,19 @@ impl Session {
         let mut confirmed = None;
         for shard in shards {
             let backend = self.join(shard).await?;
-            let reply = command::run(backend, sql).await.map_err(error::of_command)?;
-            let shown = command::run(backend, &show).await.map_err(error::of_command)?;
-            let value = shown.rows.into_iter().flatten().next().flatten().unwrap_or_default();
+            let reply = command::run(backend, sql)
+                .await
+                .map_err(error::of_command)?;
+            let shown = command::run(backend, &show)
+                .await
+                .map_err(error::of_command)?;
+            let value = shown
+                .rows
+                .into_iter()
+                .flatten()
+                .next()
+                .flatten()
+                .unwrap_or_default();
             confirmed = confirmed.or(Some(value));
             self.pass_asides(&reply.asides);
         }
@@ -325,14 +384,22 @@ impl Session {
     /// All shards of the block, else one that will do.
     fn shards_for_setting(&self) -> Vec<ShardId> {
         let joined: Vec<ShardId> = self.transaction.shards().collect();
-        if joined.is_empty() { vec![self.any_shard()] } else { joined }
+        if joined.is_empty() {
+            vec![self.any_shard()]
+        } else {
+            joined
+        }
     }
 
     /// SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: on the block's shards now, and on those that join later.
     async fn set_in_block(&mut self, sql: &str, tag: &str) -> Result<(), Stop> {
         match self.transaction.block.phase() {
             Phase::Idle => {
-                let what = if tag == "SET" { "SET TRANSACTION" } else { "SET CONSTRAINTS" };
+                let what = if tag == "SET" {
+                    "SET TRANSACTION"
+                } else {
+                    "SET CONSTRAINTS"
+                };
                 self.warn(
                     SqlState::NO_ACTIVE_SQL_TRANSACTION,
                     &format!("{what} can only be used in transaction blocks"),
@@ -350,7 +417,12 @@ impl Session {
         Ok(())
     }
 
-    fn set_router(&mut self, scope: SetScope, name: &str, value: &SetValue<'_>) -> Result<(), Stop> {
+    fn set_router(
+        &mut self,
+        scope: SetScope,
+        name: &str,
+        value: &SetValue<'_>,
+    ) -> Result<(), Stop> {
         let text = text_of_value(value).unwrap_or_default();
         let invalid = |expected: &str| {
             Stop::from(SessionError::RouterSetting {
@@ -360,21 +432,28 @@ impl Session {
             })
         };
         let known = ROUTER_SETTINGS.iter().find(|(known, _)| *known == name);
-        let (_, expected) = known.ok_or_else(|| invalid("pgring.shard or pgring.key: there is no other setting"))?;
-        if name == "pgring.shard" && !text.is_empty() && self.router.topology().shard_named(&text).is_none() {
+        let (_, expected) = known
+            .ok_or_else(|| invalid("pgring.shard or pgring.key: there is no other setting"))?;
+        if name == "pgring.shard"
+            && !text.is_empty()
+            && self.router.topology().shard_named(&text).is_none()
+        {
             return Err(invalid(expected));
         }
         if text.is_empty() {
             self.parameters.reset(name);
         } else {
-            self.parameters.set_router(name, &text, scope == SetScope::Local);
+            self.parameters
+                .set_router(name, &text, scope == SetScope::Local);
         }
         self.complete("SET");
         Ok(())
     }
 
     pub(super) fn has_hint(&self) -> bool {
-        ROUTER_SETTINGS.iter().any(|(name, _)| self.parameters.router_setting(name).is_some())
+        ROUTER_SETTINGS
+            .iter()
+            .any(|(name, _)| self.parameters.router_setting(name).is_some())
     }
 
     async fn reset(&mut self, target: Option<&str>) -> Result<(), Stop> {
@@ -387,7 +466,9 @@ impl Session {
                     // PostgreSQL says whether there is such a setting.
                     let shard = self.shards_for_setting().remove(0);
                     let backend = self.join(shard).await?;
-                    command::run(backend, &format!("RESET {}", quoted(name))).await.map_err(error::of_command)?;
+                    command::run(backend, &format!("RESET {}", quoted(name)))
+                        .await
+                        .map_err(error::of_command)?;
                 }
                 self.parameters.reset(name);
             }
@@ -402,8 +483,12 @@ impl Session {
         for shard in self.shards_for_setting() {
             self.join(shard).await?;
             let settings = self.parameters.shard_settings().clone();
-            let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
-            crate::transaction::settings::apply(backend, &settings).await.map_err(error::of_command)?;
+            let Some(backend) = self.transaction.backend(shard) else {
+                return Err(Stop::Gone);
+            };
+            crate::transaction::settings::apply(backend, &settings)
+                .await
+                .map_err(error::of_command)?;
             self.report_parameters(shard);
         }
         Ok(())
@@ -448,7 +533,11 @@ impl Session {
 
     /// SHOW of a setting of the router's own.
     fn show_router(&mut self, name: &str, describe: bool) -> Result<(), Stop> {
-        let value = self.parameters.router_setting(name).cloned().unwrap_or_default();
+        let value = self
+            .parameters
+            .router_setting(name)
+            .cloned()
+            .unwrap_or_default();
         if describe {
             let column = ColumnDescription::text(name);
             backend_message::write_row_description(self.client.out(), [column]);
@@ -475,7 +564,9 @@ impl Session {
     pub(super) fn forward_shard(&mut self, sentence: &Sentence<'_>) -> Result<ShardId, Stop> {
         let topology = self.router.topology();
         match &sentence.statement {
-            Statement::Fetch(cursor) | Statement::Move(cursor) | Statement::Close(Some(cursor)) => self.cursor(cursor),
+            Statement::Fetch(cursor) | Statement::Move(cursor) | Statement::Close(Some(cursor)) => {
+                self.cursor(cursor)
+            }
             Statement::Declare { hold: true, .. } => Err(refused(
                 "a cursor WITH HOLD",
                 "session-state",
@@ -524,11 +615,22 @@ impl Session {
     }
 
     /// [`Self::after_forward`] for a statement of the extended protocol.
-    pub(super) fn note_forwarded(&mut self, prepared: &Prepared, shard: ShardId) -> Result<(), Stop> {
+    pub(super) fn note_forwarded(
+        &mut self,
+        prepared: &Prepared,
+        shard: ShardId,
+    ) -> Result<(), Stop> {
         if matches!(prepared.kind, super::statements::PreparedKind::Forward) {
             let tokens = lex::lex(&prepared.sql, &self.lex_limits())?;
             let statement = statement::classify(&prepared.sql, &tokens)?;
-            self.after_forward(&Sentence { sql: &prepared.sql, tokens: &tokens, statement }, shard);
+            self.after_forward(
+                &Sentence {
+                    sql: &prepared.sql,
+                    tokens: &tokens,
+                    statement,
+                },
+                shard,
+            );
         }
         Ok(())
     }
@@ -538,10 +640,14 @@ impl Session {
         let topology = self.router.topology();
         let search_path = self.search_path()?;
         let hint = self.hint(sentence.sql)?;
-        let limits = self.parse_limits();
-        let context =
-            planner::Context { topology: &topology, search_path: &search_path, hint: hint.as_ref(), limits };
-        let plan = planner::utility(&sentence.statement, sentence.sql, &context)?;
+        let limits = self.lex_limits();
+        let context = planner::Context {
+            topology: &topology,
+            search_path: &search_path,
+            hint: hint.as_ref(),
+            limits: &limits,
+        };
+        let plan = planner::utility(&sentence.statement, sentence.sql, sentence.tokens, &context)?;
         self.run_plan(&plan, sentence.sql, 0).await
     }
 
@@ -572,7 +678,12 @@ impl Session {
             ));
         }
         let prefix = &sql[..sql.len() - body.len()];
-        let lines = self.explained(&plan, prefix, body, text).await?;
+        let routing = if text {
+            template.describe(&plan, &topology)
+        } else {
+            Vec::new()
+        };
+        let lines = self.explained(&plan, routing, prefix, body).await?;
         if describe {
             write_plan_description(self.client.out());
         }
@@ -586,23 +697,33 @@ impl Session {
     async fn explained(
         &mut self,
         plan: &Plan,
+        routing: Vec<String>,
         prefix: &str,
         body: &str,
-        text: bool,
     ) -> Result<Vec<String>, Stop> {
         let topology = self.router.topology();
-        let mut lines = if text { plan.describe(&topology) } else { Vec::new() };
+        let text = !routing.is_empty();
+        let mut lines = routing;
         // Other formats are documents: they are the first shard's own.
         let shown = if text { plan.steps.len() } else { 1 };
         for step in plan.steps.iter().take(shown) {
             let explain = format!("{prefix}{}", text_of(step, body));
             let backend = self.join(step.shard).await?;
-            let reply = command::run(backend, &explain).await.map_err(error::of_command)?;
+            let reply = command::run(backend, &explain)
+                .await
+                .map_err(error::of_command)?;
             if text {
                 lines.push(format!("Shard {}:", topology.shard_name(step.shard)));
             }
             let indent = if text { "  " } else { "" };
-            lines.extend(reply.rows.into_iter().flatten().flatten().map(|line| format!("{indent}{line}")));
+            lines.extend(
+                reply
+                    .rows
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .map(|line| format!("{indent}{line}")),
+            );
         }
         Ok(lines)
     }
@@ -617,7 +738,11 @@ fn is_snapshot(isolation: IsolationLevel) -> bool {
 
 /// The encodings in which the router can read SQL.
 pub(super) fn is_known_encoding(name: &str) -> bool {
-    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let name: String = name
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .collect::<String>()
+        .to_ascii_lowercase();
     matches!(name.as_str(), "utf8" | "unicode" | "sqlascii")
 }
 
@@ -647,7 +772,9 @@ fn text_of_value(value: &SetValue<'_>) -> Option<String> {
 
 /// Whether a SET switches a boolean setting on; what is not plainly so does not count.
 fn is_on(value: &SetValue<'_>) -> bool {
-    let text = text_of_value(value).unwrap_or_default().to_ascii_lowercase();
+    let text = text_of_value(value)
+        .unwrap_or_default()
+        .to_ascii_lowercase();
     matches!(text.as_str(), "on" | "true" | "yes" | "1")
 }
 
@@ -680,6 +807,17 @@ pub(super) fn controls_transaction(statement: &Statement<'_>) -> bool {
     )
 }
 
-pub(super) fn refused(what: &str, code: &'static str, reason: &'static str, hint: &'static str) -> Stop {
-    SessionError::Refused { what: what.to_owned(), code, reason, hint }.into()
+pub(super) fn refused(
+    what: &str,
+    code: &'static str,
+    reason: &'static str,
+    hint: &'static str,
+) -> Stop {
+    SessionError::Refused {
+        what: what.to_owned(),
+        code,
+        reason,
+        hint,
+    }
+    .into()
 }

@@ -44,19 +44,28 @@ impl Session {
     async fn copy_to(&mut self, copy: &CopyStatement<'_>, sql: &str) -> Result<(), Stop> {
         let topology = self.router.topology();
         let plan = {
-            let (search_path, limits, hint) = (self.search_path()?, self.parse_limits(), self.hint(sql)?);
+            let (search_path, limits, hint) =
+                (self.search_path()?, self.lex_limits(), self.hint(sql)?);
             let context = planner::Context {
                 topology: &topology,
                 search_path: &search_path,
                 hint: hint.as_ref(),
-                limits,
+                limits: &limits,
             };
-            planner::copy_to(copy, sql, &context, self.transaction.preferred(), self.router.next_spread())?
+            planner::copy_to(
+                copy,
+                sql,
+                &context,
+                self.transaction.preferred(),
+                self.router.next_spread(),
+            )?
         };
         let framing = match (copy.options.format, copy.options.header) {
             (CopyFormat::Binary, _) => Framing::Binary,
             (CopyFormat::Text | CopyFormat::Csv, CopyHeader::Off) => Framing::Plain,
-            (CopyFormat::Text | CopyFormat::Csv, CopyHeader::On | CopyHeader::Match) => Framing::HeaderLine,
+            (CopyFormat::Text | CopyFormat::Csv, CopyHeader::On | CopyHeader::Match) => {
+                Framing::HeaderLine
+            }
         };
         for step in &plan.steps {
             self.join(step.shard).await?;
@@ -84,26 +93,33 @@ impl Session {
     async fn copy_from(&mut self, copy: &CopyStatement<'_>, sql: &str) -> Result<(), Stop> {
         let topology = self.router.topology();
         let route = {
-            let (search_path, limits, hint) = (self.search_path()?, self.parse_limits(), self.hint(sql)?);
+            let (search_path, limits, hint) =
+                (self.search_path()?, self.lex_limits(), self.hint(sql)?);
             let context = planner::Context {
                 topology: &topology,
                 search_path: &search_path,
                 hint: hint.as_ref(),
-                limits,
+                limits: &limits,
             };
             planner::copy_from(copy, sql, &context)?
         };
         let first = match &route {
             CopyRoute::One(shard) => *shard,
-            CopyRoute::AllShards | CopyRoute::Split(_) => {
-                self.transaction.preferred().unwrap_or(topology.default_shard)
-            }
+            CopyRoute::AllShards | CopyRoute::Split(_) => self
+                .transaction
+                .preferred()
+                .unwrap_or(topology.default_shard),
         };
-        let own = self.transaction.block.phase() == Phase::Idle && !matches!(route, CopyRoute::One(_));
+        let own =
+            self.transaction.block.phase() == Phase::Idle && !matches!(route, CopyRoute::One(_));
         if own {
             self.begin_implicit().await?;
         }
-        let mut intake = Intake { sql, started: Vec::new(), header: Vec::new() };
+        let mut intake = Intake {
+            sql,
+            started: Vec::new(),
+            header: Vec::new(),
+        };
         // The first shard says whether the COPY is one, before the client sends anything.
         let response = self.start_copy(first, &mut intake).await?;
         if matches!(route, CopyRoute::AllShards) {
@@ -122,11 +138,16 @@ impl Session {
             Ok(()) => self.finish_copies(&intake).await,
             Err(Stop::Gone) => return Err(Stop::Gone),
             Err(stop) => {
-                self.abort_copies(&intake, "another shard or the router refused the data").await;
+                self.abort_copies(&intake, "another shard or the router refused the data")
+                    .await;
                 Err(stop)
             }
         }?;
-        let rows = if matches!(route, CopyRoute::AllShards) { rows.first().copied().unwrap_or(0) } else { rows.iter().sum() };
+        let rows = if matches!(route, CopyRoute::AllShards) {
+            rows.first().copied().unwrap_or(0)
+        } else {
+            rows.iter().sum()
+        };
         self.note_schema_change(Access::Write);
         if own {
             self.commit().await?;
@@ -196,7 +217,9 @@ impl Session {
                         if !intake.started.contains(&shard) {
                             self.start_copy(shard, intake).await?;
                         }
-                        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+                        let Some(backend) = self.transaction.backend(shard) else {
+                            return Err(Stop::Gone);
+                        };
                         frontend_message::write_copy_data(backend.stream.out(), row.bytes);
                         self.push_copy(shard, intake).await?;
                     }
@@ -212,7 +235,9 @@ impl Session {
     async fn take_all(&mut self, intake: &mut Intake<'_>) -> Result<(), Stop> {
         loop {
             let mut data = Vec::new();
-            let more = self.next_copy_data(intake, |chunk| data.extend_from_slice(chunk)).await?;
+            let more = self
+                .next_copy_data(intake, |chunk| data.extend_from_slice(chunk))
+                .await?;
             if !more {
                 return Ok(());
             }
@@ -232,7 +257,9 @@ impl Session {
     }
 
     async fn push_copy(&mut self, shard: ShardId, intake: &mut Intake<'_>) -> Result<(), Stop> {
-        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        let Some(backend) = self.transaction.backend(shard) else {
+            return Err(Stop::Gone);
+        };
         match copy_in::push(backend).await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.copy_failed(shard, intake, error)),
@@ -288,7 +315,9 @@ impl Session {
         let mut rows = Vec::with_capacity(intake.started.len());
         let mut failure = None;
         for shard in &intake.started {
-            let Some(backend) = self.transaction.backend(*shard) else { return Err(Stop::Gone) };
+            let Some(backend) = self.transaction.backend(*shard) else {
+                return Err(Stop::Gone);
+            };
             if failure.is_some() {
                 let _ = copy_in::abort(backend, "another shard refused the data").await;
                 continue;
@@ -313,7 +342,9 @@ impl Session {
     async fn abort_copies(&mut self, intake: &Intake<'_>, message: &str) -> Option<Stop> {
         let mut words = None;
         for shard in &intake.started {
-            let Some(backend) = self.transaction.backend(*shard) else { continue };
+            let Some(backend) = self.transaction.backend(*shard) else {
+                continue;
+            };
             let error = copy_in::abort(backend, message).await;
             if !matches!(error, crate::executor::ExecuteError::Shard(_)) {
                 self.lose(*shard);
@@ -326,7 +357,11 @@ impl Session {
     /// Lets go of connections on which something went wrong.
     pub(super) fn lose_broken(&mut self) {
         for shard in self.transaction.shards().collect::<Vec<_>>() {
-            if self.transaction.backend(shard).is_some_and(|backend| backend.is_broken()) {
+            if self
+                .transaction
+                .backend(shard)
+                .is_some_and(|backend| backend.is_broken())
+            {
                 self.lose(shard);
             }
         }

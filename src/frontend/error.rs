@@ -82,7 +82,7 @@ pub enum SessionError {
     #[error("prepared statement \"{0}\" already exists")]
     DuplicateStatement(String),
     /// Bind under a name that is taken.
-    #[error("portal \"{0}\" already exists")]
+    #[error("cursor \"{0}\" already exists")]
     DuplicatePortal(String),
     /// A client's prepared statements are over their limit.
     #[error("too many prepared statements in this session")]
@@ -160,7 +160,9 @@ impl ErrorReply for SessionError {
             Self::UnknownPortal(_) | Self::NoCursor(_) => SqlState::INVALID_CURSOR_NAME,
             Self::DuplicateStatement(_) => SqlState::DUPLICATE_PREPARED_STATEMENT,
             Self::DuplicatePortal(_) => SqlState::DUPLICATE_CURSOR,
-            Self::TooManyStatements { .. } | Self::RequestTooLarge { .. } => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+            Self::TooManyStatements { .. } | Self::RequestTooLarge { .. } => {
+                SqlState::CONFIGURATION_LIMIT_EXCEEDED
+            }
             Self::NoBlock(_) => SqlState::NO_ACTIVE_SQL_TRANSACTION,
             Self::InBlock(_) => SqlState::ACTIVE_SQL_TRANSACTION,
             Self::NoSavepoint(_) => SqlState::INVALID_SAVEPOINT,
@@ -186,7 +188,9 @@ impl ErrorReply for SessionError {
             Self::TooManyStatements { max } => Some(format!("limits.prepared_statements is {max}")),
             Self::RequestTooLarge { max } => Some(format!("limits.request_bytes is {max}")),
             Self::Refused { reason, .. } => Some((*reason).to_owned()),
-            Self::PartlyDone { done, failed } => Some(format!("It ran on {done} and failed on {failed}")),
+            Self::PartlyDone { done, failed } => {
+                Some(format!("It ran on {done} and failed on {failed}"))
+            }
             Self::RouterSetting { expected, .. } => Some(format!("It may be {expected}")),
             _ => None,
         }
@@ -195,8 +199,12 @@ impl ErrorReply for SessionError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Refused { hint, .. } => Some((*hint).to_owned()),
-            Self::PartlyDone { .. } => Some("Mend what failed there, then run the statement again.".to_owned()),
-            Self::TooManyStatements { .. } => Some("Close statements that are no longer used.".to_owned()),
+            Self::PartlyDone { .. } => {
+                Some("Mend what failed there, then run the statement again.".to_owned())
+            }
+            Self::TooManyStatements { .. } => {
+                Some("Close statements that are no longer used.".to_owned())
+            }
             Self::RequestTooLarge { .. } => Some("Send Sync more often.".to_owned()),
             Self::OutcomesDiffer => Some("Compare the reference table on the shards.".to_owned()),
             _ => None,

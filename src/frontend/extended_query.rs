@@ -63,10 +63,20 @@ impl Session {
 
     async fn extended(&mut self, message: FrontendMessage<'_>, frame: &Frame) -> Result<(), Stop> {
         match message {
-            FrontendMessage::Parse { name, sql, parameter_types } => self.parse(name, sql, parameter_types).await,
+            FrontendMessage::Parse {
+                name,
+                sql,
+                parameter_types,
+            } => self.parse(name, sql, parameter_types).await,
             FrontendMessage::Bind(bind) => self.bind(bind, frame).await,
-            FrontendMessage::Describe { target: Target::Statement, name } => self.describe_statement(name).await,
-            FrontendMessage::Describe { target: Target::Portal, name } => self.describe_portal(name).await,
+            FrontendMessage::Describe {
+                target: Target::Statement,
+                name,
+            } => self.describe_statement(name).await,
+            FrontendMessage::Describe {
+                target: Target::Portal,
+                name,
+            } => self.describe_portal(name).await,
             FrontendMessage::Execute { portal, row_limit } => self.execute(portal, row_limit).await,
             FrontendMessage::Close { target, name } => self.close(target, name).await,
             FrontendMessage::Flush => {
@@ -78,7 +88,12 @@ impl Session {
         }
     }
 
-    async fn parse(&mut self, name: &str, sql: &str, parameter_types: Vec<u32>) -> Result<(), Stop> {
+    async fn parse(
+        &mut self,
+        name: &str,
+        sql: &str,
+        parameter_types: Vec<u32>,
+    ) -> Result<(), Stop> {
         self.see_unseen().await?;
         if !name.is_empty() && self.statements.contains_key(name) {
             return Err(SessionError::DuplicateStatement(name.to_owned()).into());
@@ -95,9 +110,13 @@ impl Session {
         let kind = match &classified {
             Statement::Empty => PreparedKind::Empty,
             Statement::Query(_) => {
-                let template = self.template(&sql, &parameter_types)?;
+                let template = self.planned(&sql, &parameter_types, 0).await?;
                 let schema_version = self.router.topology().schema.version;
-                PreparedKind::Query { template, schema_version, search_path: self.search_path()? }
+                PreparedKind::Query {
+                    template,
+                    schema_version,
+                    search_path: self.search_path()?,
+                }
             }
             statement if control::is_forwarded(statement) => PreparedKind::Forward,
             _ => PreparedKind::Session,
@@ -109,7 +128,13 @@ impl Session {
             self.router.next_statement()
         };
         let seen_by_shard = matches!(kind, PreparedKind::Query { .. } | PreparedKind::Forward);
-        let prepared = Arc::new(Prepared { id, named, sql, parameter_types, kind });
+        let prepared = Arc::new(Prepared {
+            id,
+            named,
+            sql,
+            parameter_types,
+            kind,
+        });
         self.statements.insert(name.to_owned(), prepared.clone());
         if seen_by_shard {
             self.pipeline.unseen = Some(prepared);
@@ -126,13 +151,17 @@ impl Session {
         } else {
             let mut answer = BytesMut::new();
             write(&mut answer);
-            self.pipeline.queue.push_back(Expect::Local(answer.freeze()));
+            self.pipeline
+                .queue
+                .push_back(Expect::Local(answer.freeze()));
         }
     }
 
     /// Has a shard accept the statement that was parsed last, if none has seen it yet.
     async fn see_unseen(&mut self) -> Result<(), Stop> {
-        let Some(prepared) = self.pipeline.unseen.clone() else { return Ok(()) };
+        let Some(prepared) = self.pipeline.unseen.clone() else {
+            return Ok(());
+        };
         let shard = self.shard_to_describe(&prepared)?;
         self.ensure_parsed(&prepared, shard).await
     }
@@ -144,7 +173,11 @@ impl Session {
             PreparedKind::Forward | PreparedKind::Session | PreparedKind::Empty => {
                 let tokens = lex::lex(&prepared.sql, &self.lex_limits())?;
                 let statement = statement::classify(&prepared.sql, &tokens)?;
-                self.forward_shard(&Sentence { sql: &prepared.sql, tokens: &tokens, statement })
+                self.forward_shard(&Sentence {
+                    sql: &prepared.sql,
+                    tokens: &tokens,
+                    statement,
+                })
             }
         }
     }
@@ -182,7 +215,11 @@ impl Session {
     }
 
     /// Has `shard` know the statement; the client's ParseComplete comes from it if the client still waits for one.
-    async fn ensure_parsed(&mut self, prepared: &Arc<Prepared>, shard: ShardId) -> Result<(), Stop> {
+    async fn ensure_parsed(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        shard: ShardId,
+    ) -> Result<(), Stop> {
         self.talk_to(shard).await?;
         let shown = match self.pipeline.unseen.take() {
             Some(unseen) if Arc::ptr_eq(&unseen, prepared) => true,
@@ -191,7 +228,9 @@ impl Session {
                 false
             }
         };
-        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        let Some(backend) = self.transaction.backend(shard) else {
+            return Err(Stop::Gone);
+        };
         let known = if prepared.named {
             backend.prepared.contains(prepared.id)
         } else {
@@ -205,24 +244,47 @@ impl Session {
         }
         if prepared.named {
             if let Some(evicted) = backend.prepared.insert(prepared.id) {
-                frontend_message::write_close(backend.stream.out(), Target::Statement, &backend_name(evicted));
-                self.pipeline.queue.push_back(Expect::Close { shown: false });
+                frontend_message::write_close(
+                    backend.stream.out(),
+                    Target::Statement,
+                    &backend_name(evicted),
+                );
+                self.pipeline
+                    .queue
+                    .push_back(Expect::Close { shown: false });
             }
             self.pipeline.parsed.push(prepared.id);
         } else {
             backend.unnamed = Some(prepared.id);
         }
         let name = prepared.backend_name();
-        frontend_message::write_parse(backend.stream.out(), &name, &prepared.sql, &prepared.parameter_types);
+        frontend_message::write_parse(
+            backend.stream.out(),
+            &name,
+            &prepared.sql,
+            &prepared.parameter_types,
+        );
         self.pipeline.queue.push_back(Expect::Parse { shown });
         self.bound_pipeline(shard).await
     }
 
     /// Sends and reads when what waits for the shard is over the limit.
     async fn bound_pipeline(&mut self, shard: ShardId) -> Result<(), Stop> {
-        let max = self.router.config.limits.request_bytes.min(crate::executor::CLIENT_OUTPUT_BYTES);
-        let waiting = self.transaction.backend(shard).map_or(0, |backend| backend.stream.out().len());
-        if waiting > max { self.drain(false).await } else { Ok(()) }
+        let max = self
+            .router
+            .config
+            .limits
+            .request_bytes
+            .min(crate::executor::CLIENT_OUTPUT_BYTES);
+        let waiting = self
+            .transaction
+            .backend(shard)
+            .map_or(0, |backend| backend.stream.out().len());
+        if waiting > max {
+            self.drain(false).await
+        } else {
+            Ok(())
+        }
     }
 
     fn prepared(&self, name: &str) -> Result<Arc<Prepared>, Stop> {
@@ -235,11 +297,20 @@ impl Session {
         if !bind.portal.is_empty() && self.portals.contains_key(bind.portal) {
             return Err(SessionError::DuplicatePortal(bind.portal.to_owned()).into());
         }
-        if self.pipeline.unseen.as_ref().is_some_and(|unseen| !Arc::ptr_eq(unseen, &prepared)) {
+        if self
+            .pipeline
+            .unseen
+            .as_ref()
+            .is_some_and(|unseen| !Arc::ptr_eq(unseen, &prepared))
+        {
             self.see_unseen().await?;
         }
         let place = match &prepared.kind {
-            PreparedKind::Query { template, schema_version, search_path } => {
+            PreparedKind::Query {
+                template,
+                schema_version,
+                search_path,
+            } => {
                 if self.transaction.block.phase() == Phase::Failed {
                     return Err(SessionError::FailedBlock.into());
                 }
@@ -252,9 +323,17 @@ impl Session {
                 } else {
                     self.template(&prepared.sql, &prepared.parameter_types)?
                 };
-                let preferred = if self.pipeline.unsynced { self.pipeline.shard } else { None };
+                let preferred = if self.pipeline.unsynced {
+                    self.pipeline.shard
+                } else {
+                    None
+                };
                 let values: Vec<_> = bind.values().collect();
-                let formats: Vec<_> = bind.parameter_formats.iter().map(|format| format.code() as i16).collect();
+                let formats: Vec<_> = bind
+                    .parameter_formats
+                    .iter()
+                    .map(|format| format.code() as i16)
+                    .collect();
                 let binding = Binding {
                     values: &values,
                     formats: &formats,
@@ -264,7 +343,8 @@ impl Session {
                 let plan = template.plan(&binding, &topology)?;
                 match plan.steps.as_slice() {
                     [step] if step.sql == StepSql::AsSent => {
-                        self.bind_on(&prepared, step.shard, bind.portal, frame).await?;
+                        self.bind_on(&prepared, step.shard, bind.portal, frame)
+                            .await?;
                         Place::Shard(step.shard)
                     }
                     [] => return Err(Stop::Gone),
@@ -272,7 +352,11 @@ impl Session {
                         // The client's own text, bound on one shard: it answers Bind and Describe.
                         let shard = first.shard;
                         self.bind_on(&prepared, shard, bind.portal, frame).await?;
-                        Place::Several { plan: Arc::new(plan), bind: frame.clone(), described_on: shard }
+                        Place::Several {
+                            plan: Arc::new(plan),
+                            bind: frame.clone(),
+                            described_on: shard,
+                        }
                     }
                 }
             }
@@ -286,7 +370,8 @@ impl Session {
                 Place::Session
             }
         };
-        self.portals.insert(bind.portal.to_owned(), Portal { prepared, place });
+        self.portals
+            .insert(bind.portal.to_owned(), Portal { prepared, place });
         Ok(())
     }
 
@@ -298,8 +383,15 @@ impl Session {
         frame: &Frame,
     ) -> Result<(), Stop> {
         self.ensure_parsed(prepared, shard).await?;
-        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
-        frontend_message::rewrite_bind(backend.stream.out(), frame.body(), portal, &prepared.backend_name())?;
+        let Some(backend) = self.transaction.backend(shard) else {
+            return Err(Stop::Gone);
+        };
+        frontend_message::rewrite_bind(
+            backend.stream.out(),
+            frame.body(),
+            portal,
+            &prepared.backend_name(),
+        )?;
         self.pipeline.queue.push_back(Expect::Bind);
         self.bound_pipeline(shard).await
     }
@@ -308,13 +400,24 @@ impl Session {
         let prepared = self.prepared(name)?;
         match &prepared.kind {
             PreparedKind::Query { .. } | PreparedKind::Forward => {
-                if self.pipeline.unseen.as_ref().is_some_and(|unseen| !Arc::ptr_eq(unseen, &prepared)) {
+                if self
+                    .pipeline
+                    .unseen
+                    .as_ref()
+                    .is_some_and(|unseen| !Arc::ptr_eq(unseen, &prepared))
+                {
                     self.see_unseen().await?;
                 }
                 let shard = self.shard_to_describe(&prepared)?;
                 self.ensure_parsed(&prepared, shard).await?;
-                let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
-                frontend_message::write_describe(backend.stream.out(), Target::Statement, &prepared.backend_name());
+                let Some(backend) = self.transaction.backend(shard) else {
+                    return Err(Stop::Gone);
+                };
+                frontend_message::write_describe(
+                    backend.stream.out(),
+                    Target::Statement,
+                    &prepared.backend_name(),
+                );
                 self.pipeline.queue.push_back(Expect::DescribeStatement);
                 Ok(())
             }
@@ -332,9 +435,18 @@ impl Session {
 
     async fn describe_portal(&mut self, name: &str) -> Result<(), Stop> {
         let (shard, prepared) = match self.portals.get(name) {
-            Some(Portal { place: Place::Shard(shard), prepared }) => (*shard, prepared.clone()),
-            Some(Portal { place: Place::Several { described_on, .. }, prepared }) => (*described_on, prepared.clone()),
-            Some(Portal { place: Place::Session | Place::Done, prepared }) => {
+            Some(Portal {
+                place: Place::Shard(shard),
+                prepared,
+            }) => (*shard, prepared.clone()),
+            Some(Portal {
+                place: Place::Several { described_on, .. },
+                prepared,
+            }) => (*described_on, prepared.clone()),
+            Some(Portal {
+                place: Place::Session | Place::Done | Place::Suspended,
+                prepared,
+            }) => {
                 let rows = is_explain(&prepared.sql);
                 self.answer_locally(|out| describe_session_rows(out, rows));
                 return Ok(());
@@ -355,7 +467,9 @@ impl Session {
     }
 
     fn describe_portal_on(&mut self, shard: ShardId, name: &str) -> Result<(), Stop> {
-        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        let Some(backend) = self.transaction.backend(shard) else {
+            return Err(Stop::Gone);
+        };
         frontend_message::write_describe(backend.stream.out(), Target::Portal, name);
         self.pipeline.queue.push_back(Expect::DescribePortal);
         Ok(())
@@ -375,9 +489,11 @@ impl Session {
                 self.execute_on(shard, name, row_limit).await
             }
             Place::Several { plan, bind, .. } => {
-                self.execute_several(&portal.prepared, &plan, &bind, row_limit).await?;
+                let place = self
+                    .execute_several(&portal.prepared, &plan, &bind, row_limit)
+                    .await?;
                 if let Some(portal) = self.portals.get_mut(name) {
-                    portal.place = Place::Done;
+                    portal.place = place;
                 }
                 Ok(())
             }
@@ -391,7 +507,11 @@ impl Session {
                     let statement = statement::classify(&portal.prepared.sql, &tokens)?;
                     self.check_block(&statement)?;
                     self.leave_shard().await?;
-                    let sentence = Sentence { sql: &portal.prepared.sql, tokens: &tokens, statement };
+                    let sentence = Sentence {
+                        sql: &portal.prepared.sql,
+                        tokens: &tokens,
+                        statement,
+                    };
                     let touches_shards = !control::controls_transaction(&sentence.statement);
                     if touches_shards {
                         self.pipeline.executed = true;
@@ -403,6 +523,13 @@ impl Session {
                 }
                 control
             }
+            Place::Suspended => Err(SessionError::Refused {
+                what: "a second Execute of a portal over several shards".to_owned(),
+                code: "portal-row-limit",
+                reason: "the rows of several shards are not kept between two Executes",
+                hint: "Fetch all rows at once, or name the sharding key.",
+            }
+            .into()),
             Place::Done => {
                 self.answer_locally(|out| backend_message::write_command_complete(out, "SELECT 0"));
                 Ok(())
@@ -412,7 +539,9 @@ impl Session {
 
     async fn execute_on(&mut self, shard: ShardId, name: &str, row_limit: i32) -> Result<(), Stop> {
         self.talk_to(shard).await?;
-        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        let Some(backend) = self.transaction.backend(shard) else {
+            return Err(Stop::Gone);
+        };
         frontend_message::write_execute(backend.stream.out(), name, row_limit);
         self.pipeline.queue.push_back(Expect::Execute);
         self.pipeline.executed = true;
@@ -425,17 +554,9 @@ impl Session {
         plan: &Plan,
         bind: &Frame,
         row_limit: i32,
-    ) -> Result<(), Stop> {
-        if row_limit > 0 && plan.steps.len() > 1 {
-            return Err(SessionError::Refused {
-                what: "a portal with a row limit over several shards".to_owned(),
-                code: "portal-row-limit",
-                reason: "the rows of several shards are not kept between two Executes",
-                hint: "Fetch all rows at once, or name the sharding key.",
-            }
-            .into());
-        }
-        let Ok(FrontendMessage::Bind(bind)) = FrontendMessage::decode(bind.tag(), bind.body()) else {
+    ) -> Result<Place, Stop> {
+        let Ok(FrontendMessage::Bind(bind)) = FrontendMessage::decode(bind.tag(), bind.body())
+        else {
             return Err(SessionError::UnknownMessage(b'B').into());
         };
         self.leave_shard().await?;
@@ -445,34 +566,63 @@ impl Session {
         let values: Vec<_> = bind.values().collect();
         let formats: Vec<_> = bind.parameter_formats.iter().collect();
         let results: Vec<_> = bind.result_formats.iter().collect();
-        let tag = self
-            .fan_out(plan, Show { description: false }, |out, step| {
-                let all: Vec<u16> = (0..values.len() as u16).collect();
-                let chosen: &[u16] = match &step.arguments {
-                    StepArguments::AsSent => &all,
-                    StepArguments::Chosen(chosen) => chosen,
-                };
-                let index = |number: &u16| usize::from(*number);
-                let types: Vec<u32> = chosen
-                    .iter()
-                    .map(|number| prepared.parameter_types.get(index(number)).copied().unwrap_or(0))
-                    .collect();
-                let formats: Vec<_> = match formats.len() {
-                    0 | 1 => formats.clone(),
-                    _ => chosen.iter().filter_map(|number| formats.get(index(number)).copied()).collect(),
-                };
-                let chosen_values = chosen.iter().map(|number| values.get(index(number)).copied().flatten());
-                frontend_message::write_parse(out, "", text_of(step, &prepared.sql), &types);
-                frontend_message::write_bind(out, "", "", formats, chosen_values, results.iter().copied());
-                frontend_message::write_describe(out, Target::Portal, "");
-                frontend_message::write_execute(out, "", 0);
-                frontend_message::write_sync(out);
-            })
+        let done = self
+            .fan_out(
+                plan,
+                Show {
+                    description: false,
+                    rows_max: u64::try_from(row_limit).ok().filter(|rows| *rows > 0),
+                },
+                |out, step| {
+                    let all: Vec<u16> = (0..values.len() as u16).collect();
+                    let chosen: &[u16] = match &step.arguments {
+                        StepArguments::AsSent => &all,
+                        StepArguments::Chosen(chosen) => chosen,
+                    };
+                    let index = |number: &u16| usize::from(*number);
+                    let types: Vec<u32> = chosen
+                        .iter()
+                        .map(|number| {
+                            prepared
+                                .parameter_types
+                                .get(index(number))
+                                .copied()
+                                .unwrap_or(0)
+                        })
+                        .collect();
+                    let formats: Vec<_> = match formats.len() {
+                        0 | 1 => formats.clone(),
+                        _ => chosen
+                            .iter()
+                            .filter_map(|number| formats.get(index(number)).copied())
+                            .collect(),
+                    };
+                    let chosen_values = chosen
+                        .iter()
+                        .map(|number| values.get(index(number)).copied().flatten());
+                    frontend_message::write_parse(out, "", text_of(step, &prepared.sql), &types);
+                    frontend_message::write_bind(
+                        out,
+                        "",
+                        "",
+                        formats,
+                        chosen_values,
+                        results.iter().copied(),
+                    );
+                    frontend_message::write_describe(out, Target::Portal, "");
+                    frontend_message::write_execute(out, "", 0);
+                    frontend_message::write_sync(out);
+                },
+            )
             .await?;
         self.note_schema_change(plan.access);
         self.pipeline.executed = true;
-        backend_message::write_command_complete(self.client.out(), &tag);
-        Ok(())
+        if done.suspended {
+            backend_message::write_portal_suspended(self.client.out());
+            return Ok(Place::Suspended);
+        }
+        backend_message::write_command_complete(self.client.out(), &done.tag);
+        Ok(Place::Done)
     }
 
     async fn close(&mut self, target: Target, name: &str) -> Result<(), Stop> {
@@ -483,15 +633,23 @@ impl Session {
             }
             Target::Portal => {
                 let shard = match self.portals.remove(name).map(|portal| portal.place) {
-                    Some(Place::Shard(shard) | Place::Several { described_on: shard, .. }) => Some(shard),
-                    Some(Place::Session | Place::Done) => None,
+                    Some(
+                        Place::Shard(shard)
+                        | Place::Several {
+                            described_on: shard,
+                            ..
+                        },
+                    ) => Some(shard),
+                    Some(Place::Session | Place::Done | Place::Suspended) => None,
                     None => self.cursors.remove(name),
                 };
                 if let Some(shard) = shard
                     && self.transaction.backend(shard).is_some()
                 {
                     self.talk_to(shard).await?;
-                    let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+                    let Some(backend) = self.transaction.backend(shard) else {
+                        return Err(Stop::Gone);
+                    };
                     frontend_message::write_close(backend.stream.out(), Target::Portal, name);
                     self.pipeline.queue.push_back(Expect::Close { shown: true });
                     return Ok(());
@@ -512,7 +670,9 @@ impl Session {
             }
             return Ok(());
         };
-        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        let Some(backend) = self.transaction.backend(shard) else {
+            return Err(Stop::Gone);
+        };
         if sync {
             frontend_message::write_sync(backend.stream.out());
             self.pipeline.queue.push_back(Expect::Sync);
@@ -538,7 +698,9 @@ impl Session {
     /// After an error in the pipeline: brings the shard back to ReadyForQuery and forgets what it may not have parsed.
     async fn resync(&mut self, shard: ShardId, sync_was_sent: bool) -> Result<(), Stop> {
         let parsed = std::mem::take(&mut self.pipeline.parsed);
-        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        let Some(backend) = self.transaction.backend(shard) else {
+            return Err(Stop::Gone);
+        };
         backend.forget_unnamed();
         if !sync_was_sent {
             frontend_message::write_sync(backend.stream.out());
@@ -547,7 +709,11 @@ impl Session {
         if !parsed.is_empty() && answered.is_ok() {
             for id in parsed {
                 backend.prepared.remove(id);
-                frontend_message::write_close(backend.stream.out(), Target::Statement, &backend_name(id));
+                frontend_message::write_close(
+                    backend.stream.out(),
+                    Target::Statement,
+                    &backend_name(id),
+                );
             }
             frontend_message::write_sync(backend.stream.out());
             answered = command::answer(backend).await;
@@ -577,7 +743,10 @@ impl Session {
             }
         }
         let failed = self.pipeline.failed;
-        if failed && self.pipeline.unsynced && let Some(shard) = self.pipeline.shard {
+        if failed
+            && self.pipeline.unsynced
+            && let Some(shard) = self.pipeline.shard
+        {
             // The router's own error: what the shard ran since the last Sync must not commit.
             let idle = self.transaction.block.phase() == Phase::Idle;
             let backend = self.transaction.backend(shard).ok_or(Stop::Gone)?;
@@ -613,18 +782,31 @@ impl Session {
 }
 
 fn is_explain(sql: &str) -> bool {
-    let limits = lex::LexLimits { tokens_max: usize::MAX, depth_max: usize::MAX };
+    let limits = lex::LexLimits {
+        tokens_max: usize::MAX,
+        depth_max: usize::MAX,
+    };
     lex::lex(sql, &limits).is_ok_and(|tokens| {
-        matches!(statement::classify(sql, &tokens), Ok(Statement::Explain { .. }))
+        matches!(
+            statement::classify(sql, &tokens),
+            Ok(Statement::Explain { .. })
+        )
     })
 }
 
 /// RowDescription of what the session itself answers with rows, else NoData.
 fn describe_session_rows(out: &mut BytesMut, rows: bool) {
-    if rows { write_plan_description(out) } else { backend_message::write_no_data(out) }
+    if rows {
+        write_plan_description(out)
+    } else {
+        backend_message::write_no_data(out)
+    }
 }
 
 /// The one column of EXPLAIN.
 pub(super) fn write_plan_description(out: &mut BytesMut) {
-    backend_message::write_row_description(out, [backend_message::ColumnDescription::text("QUERY PLAN")]);
+    backend_message::write_row_description(
+        out,
+        [backend_message::ColumnDescription::text("QUERY PLAN")],
+    );
 }

@@ -145,9 +145,23 @@ pub async fn handshake(
     mut client: FrameStream,
 ) -> Option<(Session, Registered)> {
     let limit = router.config.limits.login;
-    let error = match tokio::time::timeout(limit, greet(router, users, cancels, &mut client)).await {
-        Ok(Ok(Greeted { login, parameters, reported, in_use, registered })) => {
-            let start = Start { router: router.clone(), client, login, parameters, reported, in_use };
+    let error = match tokio::time::timeout(limit, greet(router, users, cancels, &mut client)).await
+    {
+        Ok(Ok(Greeted {
+            login,
+            parameters,
+            reported,
+            in_use,
+            registered,
+        })) => {
+            let start = Start {
+                router: router.clone(),
+                client,
+                login,
+                parameters,
+                reported,
+                in_use,
+            };
             return Some((Session::new(start), registered));
         }
         Ok(Err(HandshakeError::Gone)) => return None,
@@ -156,7 +170,7 @@ pub async fn handshake(
     };
     match &error {
         HandshakeError::Join(JoinError::Command(CommandError::Refused(frame))) => {
-            client.out().extend_from_slice(frame.bytes());
+            error_response::write_shard_fatal(client.out(), frame.body());
         }
         error => error_response::write_error_reply(client.out(), error, Severity::Fatal),
     }
@@ -173,15 +187,24 @@ async fn greet(
     client: &mut FrameStream,
 ) -> Result<Greeted, HandshakeError> {
     let request = startup(cancels, client).await?;
-    let login = users.authenticate(client, &router.config, &request.user).await?;
+    let login = users
+        .authenticate(client, &router.config, &request.user)
+        .await?;
     if request.database != router.config.cluster.database {
         return Err(HandshakeError::UnknownDatabase(request.database));
     }
     let parameters = Parameters::new(request.settings);
     let reported = shard_parameters(router, &login, &parameters).await?;
-    let key_bytes = if request.minor >= 2 { LONG_KEY_BYTES } else { KEY_BYTES };
+    let key_bytes = if request.minor >= 2 {
+        LONG_KEY_BYTES
+    } else {
+        KEY_BYTES
+    };
     let (pid, key, in_use) = cancels.register(key_bytes)?;
-    let registered = Registered { pid, cancels: cancels.clone() };
+    let registered = Registered {
+        pid,
+        cancels: cancels.clone(),
+    };
     let out = client.out();
     backend_message::write_authentication_ok(out);
     for (name, value) in &reported {
@@ -189,7 +212,13 @@ async fn greet(
     }
     backend_message::write_backend_key_data(out, pid as i32, &key);
     backend_message::write_ready_for_query(out, TransactionStatus::Idle);
-    Ok(Greeted { login, parameters, reported, in_use, registered })
+    Ok(Greeted {
+        login,
+        parameters,
+        reported,
+        in_use,
+        registered,
+    })
 }
 
 /// Reads packets up to the one that starts a session.
@@ -212,7 +241,10 @@ async fn startup(
                 cancels.cancel(pid as u32, &key).await;
                 return Err(HandshakeError::Gone);
             }
-            Startup::Start { protocol: (_, minor), parameters } => return request(client, minor, &parameters),
+            Startup::Start {
+                protocol: (_, minor),
+                parameters,
+            } => return request(client, minor, &parameters),
         };
         if asked_before || !client.input().is_empty() {
             return Err(HandshakeError::Encryption);
@@ -242,8 +274,12 @@ fn request(
     if minor_asked != minor || !unknown.is_empty() {
         backend_message::write_negotiate_protocol_version(client.out(), minor, unknown.into_iter());
     }
-    let mut request =
-        Request { minor, user: String::new(), database: String::new(), settings: Settings::new() };
+    let mut request = Request {
+        minor,
+        user: String::new(),
+        database: String::new(),
+        settings: Settings::new(),
+    };
     for (name, value) in parameters {
         match name.as_str() {
             "user" => request.user.clone_from(value),
@@ -254,7 +290,10 @@ fn request(
                 }
             }
             "replication" => {
-                if !matches!(value.to_ascii_lowercase().as_str(), "false" | "off" | "no" | "0") {
+                if !matches!(
+                    value.to_ascii_lowercase().as_str(),
+                    "false" | "off" | "no" | "0"
+                ) {
                     return Err(HandshakeError::Replication);
                 }
             }
@@ -295,8 +334,15 @@ async fn shard_parameters(
 ) -> Result<BTreeMap<Arc<str>, Arc<str>>, HandshakeError> {
     let topology = router.topology();
     let settings = parameters.shard_settings();
-    let tenant = Tenant { control: &router.control, pools: &router.pools, login, settings };
-    let others = topology.shard_ids().filter(|shard| *shard != topology.default_shard);
+    let tenant = Tenant {
+        control: &router.control,
+        pools: &router.pools,
+        login,
+        settings,
+    };
+    let others = topology
+        .shard_ids()
+        .filter(|shard| *shard != topology.default_shard);
     let mut failure = None;
     for shard in std::iter::once(topology.default_shard).chain(others) {
         let mut transaction = Transaction::default();

@@ -75,16 +75,29 @@ impl Listener {
     ///
     /// # Errors
     /// [`ServeError`].
-    pub async fn bind(router: Arc<Router>, stop: watch::Receiver<bool>) -> Result<Self, ServeError> {
+    pub async fn bind(
+        router: Arc<Router>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, ServeError> {
         let address = match &router.config.listen.address {
             Address::Tcp { host, port } => (host.clone(), *port),
             Address::Unix { .. } => ("127.0.0.1".to_owned(), 0),
         };
         let listener = TcpListener::bind((address.0.as_str(), address.1)).await;
-        let listener = listener
-            .map_err(|source| ServeError::Listen { address: format!("{}:{}", address.0, address.1), source })?;
+        let listener = listener.map_err(|source| ServeError::Listen {
+            address: format!("{}:{}", address.0, address.1),
+            source,
+        })?;
         let users = Users::new(&router.config)?;
-        Ok(Self { listener, floor: Arc::new(Floor { router, users, cancels: Arc::default(), stop }) })
+        Ok(Self {
+            listener,
+            floor: Arc::new(Floor {
+                router,
+                users,
+                cancels: Arc::default(),
+                stop,
+            }),
+        })
     }
 
     /// The port that was given.
@@ -105,7 +118,9 @@ impl Listener {
         let mut workers = Vec::with_capacity(count);
         for number in 0..count {
             let (sender, receiver) = mpsc::unbounded_channel();
-            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             let floor = self.floor.clone();
             let worker = thread::Builder::new()
                 .name(format!("pgring-{number}"))
@@ -131,7 +146,9 @@ impl Listener {
             }
         }
         let threads: Vec<_> = workers.into_iter().map(|(_, worker)| worker).collect();
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|worker| drop(worker.join())));
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().for_each(|worker| drop(worker.join()))
+        });
         let _ = joined.await;
         Ok(())
     }
@@ -153,7 +170,8 @@ async fn work(floor: &Arc<Floor>, mut arrivals: mpsc::UnboundedReceiver<std::net
             }
         }
     }
-    let _ = tokio::time::timeout(STOP, async { while clients.join_next().await.is_some() {} }).await;
+    let _ =
+        tokio::time::timeout(STOP, async { while clients.join_next().await.is_some() {} }).await;
 }
 
 /// Counts one up as long as it lives.
@@ -175,13 +193,19 @@ impl Drop for Counted<'_> {
 /// One client from its first byte to its last.
 async fn attend(floor: Arc<Floor>, stream: std::net::TcpStream) {
     let limits = &floor.router.config.limits;
-    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    let Ok(stream) = TcpStream::from_std(stream) else {
+        return;
+    };
     let _ = stream.set_nodelay(true);
     let mut client = FrameStream::new(Transport::Tcp(stream), limits.frame_bytes);
     let (_connected, clients) = Counted::enter(&floor.router.clients);
     let (arriving, waiting) = Counted::enter(&floor.router.unauthenticated_clients);
     if clients > limits.clients || waiting > limits.unauthenticated_clients {
-        let name = if clients > limits.clients { "limits.clients" } else { "limits.unauthenticated_clients" };
+        let name = if clients > limits.clients {
+            "limits.clients"
+        } else {
+            "limits.unauthenticated_clients"
+        };
         refuse(&mut client, name).await;
         return;
     }

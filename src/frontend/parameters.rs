@@ -31,7 +31,14 @@ impl Parameters {
     /// The settings that a client asked for at login; RESET returns to them.
     pub fn new(startup: Settings) -> Self {
         let startup = Arc::new(startup);
-        Self { now: Values { shard: startup.clone(), ..Values::default() }, startup, marks: Vec::new() }
+        Self {
+            now: Values {
+                shard: startup.clone(),
+                ..Values::default()
+            },
+            startup,
+            marks: Vec::new(),
+        }
     }
 
     /// What the session's backends must be set to.
@@ -41,7 +48,10 @@ impl Parameters {
 
     /// The value of a `pgring.*` setting.
     pub fn router_setting(&self, name: &str) -> Option<&Arc<str>> {
-        self.now.router_local.get(name).or_else(|| self.now.router.get(name))
+        self.now
+            .router_local
+            .get(name)
+            .or_else(|| self.now.router.get(name))
     }
 
     /// SET: the value that PostgreSQL confirmed.
@@ -66,7 +76,10 @@ impl Parameters {
     /// RESET ALL. The role stays, as in PostgreSQL.
     pub fn reset_all(&mut self) {
         let role = self.now.shard.get("role").cloned();
-        self.now = Values { shard: self.startup.clone(), ..Values::default() };
+        self.now = Values {
+            shard: self.startup.clone(),
+            ..Values::default()
+        };
         if let Some(role) = role {
             self.set("role", &role);
         }
@@ -74,7 +87,11 @@ impl Parameters {
 
     /// SET of a `pgring.*` setting.
     pub fn set_router(&mut self, name: &str, value: &str, local: bool) {
-        let settings = if local { &mut self.now.router_local } else { &mut self.now.router };
+        let settings = if local {
+            &mut self.now.router_local
+        } else {
+            &mut self.now.router
+        };
         Arc::make_mut(settings).insert(name.into(), value.into());
         if !local {
             Arc::make_mut(&mut self.now.router_local).remove(name);
@@ -109,7 +126,9 @@ impl Parameters {
     }
 
     fn mark(&self, name: &str) -> Option<usize> {
-        self.marks.iter().rposition(|(mark, _)| mark.as_deref() == Some(name))
+        self.marks
+            .iter()
+            .rposition(|(mark, _)| mark.as_deref() == Some(name))
     }
 
     /// The block ends.
@@ -168,8 +187,18 @@ mod tests {
         parameters.set_router("pgring.shard", "s0", false);
         parameters.begin();
         parameters.set_router("pgring.shard", "s1", true);
-        assert_eq!(parameters.router_setting("pgring.shard").map(|value| &**value), Some("s1"));
+        assert_eq!(
+            parameters
+                .router_setting("pgring.shard")
+                .map(|value| &**value),
+            Some("s1")
+        );
         parameters.end(true);
-        assert_eq!(parameters.router_setting("pgring.shard").map(|value| &**value), Some("s0"));
+        assert_eq!(
+            parameters
+                .router_setting("pgring.shard")
+                .map(|value| &**value),
+            Some("s0")
+        );
     }
 }

@@ -7,18 +7,20 @@ use super::parameters::Parameters;
 use super::statements::{Portal, Prepared};
 use crate::backend::connection::{Backend, Login};
 use crate::executor::relay::Expect;
-use crate::planner::{Context, Hint, PlanError, Template};
+use crate::planner::{Context, Hint, PlanError, Refusal, Template};
 use crate::router::{Router, TemplateKey};
 use crate::sql::lex::LexLimits;
-use crate::sql::parse::ParseLimits;
 use crate::sql::search_path;
 use crate::topology::ShardId;
+use crate::transaction::command::{self, CommandError};
 use crate::transaction::state::Phase;
 use crate::transaction::{Tenant, Transaction};
 use crate::wire::backend_message;
 use crate::wire::error_response::{self, Severity};
 use crate::wire::frame::Frame;
+use crate::wire::frontend_message;
 use crate::wire::stream::{FrameStream, StreamError};
+use bytes::BytesMut;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -40,6 +42,8 @@ pub struct Session {
     pub(super) pipeline: Pipeline,
     /// What the client knows of the parameters that PostgreSQL reports.
     pub(super) reported: BTreeMap<Arc<str>, Arc<str>>,
+    /// What has changed of that and is told at the next ReadyForQuery.
+    unreported: BTreeMap<Arc<str>, Arc<str>>,
     pub(super) in_use: Arc<InUse>,
     /// The block changed the schema.
     pub(super) schema_changed: bool,
@@ -84,7 +88,14 @@ pub struct Start {
 impl Session {
     /// A session at its first ReadyForQuery.
     pub fn new(start: Start) -> Self {
-        let Start { router, client, login, parameters, reported, in_use } = start;
+        let Start {
+            router,
+            client,
+            login,
+            parameters,
+            reported,
+            in_use,
+        } = start;
         Self {
             router,
             client,
@@ -96,6 +107,7 @@ impl Session {
             cursors: HashMap::new(),
             pipeline: Pipeline::default(),
             reported,
+            unreported: BTreeMap::new(),
             in_use,
             schema_changed: false,
             search_path: None,
@@ -203,6 +215,12 @@ impl Session {
     }
 
     pub(super) fn ready_for_query(&mut self) {
+        for (name, value) in std::mem::take(&mut self.unreported) {
+            if self.reported.get(&name) != Some(&value) {
+                backend_message::write_parameter_status(self.client.out(), &name, &value);
+                self.reported.insert(name, value);
+            }
+        }
         let status = self.transaction.block.status();
         backend_message::write_ready_for_query(self.client.out(), status);
     }
@@ -228,7 +246,11 @@ impl Session {
                 login: &self.login,
                 settings: self.parameters.shard_settings(),
             };
-            let backend = self.transaction.join(shard, tenant, &mut asides).await.map_err(error::of_join)?;
+            let backend = self
+                .transaction
+                .join(shard, tenant, &mut asides)
+                .await
+                .map_err(error::of_join)?;
             let token = backend.cancel_token();
             self.in_use.lock().await.push(token);
             self.pass_asides(&asides);
@@ -260,12 +282,28 @@ impl Session {
 
     /// A shard for what any shard can answer: one that takes part already, else one that is up.
     pub(super) fn any_shard(&self) -> ShardId {
-        let here = self.pipeline.shard.filter(|_| self.pipeline.unsynced).or(self.transaction.preferred());
+        let here = self
+            .pipeline
+            .shard
+            .filter(|_| self.pipeline.unsynced)
+            .or(self.transaction.preferred());
         here.unwrap_or_else(|| {
             let default = self.router.topology().default_shard;
             let health = self.router.control.health();
-            let up = |shard: &ShardId| health.get(usize::from(shard.0)).is_some_and(|health| health.reachable);
-            if up(&default) { default } else { self.router.topology().shard_ids().find(up).unwrap_or(default) }
+            let up = |shard: &ShardId| {
+                health
+                    .get(usize::from(shard.0))
+                    .is_some_and(|health| health.reachable)
+            };
+            if up(&default) {
+                default
+            } else {
+                self.router
+                    .topology()
+                    .shard_ids()
+                    .find(up)
+                    .unwrap_or(default)
+            }
         })
     }
 
@@ -276,16 +314,18 @@ impl Session {
         }
     }
 
-    /// Tells the client of parameters that changed on a backend it used.
+    /// Notes parameters that changed on a backend that the client used; it is told at ReadyForQuery.
     pub(super) fn report_parameters(&mut self, shard: ShardId) {
-        let Some(backend) = self.transaction.backend(shard) else { return };
+        let Some(backend) = self.transaction.backend(shard) else {
+            return;
+        };
         if !backend.take_parameters_changed() {
             return;
         }
         for (name, value) in &backend.parameters {
-            if self.reported.get(name) != Some(value) {
-                backend_message::write_parameter_status(self.client.out(), name, value);
-                self.reported.insert(name.clone(), value.clone());
+            let told = self.unreported.get(name).or(self.reported.get(name));
+            if told != Some(value) {
+                self.unreported.insert(name.clone(), value.clone());
             }
         }
     }
@@ -302,13 +342,7 @@ impl Session {
 
     pub(super) fn lex_limits(&self) -> LexLimits {
         let limits = &self.router.config.limits;
-        LexLimits { tokens_max: limits.statement_tokens, depth_max: limits.statement_depth }
-    }
-
-    pub(super) fn parse_limits(&self) -> ParseLimits {
-        let limits = &self.router.config.limits;
-        ParseLimits {
-            statement_bytes_max: limits.statement_bytes,
+        LexLimits {
             tokens_max: limits.statement_tokens,
             depth_max: limits.statement_depth,
         }
@@ -332,24 +366,37 @@ impl Session {
     pub(super) fn hint(&self, sql: &str) -> Result<Option<Hint>, Stop> {
         let topology = self.router.topology();
         if let Some(comment) = crate::sql::lex::leading_hint(sql) {
-            return Hint::parse(comment, &topology).map(Some).map_err(Stop::from);
+            return Hint::parse(comment, &topology)
+                .map(Some)
+                .map_err(Stop::from);
         }
         if let Some(name) = self.parameters.router_setting("pgring.shard") {
             return Ok(topology.shard_named(name).map(Hint::Shard));
         }
         let key = self.parameters.router_setting("pgring.key");
-        Ok(key.map(|value| Hint::Key { table: None, value: value.to_string() }))
+        Ok(key.map(|value| Hint::Key {
+            table: None,
+            value: value.to_string(),
+        }))
     }
 
     /// The template of one statement, from the cache where there is no hint.
-    pub(super) fn template(&mut self, sql: &Arc<str>, parameter_types: &Arc<[u32]>) -> Result<Arc<Template>, Stop> {
+    pub(super) fn template(
+        &mut self,
+        sql: &Arc<str>,
+        parameter_types: &Arc<[u32]>,
+    ) -> Result<Arc<Template>, Stop> {
         let topology = self.router.topology();
         let hint = self.hint(sql)?;
         let search_path = self.search_path()?;
-        let limits = self.parse_limits();
+        let limits = self.lex_limits();
         let build = |hint: Option<&Hint>| {
-            let context =
-                Context { topology: &topology, search_path: &search_path, hint, limits };
+            let context = Context {
+                topology: &topology,
+                search_path: &search_path,
+                hint,
+                limits: &limits,
+            };
             crate::planner::template(sql, parameter_types, &context).map(Arc::new)
         };
         if hint.is_some() {
@@ -361,8 +408,47 @@ impl Session {
             search_path: search_path.clone(),
             schema_version: topology.schema.version,
         };
-        let template: Result<_, PlanError> = self.router.templates.get_or_insert_with(&key, || build(None));
+        let template: Result<_, PlanError> = self
+            .router
+            .templates
+            .get_or_insert_with(&key, || build(None));
         template.map_err(Stop::from)
+    }
+}
+
+impl Session {
+    /// [`Self::template`], but where the router's parser gives up, PostgreSQL is asked whether the statement is one at
+    /// all: a syntax error is then its own, at its own place.
+    pub(super) async fn planned(
+        &mut self,
+        sql: &Arc<str>,
+        parameter_types: &Arc<[u32]>,
+        position_offset: u32,
+    ) -> Result<Arc<Template>, Stop> {
+        let refused = match self.template(sql, parameter_types) {
+            Err(Stop::Error(error)) if error.refusal() == Some(Refusal::Unparsed.code()) => error,
+            planned => return planned,
+        };
+        if self.pipeline.unsynced {
+            return Err(Stop::Error(refused));
+        }
+        let shard = self.any_shard();
+        let backend = self.join(shard).await?;
+        frontend_message::write_parse(backend.stream.out(), "", sql, parameter_types);
+        frontend_message::write_sync(backend.stream.out());
+        backend.forget_unnamed();
+        match command::answer(backend).await {
+            Err(CommandError::Refused(frame)) => {
+                let mut shifted = BytesMut::new();
+                error_response::write_shard_error(&mut shifted, frame.body(), position_offset);
+                Err(Stop::Shard(Frame::new(shifted.freeze())))
+            }
+            Err(error) => {
+                self.lose(shard);
+                Err(error::of_command(error))
+            }
+            Ok(_) => Err(Stop::Error(refused)),
+        }
     }
 }
 

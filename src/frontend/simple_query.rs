@@ -4,7 +4,7 @@
 use super::control;
 use super::error::{self, SessionError, Stop};
 use super::session::Session;
-use crate::executor::fan_out::{self, Show};
+use crate::executor::fan_out::{self, FannedOut, Show};
 use crate::executor::relay::{self, Expect, Relayed};
 use crate::planner::Binding;
 use crate::planner::plan::{Access, Plan, Step, StepSql};
@@ -36,6 +36,9 @@ impl Session {
             // A simple query after extended messages without Sync ends them, as in PostgreSQL.
             self.sync().await?;
         }
+        // A simple query ends the unnamed statement and portal.
+        self.statements.remove("");
+        self.portals.remove("");
         let answered = match FrontendMessage::decode(frame.tag(), frame.body()) {
             Ok(FrontendMessage::Query { sql }) => self.run_string(sql).await,
             Ok(_) => Err(SessionError::UnknownMessage(frame.tag()).into()),
@@ -66,10 +69,21 @@ impl Session {
             let offset = string[..range.text.start].chars().count() as u32;
             let tokens = lex::lex(sql, &self.lex_limits())?;
             let statement = statement::classify(sql, &tokens)?;
-            if several && self.transaction.block.phase() == Phase::Idle && !control::controls_transaction(&statement) {
+            if several
+                && self.transaction.block.phase() == Phase::Idle
+                && !control::controls_transaction(&statement)
+            {
                 self.begin_implicit().await?;
             }
-            self.run_sentence(&Sentence { sql, tokens: &tokens, statement }, offset).await?;
+            self.run_sentence(
+                &Sentence {
+                    sql,
+                    tokens: &tokens,
+                    statement,
+                },
+                offset,
+            )
+            .await?;
         }
         if self.transaction.block.phase() == Phase::Implicit {
             self.commit().await?;
@@ -83,7 +97,7 @@ impl Session {
             Statement::Empty => backend_message::write_empty_query(self.client.out()),
             Statement::Query(_) => {
                 let sql: Arc<str> = sentence.sql.into();
-                let template = self.template(&sql, &Arc::from([]))?;
+                let template = self.planned(&sql, &Arc::from([]), offset).await?;
                 let plan = {
                     let topology = self.router.topology();
                     let binding = Binding {
@@ -125,11 +139,19 @@ impl Session {
     /// The router's own block, around what the client sees as one transaction.
     pub(super) async fn begin_implicit(&mut self) -> Result<(), Stop> {
         self.parameters.begin();
-        self.transaction.begin_implicit().await.map_err(error::of_command)
+        self.transaction
+            .begin_implicit()
+            .await
+            .map_err(error::of_command)
     }
 
     /// Runs a plan without parameters and gives the client all but ReadyForQuery.
-    pub(super) async fn run_plan(&mut self, plan: &Plan, sql: &str, offset: u32) -> Result<(), Stop> {
+    pub(super) async fn run_plan(
+        &mut self,
+        plan: &Plan,
+        sql: &str,
+        offset: u32,
+    ) -> Result<(), Stop> {
         if let [step] = plan.steps.as_slice() {
             let (text, offset) = match &step.sql {
                 StepSql::AsSent => (sql, offset),
@@ -146,26 +168,42 @@ impl Session {
         if own {
             self.begin_implicit().await?;
         }
-        let tag = self
-            .fan_out(plan, Show { description: true }, |out, step| {
-                frontend_message::write_query(out, text_of(step, sql));
-            })
+        let done = self
+            .fan_out(
+                plan,
+                Show {
+                    description: true,
+                    rows_max: None,
+                },
+                |out, step| {
+                    frontend_message::write_query(out, text_of(step, sql));
+                },
+            )
             .await?;
         self.note_schema_change(plan.access);
         if own {
             self.commit().await?;
         }
-        backend_message::write_command_complete(self.client.out(), &tag);
+        backend_message::write_command_complete(self.client.out(), &done.tag);
         Ok(())
     }
 
     /// Runs one statement on one shard, its answer passed through.
-    pub(super) async fn run_on(&mut self, shard: ShardId, sql: &str, offset: u32) -> Result<(), Stop> {
+    pub(super) async fn run_on(
+        &mut self,
+        shard: ShardId,
+        sql: &str,
+        offset: u32,
+    ) -> Result<(), Stop> {
         let backend = self.join(shard).await?;
         frontend_message::write_query(backend.stream.out(), sql);
         backend.forget_unnamed();
-        let mut queue = VecDeque::from([Expect::Query { position_offset: offset }]);
-        let Some(backend) = self.transaction.backend(shard) else { return Err(Stop::Gone) };
+        let mut queue = VecDeque::from([Expect::Query {
+            position_offset: offset,
+        }]);
+        let Some(backend) = self.transaction.backend(shard) else {
+            return Err(Stop::Gone);
+        };
         let relayed = relay::relay(backend, &mut self.client, &mut queue).await;
         self.after_relay(shard, relayed)
     }
@@ -197,7 +235,11 @@ impl Session {
     }
 
     /// A shard that is in a block the session knows nothing of, or out of one it should be in, is let go.
-    fn check_status(&mut self, shard: ShardId, status: Option<TransactionStatus>) -> Result<(), Stop> {
+    fn check_status(
+        &mut self,
+        shard: ShardId,
+        status: Option<TransactionStatus>,
+    ) -> Result<(), Stop> {
         let in_block = match status {
             None => return Ok(()),
             Some(TransactionStatus::Idle) => false,
@@ -222,7 +264,7 @@ impl Session {
         plan: &Plan,
         show: Show,
         write: impl Fn(&mut bytes::BytesMut, &Step),
-    ) -> Result<String, Stop> {
+    ) -> Result<FannedOut, Stop> {
         for step in &plan.steps {
             let backend = self.join(step.shard).await?;
             backend.forget_unnamed();
@@ -236,16 +278,21 @@ impl Session {
         }
         match fan_out::fan_out(backends, &plan.merge, show, &mut self.client).await {
             Ok(done) => {
-                for (step, status) in plan.steps.iter().zip(done.statuses) {
+                for (step, status) in plan.steps.iter().zip(&done.statuses) {
                     self.report_parameters(step.shard);
-                    self.check_status(step.shard, Some(status))?;
+                    self.check_status(step.shard, Some(*status))?;
                 }
-                Ok(done.tag)
+                Ok(done)
             }
             Err(error) => {
                 let gone = matches!(error, crate::executor::ExecuteError::ClientGone);
                 for step in &plan.steps {
-                    if !gone && self.transaction.backend(step.shard).is_some_and(|backend| backend.is_broken()) {
+                    if !gone
+                        && self
+                            .transaction
+                            .backend(step.shard)
+                            .is_some_and(|backend| backend.is_broken())
+                    {
                         self.lose(step.shard);
                     }
                 }
@@ -281,7 +328,11 @@ impl Session {
                         lost => lost.to_string(),
                     };
                     let failed = format!("{}: {why}", topology.shard_name(step.shard));
-                    return Err(SessionError::PartlyDone { done: done.join(", "), failed }.into());
+                    return Err(SessionError::PartlyDone {
+                        done: done.join(", "),
+                        failed,
+                    }
+                    .into());
                 }
             }
         }

@@ -44,7 +44,11 @@ pub enum PreparedKind {
 impl Prepared {
     /// Its name on the shards.
     pub fn backend_name(&self) -> String {
-        if self.named { backend_name(self.id) } else { String::new() }
+        if self.named {
+            backend_name(self.id)
+        } else {
+            String::new()
+        }
     }
 }
 
@@ -78,6 +82,8 @@ pub enum Place {
     },
     /// In the session.
     Session,
+    /// Run on several shards up to its row limit; the rest of its rows is gone.
+    Suspended,
     /// Run already; a second Execute gives nothing.
     Done,
 }

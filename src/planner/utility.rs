@@ -65,11 +65,11 @@ pub fn utility(
     match statement {
         Statement::Truncate(names) => match hint {
             Some(shard) => Ok(one(Tier::NamedShard, Access::Write, shard)),
-            None => for_relations(names, "TRUNCATE", context),
+            None => for_relations(names, "TRUNCATE", Access::Write, context),
         },
         Statement::Lock(names) => match hint {
             Some(shard) => Ok(one(Tier::NamedShard, Access::Write, shard)),
-            None => for_relations(names, "LOCK", context),
+            None => for_relations(names, "LOCK", Access::Read, context),
         },
         Statement::CreateTableAs {
             temporary: true, ..
@@ -168,48 +168,40 @@ pub fn utility(
     }
 }
 
-/// TRUNCATE and LOCK: where the tables are.
-fn for_relations(names: &[Name<'_>], what: &str, context: &Context<'_>) -> Result<Plan, PlanError> {
+/// TRUNCATE and LOCK: on the one shard where all the tables live, else on every shard, since each has every definition
+/// and where a table has no rows the statement does nothing.
+fn for_relations(
+    names: &[Name<'_>],
+    what: &str,
+    access: Access,
+    context: &Context<'_>,
+) -> Result<Plan, PlanError> {
     let topology = context.topology;
-    let mut everywhere = false;
-    let mut named: Option<ShardId> = None;
+    let mut homes = Vec::with_capacity(names.len());
     for name in names {
-        let shard = match relation(name, context).map(|relation| &relation.placement) {
-            Some(Placement::Sharded { .. } | Placement::Reference) => {
-                everywhere = true;
-                continue;
-            }
-            Some(Placement::View) => {
-                return Err(PlanError::refused(
-                    Refusal::View,
-                    format!(
-                        "{what} of the view {}, which reads sharded tables",
-                        name.name
-                    ),
-                ));
-            }
-            Some(Placement::Local(shard)) => *shard,
-            // PostgreSQL says what is wrong with it.
-            Some(Placement::Catalog) | None => topology.default_shard,
-        };
-        if named.replace(shard).is_some_and(|other| other != shard) {
-            return Err(PlanError::refused(
-                Refusal::MixedPlacement,
-                format!("{what} of local tables on different shards"),
-            ));
-        }
+        homes.push(
+            match relation(name, context).map(|relation| &relation.placement) {
+                Some(Placement::Sharded { .. } | Placement::Reference) => None,
+                Some(Placement::View) => {
+                    return Err(PlanError::refused(
+                        Refusal::View,
+                        format!(
+                            "{what} of the view {}, which reads sharded tables",
+                            name.name
+                        ),
+                    ));
+                }
+                Some(Placement::Local(shard)) => Some(*shard),
+                // PostgreSQL says what is wrong with it.
+                Some(Placement::Catalog) | None => Some(topology.default_shard),
+            },
+        );
     }
-    match (everywhere, named) {
-        (true, Some(_)) => Err(PlanError::refused(
-            Refusal::MixedPlacement,
-            format!("{what} of local tables along with tables on all shards"),
-        )),
-        (true, None) => Ok(all_shards(Access::Write, topology)),
-        (false, shard) => Ok(one(
-            Tier::NamedShard,
-            Access::Write,
-            shard.unwrap_or(topology.default_shard),
-        )),
+    match homes.first().copied().flatten() {
+        Some(shard) if homes.iter().all(|home| *home == Some(shard)) => {
+            Ok(one(Tier::NamedShard, access, shard))
+        }
+        _ => Ok(all_shards(access, topology)),
     }
 }
 

@@ -80,7 +80,12 @@ pub async fn run(backend: &mut Backend, sql: &str) -> Result<Reply, CommandError
 /// # Errors
 /// As [`run`].
 pub async fn answer(backend: &mut Backend) -> Result<Reply, CommandError> {
-    let mut reply = Reply { tag: String::new(), rows: Vec::new(), asides: Vec::new(), status: TransactionStatus::Idle };
+    let mut reply = Reply {
+        tag: String::new(),
+        rows: Vec::new(),
+        asides: Vec::new(),
+        status: TransactionStatus::Idle,
+    };
     let mut refused = None;
     loop {
         let frame = match backend.stream.read_frame().await {
@@ -97,7 +102,8 @@ pub async fn answer(backend: &mut Backend) -> Result<Reply, CommandError> {
             }
             b'N' => reply.asides.push(frame),
             b'Z' => {
-                reply.status = backend_message::read_ready_for_query(frame.body()).unwrap_or(TransactionStatus::Failed);
+                reply.status = backend_message::read_ready_for_query(frame.body())
+                    .unwrap_or(TransactionStatus::Failed);
                 return match refused {
                     Some(frame) => Err(CommandError::Refused(frame)),
                     None => Ok(reply),
@@ -110,16 +116,27 @@ pub async fn answer(backend: &mut Backend) -> Result<Reply, CommandError> {
 
 /// Names the shard of a broken connection.
 pub fn lost(backend: &Backend, source: StreamError) -> CommandError {
-    CommandError::Lost { shard: backend.shard_name.clone(), source }
+    CommandError::Lost {
+        shard: backend.shard_name.clone(),
+        source,
+    }
 }
 
 fn tag(frame: &Frame) -> String {
-    backend_message::read_command_complete(frame.body()).map(|tag| tag.to_string()).unwrap_or_default()
+    backend_message::read_command_complete(frame.body())
+        .map(|tag| tag.to_string())
+        .unwrap_or_default()
 }
 
 fn text_row(frame: &Frame) -> Vec<Option<String>> {
-    let Ok(row) = DataRow::read(frame.body()) else { return Vec::new() };
-    row.map(|value| value.ok().flatten().map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
-        .collect()
+    let Ok(row) = DataRow::read(frame.body()) else {
+        return Vec::new();
+    };
+    row.map(|value| {
+        value
+            .ok()
+            .flatten()
+            .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    })
+    .collect()
 }
-

@@ -70,16 +70,18 @@ impl ErrorReply for CommitError {
         match self {
             Self::RolledBack(error) => error.detail(),
             Self::NoDecision(_) => None,
-            Self::Unknown { shard } => {
-                Some(format!("shard {shard} was lost while it committed; it is all or nothing on the shards"))
-            }
+            Self::Unknown { shard } => Some(format!(
+                "shard {shard} was lost while it committed; it is all or nothing on the shards"
+            )),
         }
     }
     fn hint(&self) -> Option<String> {
         match self {
             Self::RolledBack(error) => error.hint(),
             Self::NoDecision(_) => Some("try the transaction again".to_owned()),
-            Self::Unknown { .. } => Some("read back what the transaction wrote before trying it again".to_owned()),
+            Self::Unknown { .. } => {
+                Some("read back what the transaction wrote before trying it again".to_owned())
+            }
         }
     }
     fn refusal(&self) -> Option<&'static str> {
@@ -102,16 +104,28 @@ impl Transaction {
     /// # Cancel safety
     /// A call dropped before the decision rolls back (its connections close); one dropped after it is finished by
     /// recovery.
-    pub async fn commit(&mut self, tenant: Tenant<'_>, topology: &Topology) -> Result<Ended, CommitError> {
+    pub async fn commit(
+        &mut self,
+        tenant: Tenant<'_>,
+        topology: &Topology,
+    ) -> Result<Ended, CommitError> {
         let mut participants = std::mem::take(&mut self.participants);
         self.block.end();
         if participants.len() <= 1 {
             return match participants.pop_first() {
                 Some((_, participant)) => commit_one(participant, tenant).await,
-                None => Ok(Ended { committed: true, asides: Vec::new() }),
+                None => Ok(Ended {
+                    committed: true,
+                    asides: Vec::new(),
+                }),
             };
         }
-        let asked = join_all(participants.values_mut().map(|participant| written(participant))).await;
+        let asked = join_all(
+            participants
+                .values_mut()
+                .map(|participant| written(participant)),
+        )
+        .await;
         let mut writers = Vec::new();
         for (shard, answer) in participants.keys().copied().zip(asked) {
             match answer {
@@ -127,8 +141,14 @@ impl Transaction {
             return commit_in_two_phases(participants, writers, tenant, topology).await;
         }
         // The one that wrote goes first: while it may still fail, nothing else has ended.
-        let first = writers.first().map_or_else(|| participants.keys().next().copied(), |(shard, _)| Some(*shard));
-        let mut ended = Ended { committed: true, asides: Vec::new() };
+        let first = writers.first().map_or_else(
+            || participants.keys().next().copied(),
+            |(shard, _)| Some(*shard),
+        );
+        let mut ended = Ended {
+            committed: true,
+            asides: Vec::new(),
+        };
         if let Some(participant) = first.and_then(|shard| participants.remove(&shard)) {
             match commit_one(participant, tenant).await {
                 Ok(first) => ended = first,
@@ -138,9 +158,17 @@ impl Transaction {
                 }
             }
         }
-        for answer in join_all(participants.into_values().map(|participant| commit_one(participant, tenant))).await {
+        for answer in join_all(
+            participants
+                .into_values()
+                .map(|participant| commit_one(participant, tenant)),
+        )
+        .await
+        {
             // These only read: their end decides nothing.
-            ended.asides.extend(answer.map(|ended| ended.asides).unwrap_or_default());
+            ended
+                .asides
+                .extend(answer.map(|ended| ended.asides).unwrap_or_default());
         }
         Ok(ended)
     }
@@ -148,23 +176,40 @@ impl Transaction {
 
 async fn written(participant: &mut Participant) -> Result<Option<Written>, CommandError> {
     let reply = command::run(&mut participant.lease, WHO_WROTE).await?;
-    let mut row = reply.rows.into_iter().next().unwrap_or_default().into_iter();
+    let mut row = reply
+        .rows
+        .into_iter()
+        .next()
+        .unwrap_or_default()
+        .into_iter();
     let (xid, timeline) = (row.next().flatten(), row.next().flatten());
-    Ok(xid.and_then(|xid| xid.parse().ok()).zip(timeline).map(|(xid, timeline)| Written { xid, timeline }))
+    Ok(xid
+        .and_then(|xid| xid.parse().ok())
+        .zip(timeline)
+        .map(|(xid, timeline)| Written { xid, timeline }))
 }
 
 /// COMMIT of one participant; gives its lease back.
-async fn commit_one(mut participant: Participant, tenant: Tenant<'_>) -> Result<Ended, CommitError> {
+async fn commit_one(
+    mut participant: Participant,
+    tenant: Tenant<'_>,
+) -> Result<Ended, CommitError> {
     if !participant.begun {
         participant.lease.release();
-        return Ok(Ended { committed: true, asides: Vec::new() });
+        return Ok(Ended {
+            committed: true,
+            asides: Vec::new(),
+        });
     }
     let shard = participant.lease.shard_name.clone();
     match command::run(&mut participant.lease, "COMMIT").await {
         Ok(reply) => {
             let committed = reply.tag == "COMMIT";
             finish(participant, &reply, committed, tenant);
-            Ok(Ended { committed, asides: reply.asides })
+            Ok(Ended {
+                committed,
+                asides: reply.asides,
+            })
         }
         Err(CommandError::Lost { .. }) => Err(CommitError::Unknown { shard }),
         Err(error) => {
@@ -178,14 +223,21 @@ async fn commit_one(mut participant: Participant, tenant: Tenant<'_>) -> Result<
 /// Gives back the lease of a participant whose block ended.
 fn finish(mut participant: Participant, reply: &Reply, committed: bool, tenant: Tenant<'_>) {
     if reply.status == TransactionStatus::Idle {
-        let settings = if committed { tenant.settings } else { &participant.settings_before };
+        let settings = if committed {
+            tenant.settings
+        } else {
+            &participant.settings_before
+        };
         participant.lease.applied = settings.clone();
         participant.lease.release();
     }
 }
 
 async fn roll_back(participants: BTreeMap<ShardId, Participant>) {
-    let mut transaction = Transaction { participants, ..Transaction::default() };
+    let mut transaction = Transaction {
+        participants,
+        ..Transaction::default()
+    };
     transaction.rollback().await;
 }
 
@@ -196,9 +248,17 @@ async fn commit_in_two_phases(
     topology: &Topology,
 ) -> Result<Ended, CommitError> {
     let mut writers = writers.into_iter();
-    let Some((decider_shard, decision)) = writers.next() else { return Ok(Ended { committed: true, asides: Vec::new() }) };
+    let Some((decider_shard, decision)) = writers.next() else {
+        return Ok(Ended {
+            committed: true,
+            asides: Vec::new(),
+        });
+    };
     let Some(mut decider) = participants.remove(&decider_shard) else {
-        return Ok(Ended { committed: true, asides: Vec::new() });
+        return Ok(Ended {
+            committed: true,
+            asides: Vec::new(),
+        });
     };
     let mut prepared = Vec::new();
     for (number, (shard, _)) in (1..).zip(writers) {
@@ -209,14 +269,26 @@ async fn commit_in_two_phases(
             xid: decision.xid,
             number,
         };
-        prepared.extend(participants.remove(&shard).map(|participant| (participant, gid.to_string())));
+        prepared.extend(
+            participants
+                .remove(&shard)
+                .map(|participant| (participant, gid.to_string())),
+        );
     }
     let readers = participants;
 
     // 1. The others prepare, once the name that they prepare under cannot come to mean another transaction.
     if let Err(error) = tenant.control.make_ids_durable(decider_shard).await {
-        take_back(Vec::new(), decider, prepared.into_iter().map(|(one, _)| (one.lease.shard, one)).chain(readers).collect())
-            .await;
+        take_back(
+            Vec::new(),
+            decider,
+            prepared
+                .into_iter()
+                .map(|(one, _)| (one.lease.shard, one))
+                .chain(readers)
+                .collect(),
+        )
+        .await;
         return Err(CommitError::NoDecision(error));
     }
     let prepares = prepared.iter_mut().map(|(participant, gid)| {
@@ -248,7 +320,10 @@ async fn commit_in_two_phases(
         take_back(done, decider, readers).await;
         return match error {
             Some(error) => Err(CommitError::RolledBack(error)),
-            None => Ok(Ended { committed: false, asides }),
+            None => Ok(Ended {
+                committed: false,
+                asides,
+            }),
         };
     }
 
@@ -261,7 +336,10 @@ async fn commit_in_two_phases(
         }
         Ok(_) => {
             take_back(done, decider, readers).await;
-            return Ok(Ended { committed: false, asides });
+            return Ok(Ended {
+                committed: false,
+                asides,
+            });
         }
         Err(error @ CommandError::Refused(_)) => {
             take_back(done, decider, readers).await;
@@ -277,7 +355,11 @@ async fn commit_in_two_phases(
                     return Err(CommitError::RolledBack(error));
                 }
                 // Recovery settles what is prepared as soon as the decider answers again.
-                None => return Err(CommitError::Unknown { shard: decider_name }),
+                None => {
+                    return Err(CommitError::Unknown {
+                        shard: decider_name,
+                    });
+                }
             }
         }
     }
@@ -285,9 +367,16 @@ async fn commit_in_two_phases(
     // 3. The others follow; whatever happens now, the transaction is committed.
     let (_, _) = tokio::join!(
         finish_prepared(done, "COMMIT PREPARED", tenant),
-        join_all(readers.into_values().map(|participant| commit_one(participant, tenant)))
+        join_all(
+            readers
+                .into_values()
+                .map(|participant| commit_one(participant, tenant))
+        )
     );
-    Ok(Ended { committed: true, asides })
+    Ok(Ended {
+        committed: true,
+        asides,
+    })
 }
 
 /// Before the decision: everything goes back.
@@ -296,10 +385,16 @@ async fn take_back(
     decider: Participant,
     readers: BTreeMap<ShardId, Participant>,
 ) {
-    let undo = prepared.into_iter().map(|(mut participant, gid)| async move {
-        // Settings made in the block survive PREPARE on this connection: it is not given back.
-        let _ = command::run(&mut participant.lease, &format!("ROLLBACK PREPARED '{gid}'")).await;
-    });
+    let undo = prepared
+        .into_iter()
+        .map(|(mut participant, gid)| async move {
+            // Settings made in the block survive PREPARE on this connection: it is not given back.
+            let _ = command::run(
+                &mut participant.lease,
+                &format!("ROLLBACK PREPARED '{gid}'"),
+            )
+            .await;
+        });
     let mut rest = readers;
     rest.insert(decider.lease.shard, decider);
     tokio::join!(join_all(undo), roll_back(rest));
@@ -307,16 +402,20 @@ async fn take_back(
 
 /// COMMIT PREPARED or ROLLBACK PREPARED on each; what cannot be reached is left to recovery.
 async fn finish_prepared(prepared: Vec<(Participant, String)>, verb: &str, tenant: Tenant<'_>) {
-    join_all(prepared.into_iter().map(|(mut participant, gid)| async move {
-        match command::run(&mut participant.lease, &format!("{verb} '{gid}'")).await {
-            Ok(reply) => finish(participant, &reply, true, tenant),
-            // Recovery, of any router, may have been faster.
-            Err(CommandError::Refused(_)) => participant.lease.release(),
-            Err(error @ CommandError::Lost { .. }) => {
-                tracing::warn!(gid, %error, "a decided transaction is left to recovery");
-            }
-        }
-    }))
+    join_all(
+        prepared
+            .into_iter()
+            .map(|(mut participant, gid)| async move {
+                match command::run(&mut participant.lease, &format!("{verb} '{gid}'")).await {
+                    Ok(reply) => finish(participant, &reply, true, tenant),
+                    // Recovery, of any router, may have been faster.
+                    Err(CommandError::Refused(_)) => participant.lease.release(),
+                    Err(error @ CommandError::Lost { .. }) => {
+                        tracing::warn!(gid, %error, "a decided transaction is left to recovery");
+                    }
+                }
+            }),
+    )
     .await;
 }
 
@@ -329,10 +428,19 @@ async fn verdict(shard: ShardId, decision: &Written, tenant: Tenant<'_>) -> Opti
     );
     for _ in 0..VERDICT_ATTEMPTS {
         tokio::time::sleep(VERDICT_PAUSE).await;
-        let Ok(mut lease) = tenant.pools.acquire(shard, tenant.login).await else { continue };
-        let Ok(reply) = command::run(&mut lease, &sql).await else { continue };
+        let Ok(mut lease) = tenant.pools.acquire(shard, tenant.login).await else {
+            continue;
+        };
+        let Ok(reply) = command::run(&mut lease, &sql).await else {
+            continue;
+        };
         lease.release();
-        let mut row = reply.rows.into_iter().next().unwrap_or_default().into_iter();
+        let mut row = reply
+            .rows
+            .into_iter()
+            .next()
+            .unwrap_or_default()
+            .into_iter();
         let (status, timeline) = (row.next().flatten(), row.next().flatten());
         if timeline.as_deref() != Some(&decision.timeline) {
             return None;

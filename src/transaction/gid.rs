@@ -41,7 +41,13 @@ impl GlobalTransactionId {
 
 impl fmt::Display for GlobalTransactionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cluster, decider, timeline, xid, number } = self;
+        let Self {
+            cluster,
+            decider,
+            timeline,
+            xid,
+            number,
+        } = self;
         write!(f, "{PREFIX}{cluster}:{decider}:{timeline}:{xid}:{number}")
     }
 }
@@ -51,7 +57,9 @@ impl FromStr for GlobalTransactionId {
 
     /// Takes exactly what [`fmt::Display`] prints.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(text).filter(|id| id.to_string() == text).ok_or_else(|| GlobalTransactionIdError(text.to_owned()))
+        parse(text)
+            .filter(|id| id.to_string() == text)
+            .ok_or_else(|| GlobalTransactionIdError(text.to_owned()))
     }
 }
 
@@ -60,7 +68,10 @@ fn parse(text: &str) -> Option<GlobalTransactionId> {
     let id = GlobalTransactionId {
         cluster: parts.next().filter(|name| is_name(name))?.into(),
         decider: parts.next().filter(|name| is_name(name))?.into(),
-        timeline: parts.next().filter(|timeline| is_timeline(timeline))?.to_owned(),
+        timeline: parts
+            .next()
+            .filter(|timeline| is_timeline(timeline))?
+            .to_owned(),
         xid: parts.next()?.parse().ok()?,
         number: parts.next()?.parse().ok()?,
     };
@@ -68,11 +79,17 @@ fn parse(text: &str) -> Option<GlobalTransactionId> {
 }
 
 fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 fn is_timeline(text: &str) -> bool {
-    text.len() == TIMELINE_DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
+    text.len() == TIMELINE_DIGITS
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
 }
 
 #[cfg(test)]
@@ -90,7 +107,10 @@ mod tests {
         };
         assert_eq!(id.to_string(), "pgring:shop:s-0:0000000A:4294967999:3");
         assert_eq!(id.to_string().parse(), Ok(id.clone()));
-        assert!(id.to_string().starts_with(&GlobalTransactionId::prefix("shop")));
+        assert!(
+            id.to_string()
+                .starts_with(&GlobalTransactionId::prefix("shop"))
+        );
     }
 
     #[test]

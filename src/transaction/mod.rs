@@ -79,14 +79,18 @@ impl ErrorReply for JoinError {
         match self {
             Self::Lease(error) => error.detail(),
             Self::Command(error) => error.detail(),
-            Self::SnapshotIsolation => Some("each shard would see a snapshot of its own".to_owned()),
+            Self::SnapshotIsolation => {
+                Some("each shard would see a snapshot of its own".to_owned())
+            }
         }
     }
     fn hint(&self) -> Option<String> {
         match self {
             Self::Lease(error) => error.hint(),
             Self::Command(error) => error.hint(),
-            Self::SnapshotIsolation => Some("use READ COMMITTED, or keep the block to one sharding key".to_owned()),
+            Self::SnapshotIsolation => {
+                Some("use READ COMMITTED, or keep the block to one sharding key".to_owned())
+            }
         }
     }
     fn refusal(&self) -> Option<&'static str> {
@@ -119,12 +123,16 @@ impl Transaction {
 
     /// The shard's backend, if it takes part.
     pub fn backend(&mut self, shard: ShardId) -> Option<&mut Backend> {
-        self.participants.get_mut(&shard).map(|participant| &mut *participant.lease)
+        self.participants
+            .get_mut(&shard)
+            .map(|participant| &mut *participant.lease)
     }
 
     /// The backends of all participants, in [`ShardId`] order.
     pub fn backends(&mut self) -> impl Iterator<Item = &mut Backend> {
-        self.participants.values_mut().map(|participant| &mut *participant.lease)
+        self.participants
+            .values_mut()
+            .map(|participant| &mut *participant.lease)
     }
 
     /// Makes `shard` a participant: a lease, the session's settings, and in a block all that the block has said so far.
@@ -152,9 +160,19 @@ impl Transaction {
             if let Some(sql) = preamble {
                 asides.extend(command::run(&mut lease, &sql).await?.asides);
             }
-            self.participants.insert(shard, Participant { lease, settings_before, begun });
+            self.participants.insert(
+                shard,
+                Participant {
+                    lease,
+                    settings_before,
+                    begun,
+                },
+            );
         }
-        let participant = self.participants.get_mut(&shard).ok_or(LeaseError::Closed)?;
+        let participant = self
+            .participants
+            .get_mut(&shard)
+            .ok_or(LeaseError::Closed)?;
         Ok(&mut participant.lease)
     }
 
@@ -168,7 +186,11 @@ impl Transaction {
             return Ok(());
         }
         self.block.begin_implicit();
-        for participant in self.participants.values_mut().filter(|participant| !participant.begun) {
+        for participant in self
+            .participants
+            .values_mut()
+            .filter(|participant| !participant.begun)
+        {
             command::run(&mut participant.lease, "BEGIN").await?;
             participant.begun = true;
         }
@@ -196,10 +218,16 @@ impl Transaction {
     }
 
     /// Runs one statement on all participants at once; the answers in [`ShardId`] order.
-    pub async fn run_on_all(&mut self, sql: &str) -> Vec<(ShardId, Result<command::Reply, CommandError>)> {
-        let commands = self.participants.iter_mut().map(|(shard, participant)| async {
-            (*shard, command::run(&mut participant.lease, sql).await)
-        });
+    pub async fn run_on_all(
+        &mut self,
+        sql: &str,
+    ) -> Vec<(ShardId, Result<command::Reply, CommandError>)> {
+        let commands = self
+            .participants
+            .iter_mut()
+            .map(|(shard, participant)| async {
+                (*shard, command::run(&mut participant.lease, sql).await)
+            });
         futures_util::future::join_all(commands).await
     }
 

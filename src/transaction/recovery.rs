@@ -70,7 +70,10 @@ struct Answer {
 /// transaction and give its id to another.
 fn judge(gid: &GlobalTransactionId, answer: &Answer) -> Verdict {
     if answer.timeline != gid.timeline {
-        return Verdict::Unknown(format!("shard {} is on timeline {} now", gid.decider, answer.timeline));
+        return Verdict::Unknown(format!(
+            "shard {} is on timeline {} now",
+            gid.decider, answer.timeline
+        ));
     }
     match &answer.status {
         Ok(Some(status)) => match status.as_str() {
@@ -79,7 +82,10 @@ fn judge(gid: &GlobalTransactionId, answer: &Answer) -> Verdict {
             "in progress" => Verdict::InProgress,
             other => Verdict::Unknown(format!("shard {} says \"{other}\"", gid.decider)),
         },
-        Ok(None) => Verdict::Unknown(format!("transaction {} is too old for shard {} to know", gid.xid, gid.decider)),
+        Ok(None) => Verdict::Unknown(format!(
+            "transaction {} is too old for shard {} to know",
+            gid.xid, gid.decider
+        )),
         Err(reason) => Verdict::Unknown(format!("shard {}: {reason}", gid.decider)),
     }
 }
@@ -90,7 +96,9 @@ pub async fn run(control: Arc<Control>) {
     let control = Arc::downgrade(&control);
     let mut rounds_in_doubt: HashMap<String, u64> = HashMap::new();
     loop {
-        let Some(strong) = control.upgrade() else { return };
+        let Some(strong) = control.upgrade() else {
+            return;
+        };
         let report = recover_once(&strong).await;
         drop(strong);
         if report.committed + report.rolled_back > 0 {
@@ -127,20 +135,29 @@ pub async fn recover_once(control: &Control) -> Report {
                 Ok(Ok(report)) => report,
                 Ok(Err(error)) => {
                     tracing::debug!(shard = %name, %error, "recovery left out a shard");
-                    Report { shards_skipped: 1, ..Report::default() }
+                    Report {
+                        shards_skipped: 1,
+                        ..Report::default()
+                    }
                 }
-                Err(_) => Report { shards_skipped: 1, ..Report::default() },
+                Err(_) => Report {
+                    shards_skipped: 1,
+                    ..Report::default()
+                },
             }
         }
     });
-    join_all(shards).await.into_iter().fold(Report::default(), |mut all, one| {
-        all.committed += one.committed;
-        all.rolled_back += one.rolled_back;
-        all.in_progress += one.in_progress;
-        all.shards_skipped += one.shards_skipped;
-        all.in_doubt.extend(one.in_doubt);
-        all
-    })
+    join_all(shards)
+        .await
+        .into_iter()
+        .fold(Report::default(), |mut all, one| {
+            all.committed += one.committed;
+            all.rolled_back += one.rolled_back;
+            all.in_progress += one.in_progress;
+            all.shards_skipped += one.shards_skipped;
+            all.in_doubt.extend(one.in_doubt);
+            all
+        })
 }
 
 /// One prepared part.
@@ -160,15 +177,29 @@ const PREPARED: &str = "
 async fn recover_shard(control: &Control, shard: ShardId) -> Result<Report, ControlError> {
     let client = control.client(shard).await?;
     let name = control.topology.load().shard_name(shard).clone();
-    let query = |source| ControlError::Query { shard: name.clone(), source };
+    let query = |source| ControlError::Query {
+        shard: name.clone(),
+        source,
+    };
     let mut report = Report::default();
     let prefix = GlobalTransactionId::prefix(control.cluster());
-    let rows = client.query_typed(PREPARED, &[(&prefix, Type::TEXT)]).await.map_err(query)?;
+    let rows = client
+        .query_typed(PREPARED, &[(&prefix, Type::TEXT)])
+        .await
+        .map_err(query)?;
     if rows.is_empty() {
         return Ok(report);
     }
-    let locked = client.query_typed_one("SELECT pg_catalog.pg_try_advisory_lock($1)", &[(&LOCK_KEY, Type::INT8)]).await;
-    if !locked.and_then(|row| row.try_get::<_, bool>(0)).map_err(query)? {
+    let locked = client
+        .query_typed_one(
+            "SELECT pg_catalog.pg_try_advisory_lock($1)",
+            &[(&LOCK_KEY, Type::INT8)],
+        )
+        .await;
+    if !locked
+        .and_then(|row| row.try_get::<_, bool>(0))
+        .map_err(query)?
+    {
         // Another router is at it.
         return Ok(report);
     }
@@ -192,7 +223,12 @@ async fn recover_shard(control: &Control, shard: ShardId) -> Result<Report, Cont
                 continue;
             }
             Verdict::Unknown(reason) => {
-                report.in_doubt.push(InDoubt { shard: name.clone(), gid: part.text, age: part.age, reason });
+                report.in_doubt.push(InDoubt {
+                    shard: name.clone(),
+                    gid: part.text,
+                    age: part.age,
+                    reason,
+                });
                 continue;
             }
         };
@@ -203,8 +239,16 @@ async fn recover_shard(control: &Control, shard: ShardId) -> Result<Report, Cont
             Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => {}
             Err(error) if error.as_db_error().is_none() => return Err(query(error)),
             Err(error) => {
-                let reason = format!("{finish} PREPARED failed: {}", crate::backend::store::reason(&error));
-                report.in_doubt.push(InDoubt { shard: name.clone(), gid: part.text, age: part.age, reason });
+                let reason = format!(
+                    "{finish} PREPARED failed: {}",
+                    crate::backend::store::reason(&error)
+                );
+                report.in_doubt.push(InDoubt {
+                    shard: name.clone(),
+                    gid: part.text,
+                    age: part.age,
+                    reason,
+                });
             }
         }
     }
@@ -212,8 +256,7 @@ async fn recover_shard(control: &Control, shard: ShardId) -> Result<Report, Cont
 }
 
 const STATUS: &str = "SELECT pg_catalog.pg_xact_status($1::pg_catalog.text::pg_catalog.xid8)";
-const TIMELINE: &str =
-    "SELECT pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8)";
+const TIMELINE: &str = "SELECT pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8)";
 
 async fn ask_decider(control: &Control, gid: &GlobalTransactionId) -> Verdict {
     let Some(decider) = control.topology.load().shard_named(&gid.decider) else {
@@ -228,8 +271,14 @@ async fn ask_decider(control: &Control, gid: &GlobalTransactionId) -> Verdict {
 async fn ask(control: &Control, decider: ShardId, xid: u64) -> Result<Answer, ControlError> {
     let name = control.topology.load().shard_name(decider).clone();
     let client = control.client(decider).await?;
-    let query = |source| ControlError::Query { shard: name.clone(), source };
-    let status = match client.query_typed_one(STATUS, &[(&xid.to_string(), Type::TEXT)]).await {
+    let query = |source| ControlError::Query {
+        shard: name.clone(),
+        source,
+    };
+    let status = match client
+        .query_typed_one(STATUS, &[(&xid.to_string(), Type::TEXT)])
+        .await
+    {
         Ok(row) => Ok(row.try_get(0).map_err(query)?),
         // Such as an id that the shard has not given out yet.
         Err(error) => match error.as_db_error() {
@@ -239,16 +288,29 @@ async fn ask(control: &Control, decider: ShardId, xid: u64) -> Result<Answer, Co
     };
     // After the status: a promotion in between shows.
     let row = client.query_typed_one(TIMELINE, &[]).await.map_err(query)?;
-    Ok(Answer { timeline: row.try_get(0).map_err(query)?, status })
+    Ok(Answer {
+        timeline: row.try_get(0).map_err(query)?,
+        status,
+    })
 }
 
 /// COMMIT PREPARED or ROLLBACK PREPARED, as its owner where that is another role.
-async fn finish_part(client: &tokio_postgres::Client, finish: &str, part: &Part) -> Result<(), tokio_postgres::Error> {
-    client.batch_execute(&format!("SET lock_timeout = {}", FINISH_WAIT.as_millis())).await?;
+async fn finish_part(
+    client: &tokio_postgres::Client,
+    finish: &str,
+    part: &Part,
+) -> Result<(), tokio_postgres::Error> {
+    client
+        .batch_execute(&format!("SET lock_timeout = {}", FINISH_WAIT.as_millis()))
+        .await?;
     // A superuser may finish all; a member of the owning role may as that role.
-    client.batch_execute(&format!("SET ROLE {}", part.owner)).await?;
+    client
+        .batch_execute(&format!("SET ROLE {}", part.owner))
+        .await?;
     // A parsed name holds no quote.
-    let finished = client.batch_execute(&format!("{finish} PREPARED '{}'", part.text)).await;
+    let finished = client
+        .batch_execute(&format!("{finish} PREPARED '{}'", part.text))
+        .await;
     client.batch_execute("RESET ROLE").await?;
     finished
 }
@@ -262,27 +324,51 @@ mod tests {
     }
 
     fn answer(timeline: &str, status: Result<Option<&str>, &str>) -> Answer {
-        let status = status.map(|status| status.map(str::to_owned)).map_err(str::to_owned);
-        Answer { timeline: timeline.to_owned(), status }
+        let status = status
+            .map(|status| status.map(str::to_owned))
+            .map_err(str::to_owned);
+        Answer {
+            timeline: timeline.to_owned(),
+            status,
+        }
     }
 
     #[test]
     fn the_deciders_commit_log_decides() {
-        assert_eq!(judge(&gid(), &answer("00000001", Ok(Some("committed")))), Verdict::Committed);
-        assert_eq!(judge(&gid(), &answer("00000001", Ok(Some("aborted")))), Verdict::Aborted);
-        assert_eq!(judge(&gid(), &answer("00000001", Ok(Some("in progress")))), Verdict::InProgress);
+        assert_eq!(
+            judge(&gid(), &answer("00000001", Ok(Some("committed")))),
+            Verdict::Committed
+        );
+        assert_eq!(
+            judge(&gid(), &answer("00000001", Ok(Some("aborted")))),
+            Verdict::Aborted
+        );
+        assert_eq!(
+            judge(&gid(), &answer("00000001", Ok(Some("in progress")))),
+            Verdict::InProgress
+        );
     }
 
     #[test]
     fn nothing_is_guessed_after_a_failover() {
         let verdict = judge(&gid(), &answer("00000002", Ok(Some("committed"))));
-        assert_eq!(verdict, Verdict::Unknown("shard s0 is on timeline 00000002 now".to_owned()));
+        assert_eq!(
+            verdict,
+            Verdict::Unknown("shard s0 is on timeline 00000002 now".to_owned())
+        );
     }
 
     #[test]
     fn nothing_is_guessed_of_an_id_that_is_too_old_or_not_given_out() {
-        for status in [Ok(None), Err("transaction ID 740 is in the future"), Ok(Some("odd"))] {
-            assert!(matches!(judge(&gid(), &answer("00000001", status)), Verdict::Unknown(_)));
+        for status in [
+            Ok(None),
+            Err("transaction ID 740 is in the future"),
+            Ok(Some("odd")),
+        ] {
+            assert!(matches!(
+                judge(&gid(), &answer("00000001", status)),
+                Verdict::Unknown(_)
+            ));
         }
     }
 }

@@ -22,14 +22,23 @@ pub async fn apply(backend: &mut Backend, wanted: &Arc<Settings>) -> Result<(), 
         return Ok(());
     }
     let applied = backend.applied.clone();
-    let mut resets: Vec<&str> =
-        applied.keys().filter(|name| !wanted.contains_key(*name)).map(|name| &**name).collect();
-    if applied.get(ROLE) != wanted.get(ROLE) && applied.contains_key(ROLE) && !resets.contains(&ROLE) {
+    let mut resets: Vec<&str> = applied
+        .keys()
+        .filter(|name| !wanted.contains_key(*name))
+        .map(|name| &**name)
+        .collect();
+    if applied.get(ROLE) != wanted.get(ROLE)
+        && applied.contains_key(ROLE)
+        && !resets.contains(&ROLE)
+    {
         resets.push(ROLE);
     }
     if !resets.is_empty() {
         resets.sort_by_key(|name| *name != ROLE);
-        let statements: Vec<String> = resets.iter().map(|name| format!("RESET {}", quoted(name))).collect();
+        let statements: Vec<String> = resets
+            .iter()
+            .map(|name| format!("RESET {}", quoted(name)))
+            .collect();
         command::run(backend, &statements.join("; ")).await?;
     }
     let mut changes: Vec<(&str, &str)> = wanted
@@ -47,11 +56,19 @@ pub async fn apply(backend: &mut Backend, wanted: &Arc<Settings>) -> Result<(), 
 
 async fn set(backend: &mut Backend, changes: &[(&str, &str)]) -> Result<(), CommandError> {
     let calls: Vec<String> = (0..changes.len())
-        .map(|index| format!("pg_catalog.set_config(${}, ${}, false)", 2 * index + 1, 2 * index + 2))
+        .map(|index| {
+            format!(
+                "pg_catalog.set_config(${}, ${}, false)",
+                2 * index + 1,
+                2 * index + 2
+            )
+        })
         .collect();
     let out = backend.stream.out();
     frontend_message::write_parse(out, "", &format!("SELECT {}", calls.join(", ")), &[]);
-    let values = changes.iter().flat_map(|(name, value)| [Some(name.as_bytes()), Some(value.as_bytes())]);
+    let values = changes
+        .iter()
+        .flat_map(|(name, value)| [Some(name.as_bytes()), Some(value.as_bytes())]);
     frontend_message::write_bind(out, "", "", [], values, []);
     frontend_message::write_execute(out, "", 0);
     frontend_message::write_close(out, Target::Statement, "");
@@ -62,5 +79,8 @@ async fn set(backend: &mut Backend, changes: &[(&str, &str)]) -> Result<(), Comm
 
 /// A setting's name as an identifier; each part of `a.b` by itself.
 pub fn quoted(name: &str) -> String {
-    name.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect::<Vec<_>>().join(".")
+    name.split('.')
+        .map(|part| format!("\"{}\"", part.replace('"', "\"\"")))
+        .collect::<Vec<_>>()
+        .join(".")
 }

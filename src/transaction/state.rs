@@ -45,7 +45,11 @@ pub struct BlockState {
 
 impl Default for BlockState {
     fn default() -> Self {
-        Self { phase: Phase::Idle, preamble: Vec::new(), snapshot_isolation: false }
+        Self {
+            phase: Phase::Idle,
+            preamble: Vec::new(),
+            snapshot_isolation: false,
+        }
     }
 }
 
@@ -89,7 +93,11 @@ impl BlockState {
     pub fn chain(&mut self) {
         let snapshot_isolation = self.snapshot_isolation;
         let begin = self.preamble.drain(..).next();
-        *self = Self { phase: Phase::Open, preamble: begin.into_iter().collect(), snapshot_isolation };
+        *self = Self {
+            phase: Phase::Open,
+            preamble: begin.into_iter().collect(),
+            snapshot_isolation,
+        };
     }
 
     /// An error happened.
@@ -114,12 +122,17 @@ impl BlockState {
 
     /// SAVEPOINT.
     pub fn savepoint(&mut self, name: &str, sql: &str) {
-        self.preamble.push(Entry::Savepoint { name: name.to_owned(), sql: sql.to_owned() });
+        self.preamble.push(Entry::Savepoint {
+            name: name.to_owned(),
+            sql: sql.to_owned(),
+        });
     }
 
     /// How many savepoints of the block would stay if `name` were rolled back to (it stays itself); None: no such one.
     fn position(&self, name: &str) -> Option<usize> {
-        self.preamble.iter().rposition(|entry| matches!(entry, Entry::Savepoint { name: other, .. } if other == name))
+        self.preamble.iter().rposition(
+            |entry| matches!(entry, Entry::Savepoint { name: other, .. } if other == name),
+        )
     }
 
     /// Whether the block has the savepoint.
@@ -155,9 +168,13 @@ impl BlockState {
     pub fn preamble(&self) -> Option<String> {
         match self.phase {
             Phase::Idle => None,
-            Phase::Implicit | Phase::Open | Phase::Failed => {
-                Some(self.preamble.iter().map(Entry::sql).collect::<Vec<_>>().join(";"))
-            }
+            Phase::Implicit | Phase::Open | Phase::Failed => Some(
+                self.preamble
+                    .iter()
+                    .map(Entry::sql)
+                    .collect::<Vec<_>>()
+                    .join(";"),
+            ),
         }
     }
 }
@@ -178,9 +195,15 @@ mod tests {
         block.setting("SET LOCAL a = 1");
         block.savepoint("s", "SAVEPOINT s");
         block.setting("SET LOCAL b = 2");
-        assert_eq!(block.preamble().unwrap(), "BEGIN;SET LOCAL a = 1;SAVEPOINT s;SET LOCAL b = 2");
+        assert_eq!(
+            block.preamble().unwrap(),
+            "BEGIN;SET LOCAL a = 1;SAVEPOINT s;SET LOCAL b = 2"
+        );
         block.rollback_to("s");
-        assert_eq!(block.preamble().unwrap(), "BEGIN;SET LOCAL a = 1;SAVEPOINT s");
+        assert_eq!(
+            block.preamble().unwrap(),
+            "BEGIN;SET LOCAL a = 1;SAVEPOINT s"
+        );
     }
 
     #[test]
@@ -191,7 +214,10 @@ mod tests {
         block.setting("SET LOCAL x = 1");
         block.savepoint("c", "SAVEPOINT c");
         block.release("b");
-        assert_eq!(block.preamble().unwrap(), "BEGIN;SAVEPOINT a;SET LOCAL x = 1");
+        assert_eq!(
+            block.preamble().unwrap(),
+            "BEGIN;SAVEPOINT a;SET LOCAL x = 1"
+        );
         assert!(!block.has_savepoint("c"));
     }
 
@@ -221,7 +247,10 @@ mod tests {
         block.begin("BEGIN ISOLATION LEVEL SERIALIZABLE", true);
         block.setting("SET LOCAL a = 1");
         block.chain();
-        assert_eq!(block.preamble().unwrap(), "BEGIN ISOLATION LEVEL SERIALIZABLE");
+        assert_eq!(
+            block.preamble().unwrap(),
+            "BEGIN ISOLATION LEVEL SERIALIZABLE"
+        );
         assert!(block.snapshot_isolation());
     }
 }

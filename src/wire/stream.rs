@@ -38,9 +38,9 @@ impl Transport {
                 socket2::SockRef::from(&stream).set_keepalive(true)?;
                 Ok(Self::Tcp(stream))
             }
-            Address::Unix { directory, port } => {
-                Ok(Self::Unix(UnixStream::connect(directory.join(format!(".s.PGSQL.{port}"))).await?))
-            }
+            Address::Unix { directory, port } => Ok(Self::Unix(
+                UnixStream::connect(directory.join(format!(".s.PGSQL.{port}"))).await?,
+            )),
         }
     }
 
@@ -52,7 +52,11 @@ impl Transport {
         })
     }
 
-    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+    fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
         // A `read_buf` future keeps nothing between polls, so a new one each time is the same one.
         match self {
             Self::Tcp(stream) => pin!(stream.read_buf(buffer)).poll(context),
@@ -161,7 +165,10 @@ impl FrameStream {
     /// # Errors
     /// What the operating system says.
     pub async fn connect(address: &Address, frame_bytes_max: usize) -> io::Result<Self> {
-        Ok(Self::new(Transport::connect(address).await?, frame_bytes_max))
+        Ok(Self::new(
+            Transport::connect(address).await?,
+            frame_bytes_max,
+        ))
     }
 
     /// Registers the socket with the calling runtime; buffers stay.
@@ -176,9 +183,10 @@ impl FrameStream {
 
     /// Whether nothing waits in either direction and the socket, asked without waiting, gives neither bytes nor an end.
     pub fn is_quiet(&self) -> bool {
-        let Some(transport) = &self.transport else { return false };
-        let nothing_sent =
-            matches!(transport.try_read(&mut [0; 1]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        let Some(transport) = &self.transport else {
+            return false;
+        };
+        let nothing_sent = matches!(transport.try_read(&mut [0; 1]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         self.input.is_empty() && self.output.is_empty() && self.passing == 0 && nothing_sent
     }
 
@@ -211,14 +219,19 @@ impl FrameStream {
         let mut run = self.passing.min(self.input.len());
         self.passing -= run;
         while self.passing == 0 {
-            let Some(header) = frame::header(&self.input[run..])? else { break };
+            let Some(header) = frame::header(&self.input[run..])? else {
+                break;
+            };
             let arrived = self.input.len() - run;
             if !passes(header.tag) {
                 if run > 0 {
                     break;
                 }
                 if header.frame_bytes > self.frame_bytes_max {
-                    return Err(StreamError::TooLarge { bytes: header.frame_bytes, max: self.frame_bytes_max });
+                    return Err(StreamError::TooLarge {
+                        bytes: header.frame_bytes,
+                        max: self.frame_bytes_max,
+                    });
                 }
                 if arrived >= header.frame_bytes {
                     return Ok(Head::Frame(header.tag, header.frame_bytes));
@@ -229,7 +242,11 @@ impl FrameStream {
             run += arrived.min(header.frame_bytes);
             self.passing = header.frame_bytes - arrived.min(header.frame_bytes);
         }
-        Ok(if run > 0 { Head::Pass(run) } else { Head::Incomplete })
+        Ok(if run > 0 {
+            Head::Pass(run)
+        } else {
+            Head::Incomplete
+        })
     }
 
     /// The next frame if it has arrived whole.
@@ -283,7 +300,10 @@ impl FrameStream {
     }
 
     /// Reads once without sending; for watching a client while it is being answered.
-    pub fn poll_read_only(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, StreamError>> {
+    pub fn poll_read_only(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<usize, StreamError>> {
         let transport = self.transport.as_mut().ok_or(StreamError::Closed)?;
         self.input.reserve(READ_BYTES);
         match ready!(transport.poll_read(context, &mut self.input))? {

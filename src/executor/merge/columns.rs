@@ -12,10 +12,17 @@ const FIRST_USER_OID: u32 = 16384;
 ///
 /// # Errors
 /// [`MergeError::Columns`].
-pub fn agree(first: &[ColumnDescription<'_>], other: &[ColumnDescription<'_>]) -> Result<(), MergeError> {
+pub fn agree(
+    first: &[ColumnDescription<'_>],
+    other: &[ColumnDescription<'_>],
+) -> Result<(), MergeError> {
     let differs = |reason: String| Err(MergeError::Columns { reason });
     if first.len() != other.len() {
-        return differs(format!("{} columns on one shard, {} on another", first.len(), other.len()));
+        return differs(format!(
+            "{} columns on one shard, {} on another",
+            first.len(),
+            other.len()
+        ));
     }
     for (one, two) in first.iter().zip(other) {
         let both_user = one.type_oid >= FIRST_USER_OID && two.type_oid >= FIRST_USER_OID;
@@ -44,8 +51,16 @@ mod tests {
     use super::*;
 
     fn column(name: &str, type_oid: u32, format: i16) -> ColumnDescription<'_> {
-        let format = if format == 1 { Format::Binary } else { Format::Text };
-        ColumnDescription { type_oid, format, ..ColumnDescription::text(name) }
+        let format = if format == 1 {
+            Format::Binary
+        } else {
+            Format::Text
+        };
+        ColumnDescription {
+            type_oid,
+            format,
+            ..ColumnDescription::text(name)
+        }
     }
 
     #[test]

@@ -53,31 +53,40 @@ pub enum MergeError {
 impl ErrorReply for MergeError {
     fn sqlstate(&self) -> SqlState {
         match self {
-            Self::SortType { .. } | Self::SortCollation { .. } | Self::SortValue { .. } | Self::Columns { .. } => {
-                SqlState::FEATURE_NOT_SUPPORTED
-            }
+            Self::SortType { .. }
+            | Self::SortCollation { .. }
+            | Self::SortValue { .. }
+            | Self::Columns { .. } => SqlState::FEATURE_NOT_SUPPORTED,
             Self::InputOrder { .. } => SqlState::INTERNAL_ERROR,
             Self::Row => SqlState::PROTOCOL_VIOLATION,
         }
     }
     fn fault(&self) -> Fault {
         match self {
-            Self::SortType { .. } | Self::SortCollation { .. } | Self::SortValue { .. } => Fault::Client,
+            Self::SortType { .. } | Self::SortCollation { .. } | Self::SortValue { .. } => {
+                Fault::Client
+            }
             Self::Columns { .. } | Self::Row | Self::InputOrder { .. } => Fault::Backend,
         }
     }
     fn detail(&self) -> Option<String> {
         match self {
             Self::SortValue { reason, .. } | Self::Columns { reason } => Some(reason.clone()),
-            Self::SortCollation { column } => Some(format!("column {column} is text that does not compare by bytes")),
-            Self::InputOrder { .. } => Some("the order of the router and of the shard differ".to_owned()),
+            Self::SortCollation { column } => Some(format!(
+                "column {column} is text that does not compare by bytes"
+            )),
+            Self::InputOrder { .. } => {
+                Some("the order of the router and of the shard differ".to_owned())
+            }
             Self::SortType { .. } | Self::Row => None,
         }
     }
     fn hint(&self) -> Option<String> {
         match self {
             Self::SortType { .. } => Some("order by an expression of a simpler type".to_owned()),
-            Self::SortCollation { .. } => Some("order by the column COLLATE \"C\", or name the sharding key".to_owned()),
+            Self::SortCollation { .. } => {
+                Some("order by the column COLLATE \"C\", or name the sharding key".to_owned())
+            }
             Self::SortValue { .. } => Some("use DateStyle ISO".to_owned()),
             Self::InputOrder { .. } | Self::Row => None,
             Self::Columns { .. } => Some("compare the table's definition on the shards".to_owned()),

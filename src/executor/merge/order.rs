@@ -32,14 +32,24 @@ impl RowOrder {
         let keys = keys.iter().map(|key| {
             let index = usize::from(key.column);
             let column = columns.get(index).ok_or(MergeError::Row)?;
-            let sort_type = SortType::of(column.type_oid)
-                .ok_or(MergeError::SortType { column: index + 1, type_oid: column.type_oid })?;
+            let sort_type = SortType::of(column.type_oid).ok_or(MergeError::SortType {
+                column: index + 1,
+                type_oid: column.type_oid,
+            })?;
             if sort_type.is_collatable() && !key.text_by_bytes {
                 return Err(MergeError::SortCollation { column: index + 1 });
             }
-            Ok(Key { column: index, sort_type, format: column.format, descending: key.descending, nulls_first: key.nulls_first })
+            Ok(Key {
+                column: index,
+                sort_type,
+                format: column.format,
+                descending: key.descending,
+                nulls_first: key.nulls_first,
+            })
         });
-        Ok(Self { keys: keys.collect::<Result<_, _>>()? })
+        Ok(Self {
+            keys: keys.collect::<Result<_, _>>()?,
+        })
     }
 
     /// Compares the bodies of two DataRows.
@@ -55,10 +65,17 @@ impl RowOrder {
                 (Some(_), None) if key.nulls_first => Ordering::Greater,
                 (Some(_), None) => Ordering::Less,
                 (Some(left), Some(right)) => {
-                    let ordering = value::compare(key.sort_type, key.format, left, right).map_err(|error| {
-                        MergeError::SortValue { column: key.column + 1, reason: error.to_string() }
-                    })?;
-                    if key.descending { ordering.reverse() } else { ordering }
+                    let ordering = value::compare(key.sort_type, key.format, left, right).map_err(
+                        |error| MergeError::SortValue {
+                            column: key.column + 1,
+                            reason: error.to_string(),
+                        },
+                    )?;
+                    if key.descending {
+                        ordering.reverse()
+                    } else {
+                        ordering
+                    }
                 }
             };
             if ordering != Ordering::Equal {
@@ -70,5 +87,7 @@ impl RowOrder {
 }
 
 fn field(row: &[u8], column: usize) -> Result<Option<&[u8]>, MergeError> {
-    DataRow::read(row).and_then(|row| row.column(column)).map_err(|_| MergeError::Row)
+    DataRow::read(row)
+        .and_then(|row| row.column(column))
+        .map_err(|_| MergeError::Row)
 }

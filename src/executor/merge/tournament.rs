@@ -54,7 +54,9 @@ mod tests {
         };
         for (input, rows) in inputs.iter().enumerate() {
             if !rows.is_empty() {
-                tournament.enter(input, |left, right| order(&next, left, right)).unwrap();
+                tournament
+                    .enter(input, |left, right| order(&next, left, right))
+                    .unwrap();
             }
         }
         let mut rows = Vec::new();
@@ -62,7 +64,9 @@ mod tests {
             rows.push((inputs[input][next[input]], input));
             next[input] += 1;
             if next[input] < inputs[input].len() {
-                tournament.enter(input, |left, right| order(&next, left, right)).unwrap();
+                tournament
+                    .enter(input, |left, right| order(&next, left, right))
+                    .unwrap();
             }
         }
         rows

@@ -1,0 +1,166 @@
+//! The tables that cases and generator use, and their rows: every key type, NULLs, NaN, infinity, ties, shards
+//! without a row.
+
+use crate::compare::Pair;
+use crate::random::Random;
+use crate::support::{Client, Deployment};
+use std::fmt::Write as _;
+
+/// `sparse` has fewer rows than there are shards. `title` sorts by a collation that only PostgreSQL knows.
+pub const SCHEMA: &str = r#"
+    CREATE TABLE events (id bigint PRIMARY KEY, kind int, label text COLLATE "C", title text COLLATE "und-x-icu",
+        amount numeric(14,3), ratio float8, at timestamptz, day date, tag uuid, raw bytea, ok bool);
+    CREATE TABLE lines (event_id bigint, no int, what text, qty int, PRIMARY KEY (event_id, no));
+    CREATE TABLE people (name text PRIMARY KEY, age int);
+    CREATE TABLE things (id uuid PRIMARY KEY, n int);
+    CREATE TABLE sparse (id int PRIMARY KEY, n int);
+    CREATE TABLE kinds (kind int PRIMARY KEY, name text);
+    CREATE TABLE audit (id int PRIMARY KEY, note text)"#;
+
+/// Each table, with the columns that order it wholly.
+pub const TABLES: [(&str, &str); 7] = [
+    ("events", "id"),
+    ("lines", "event_id, no"),
+    ("people", "name"),
+    ("things", "id"),
+    ("sparse", "id"),
+    ("kinds", "kind"),
+    ("audit", "id"),
+];
+
+/// How many rows `events` has: ids 1 to this.
+pub const EVENTS: usize = 200;
+
+/// Four shards and a router, tables empty.
+pub fn deploy() -> Deployment<'static> {
+    let options = Deployment::shared().schema(SCHEMA);
+    let options = options
+        .sharded("events", "id")
+        .sharded("lines", "event_id")
+        .sharded("people", "name");
+    options
+        .sharded("things", "id")
+        .sharded("sparse", "id")
+        .reference("kinds")
+        .start()
+}
+
+/// Empties all tables of one server.
+pub fn empty(client: &mut Client) {
+    let tables: Vec<&str> = TABLES.iter().map(|(table, _)| *table).collect();
+    client.run(&format!("TRUNCATE {}", tables.join(", ")));
+}
+
+/// Puts the rows into both sides, past the router where they were and through it where they go: so that splitting
+/// an INSERT is tested each time.
+pub fn fill(deployment: &Deployment<'_>) -> Pair {
+    let (mut one, mut many) = (deployment.one().connect(), deployment.connect());
+    empty(&mut one);
+    let mut shards: Vec<_> = (0..deployment.shards())
+        .map(|shard| deployment.shard(shard))
+        .collect();
+    for shard in &mut shards {
+        empty(shard);
+    }
+    for insert in rows() {
+        assert_eq!(one.run(&insert), many.run(&insert));
+    }
+    Pair::new(one, many, shards)
+}
+
+/// The INSERTs of all rows.
+pub fn rows() -> Vec<String> {
+    let mut random = Random::new(42);
+    let nullable = |random: &mut Random, text: String| {
+        if random.once_in(8) {
+            "NULL".into()
+        } else {
+            text
+        }
+    };
+    let labels = [
+        "", "a", "B", "b", "ä", "Zebra", "zebra", "a b", "1", "10", "9", "%", "'",
+    ];
+    let mut events = String::from("INSERT INTO events VALUES ");
+    let mut lines = String::from("INSERT INTO lines VALUES ");
+    for id in 1..=EVENTS {
+        let kind = random.below(6).to_string();
+        let kind = nullable(&mut random, kind);
+        let label = labels[random.below(labels.len())].replace('\'', "''");
+        let label = nullable(&mut random, format!("'{label}'"));
+        let title = labels[random.below(labels.len())].replace('\'', "''");
+        let title = nullable(&mut random, format!("'{title}'"));
+        let amount = match random.below(12) {
+            0 => "'NaN'".into(),
+            1 => "0".into(),
+            2 => "99999999999.999".into(),
+            _ => format!(
+                "{}.{:03}",
+                random.below(20) as i64 - 10,
+                random.below(4) * 250
+            ),
+        };
+        let amount = nullable(&mut random, amount);
+        let ratio = match random.below(12) {
+            0 => "'NaN'".into(),
+            1 => "'-Infinity'".into(),
+            2 => "'-0'".into(),
+            3 => "1e300".into(),
+            _ => format!("{}.5", random.below(9) as i64 - 4),
+        };
+        let ratio = nullable(&mut random, ratio);
+        let at = match random.below(15) {
+            0 => "'infinity'".into(),
+            1 => "'0044-03-15 12:00+00 BC'".into(),
+            _ => format!(
+                "'2024-0{}-1{} 0{}:30+00'",
+                1 + random.below(9),
+                random.below(9),
+                random.below(9)
+            ),
+        };
+        let at = nullable(&mut random, at);
+        let day = format!(
+            "'20{:02}-0{}-2{}'",
+            random.below(60),
+            1 + random.below(9),
+            random.below(8)
+        );
+        let day = nullable(&mut random, day);
+        let tag = format!(
+            "'{:08x}-0000-4000-8000-{:012x}'",
+            random.next() as u32,
+            id % 7
+        );
+        let tag = nullable(&mut random, tag);
+        let raw = format!(
+            "'\\x{:0width$x}'",
+            random.below(200),
+            width = 2 * (1 + random.below(3))
+        );
+        let raw = nullable(&mut random, raw);
+        let ok = random.of(&["true", "false", "NULL"]);
+        let comma = if id == 1 { "" } else { "," };
+        write!(
+            events,
+            "{comma}({id},{kind},{label},{title},{amount},{ratio},{at},{day},{tag},{raw},{ok})"
+        )
+        .unwrap();
+        for no in 0..random.below(4) {
+            let qty = random.below(9).to_string();
+            let qty = nullable(&mut random, qty);
+            write!(lines, "({id},{no},'line {}',{qty}),", random.below(5)).unwrap();
+        }
+    }
+    vec![
+        events,
+        lines.trim_end_matches(',').into(),
+        "INSERT INTO people VALUES ('', 0), ('Ann', 31), ('ann', 32), ('Bob', NULL), ('ä', 7), ('a''b', 8), ('x y', 9)".into(),
+        "INSERT INTO things VALUES ('00000000-0000-4000-8000-00000000000a', 1), \
+         ('FFFFFFFF-0000-4000-8000-00000000000B', 2), ('12345678-9abc-4def-8123-456789abcdef', 3)"
+            .into(),
+        "INSERT INTO sparse VALUES (1, 1), (2, NULL)".into(),
+        "INSERT INTO kinds VALUES (0, 'zero'), (1, 'one'), (2, 'two'), (3, 'three'), (4, NULL)".into(),
+        "INSERT INTO audit VALUES (1, 'first'), (2, 'second'), (3, NULL)".into(),
+    ]
+}

@@ -1,0 +1,225 @@
+//! Real drivers of other languages. Each script gets the URL of an empty database with one sharded table and must end
+//! with exit code 0; it runs against plain PostgreSQL first, to show that the script is right, and then through the
+//! router over four shards. Drivers are installed below `target/`, in the versions named here. A runtime that this
+//! machine lacks is printed as skipped; with `CI=true` that is a failure.
+
+#[path = "../integration/support/mod.rs"]
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Mutex;
+use support::Deployment;
+
+/// The table that each script finds empty.
+const SCHEMA: &str =
+    "CREATE TABLE accounts (aid bigint PRIMARY KEY, name text, balance int CHECK (balance >= 0),
+    price numeric, opened timestamptz, photo bytea, tags text[])";
+
+const PSYCOPG: &str = "psycopg[binary]==3.3.9";
+const ASYNCPG: &str = "asyncpg==0.32.0";
+const NODE_POSTGRES: &str = "pg@8.23.1";
+const NODE_COPY_STREAMS: &str = "pg-copy-streams@7.0.0";
+const JDBC_JAR: &str = "/usr/share/java/postgresql.jar";
+
+#[test]
+fn psycopg_works() {
+    let Some(python) = runtime("python3") else {
+        return;
+    };
+    let folder = installed("psycopg", PSYCOPG, pip);
+    passes("psycopg", || {
+        python_script(&python, &folder, "psycopg_driver.py")
+    });
+}
+
+#[test]
+fn asyncpg_works() {
+    let Some(python) = runtime("python3") else {
+        return;
+    };
+    let folder = installed("asyncpg", ASYNCPG, pip);
+    passes("asyncpg", || {
+        python_script(&python, &folder, "asyncpg_driver.py")
+    });
+}
+
+#[test]
+fn node_postgres_works() {
+    let (Some(node), Some(_)) = (runtime("node"), runtime("npm")) else {
+        return;
+    };
+    let folder = installed(
+        "node-postgres",
+        &format!("{NODE_POSTGRES} {NODE_COPY_STREAMS}"),
+        npm,
+    );
+    passes("node-postgres", || {
+        let mut command = Command::new(&node);
+        command
+            .arg(script("node_postgres_driver.js"))
+            .env("NODE_PATH", folder.join("node_modules"));
+        command
+    });
+}
+
+#[test]
+fn jdbc_works() {
+    let (Some(java), Some(javac)) = (runtime("java"), runtime("javac")) else {
+        return;
+    };
+    if !Path::new(JDBC_JAR).exists() {
+        return skipped(JDBC_JAR);
+    }
+    let folder = installed("jdbc", "classes", |_, folder| {
+        let mut command = Command::new(&javac);
+        command
+            .args(["-cp", JDBC_JAR, "-d"])
+            .arg(folder)
+            .arg(script("JdbcDriver.java"));
+        command
+    });
+    passes("JDBC", || {
+        let mut command = Command::new(&java);
+        command.args(["-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp"]);
+        command
+            .arg(format!("{JDBC_JAR}:{}", folder.display()))
+            .arg("JdbcDriver");
+        command
+    });
+}
+
+/// The program's name if this machine has it.
+fn runtime(name: &str) -> Option<PathBuf> {
+    let answers = |output: &Output| output.status.success();
+    let version = if name.starts_with("java") {
+        "-version"
+    } else {
+        "--version"
+    };
+    match Command::new(name).arg(version).output() {
+        Ok(output) if answers(&output) => Some(name.into()),
+        _ => {
+            skipped(name);
+            None
+        }
+    }
+}
+
+fn skipped(what: &str) {
+    assert!(
+        std::env::var("CI").as_deref() != Ok("true"),
+        "{what} is missing"
+    );
+    eprintln!("skipped: {what} is missing");
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/drivers")
+        .join(name)
+}
+
+fn python_script(python: &Path, folder: &Path, name: &str) -> Command {
+    let mut command = Command::new(python);
+    command
+        .arg(script(name))
+        .env("PYTHONPATH", folder)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+fn pip(what: &str, folder: &Path) -> Command {
+    let mut command = Command::new("python3");
+    let arguments = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--root-user-action=ignore",
+    ];
+    command
+        .args(arguments)
+        .arg("--target")
+        .arg(folder)
+        .arg(what);
+    command
+}
+
+fn npm(what: &str, folder: &Path) -> Command {
+    let mut command = Command::new("npm");
+    command
+        .args([
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--loglevel=error",
+            "--prefix",
+        ])
+        .arg(folder);
+    command.args(what.split(' '));
+    command
+}
+
+/// The folder with `what`, installed once; `target/` keeps it.
+fn installed(name: &str, what: &str, install: impl Fn(&str, &Path) -> Command) -> PathBuf {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join("drivers")
+        .join(name);
+    let (marker, mut wanted) = (folder.join("installed"), what.to_owned());
+    if name == "jdbc" {
+        wanted = fs::read_to_string(script("JdbcDriver.java")).expect("read the script");
+    }
+    if fs::read_to_string(&marker).is_ok_and(|installed| installed == wanted) {
+        return folder;
+    }
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("make a folder for the driver");
+    let output = install(what, &folder)
+        .output()
+        .unwrap_or_else(|error| panic!("installing {what}: {error}"));
+    assert!(
+        output.status.success(),
+        "installing {what}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    fs::write(marker, wanted).expect("remember what is installed");
+    folder
+}
+
+/// Runs the script on one PostgreSQL and through the router.
+fn passes(name: &str, command: impl Fn() -> Command) {
+    let plain = Deployment::shared()
+        .shards(1)
+        .schema(SCHEMA)
+        .plain()
+        .start();
+    run(name, "plain PostgreSQL", &plain.one().url(), &command);
+    let deployment = Deployment::shared()
+        .schema(SCHEMA)
+        .sharded("accounts", "aid")
+        .start();
+    run(name, "the router", &deployment.target().url(), &command);
+    assert_eq!(deployment.prepared(), [""; 0]);
+}
+
+fn run(name: &str, against: &str, url: &str, command: &impl Fn() -> Command) {
+    let output = command()
+        .arg(url)
+        .output()
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    let said = [output.stdout, output.stderr]
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .concat();
+    assert!(
+        output.status.success(),
+        "{name} against {against}: {}\n{said}",
+        output.status
+    );
+}

@@ -1,0 +1,283 @@
+//! COPY split by shard on its way in, put together on its way out.
+
+use crate::support::{Client, Deployment, Reply};
+
+const SCHEMA: &str =
+    "CREATE TABLE facts (id bigint PRIMARY KEY, word text, amount numeric, at timestamptz, raw bytea, ok bool);
+     CREATE TABLE places (id int PRIMARY KEY, name text)";
+
+fn deployment() -> Deployment<'static> {
+    Deployment::shared()
+        .schema(SCHEMA)
+        .sharded("facts", "id")
+        .reference("places")
+        .start()
+}
+
+/// All rows as text, past the router.
+fn stored(deployment: &Deployment<'_>) -> Vec<Vec<String>> {
+    let shards = 0..deployment.shards();
+    let mut rows: Vec<_> = shards
+        .flat_map(|shard| deployment.shard(shard).rows("SELECT * FROM facts"))
+        .collect();
+    rows.sort();
+    rows
+}
+
+/// Rows with everything that the formats must escape, made on the single PostgreSQL, copied out in `format`.
+fn source(deployment: &Deployment<'_>, format: &str) -> (Vec<u8>, Vec<Vec<String>>) {
+    let mut one = deployment.one().connect();
+    one.run(
+        "INSERT INTO facts SELECT n - 100,
+            (ARRAY['plain', '', NULL, E'tab\\there', E'line\\nbreak', E'back\\\\slash', '\\.', '\"quoted\"', 'a,b',
+                   'ünïcode', E'\\r', ' spaces ', '\\N', 'NULL'])[1 + n % 14],
+            CASE WHEN n % 7 = 0 THEN NULL WHEN n % 11 = 0 THEN 'NaN' ELSE n / 3.0 END,
+            CASE WHEN n % 5 > 0 THEN timestamptz '2024-02-29' + n * interval '1 hour' END,
+            CASE WHEN n % 3 > 0 THEN decode(md5(n::text), 'hex') END, n % 2 = 0
+         FROM generate_series(1, 500) n",
+    );
+    let data = one.copy_out(&format!("COPY facts TO STDOUT ({format})"));
+    let mut rows = one.rows("SELECT * FROM facts");
+    rows.sort();
+    (data, rows)
+}
+
+fn succeeded(reply: &Reply, tag: &str) {
+    assert_eq!(reply.failure, None);
+    assert_eq!(
+        reply
+            .outcomes
+            .last()
+            .and_then(|outcome| outcome.tag.as_deref()),
+        Some(tag)
+    );
+    assert_eq!(reply.status, 'I');
+}
+
+fn arrives_whole(format: &str) {
+    arrives_whole_from(format, "");
+}
+
+/// `only_out`: more options for the COPY that makes the data.
+fn arrives_whole_from(format: &str, only_out: &str) {
+    let deployment = deployment();
+    let (data, expected) = source(&deployment, &format!("{format}{only_out}"));
+    let mut client = deployment.connect();
+    // Pieces that cut rows, escapes and characters apart.
+    for piece in [7, 8191] {
+        succeeded(
+            &client.copy_in(&format!("COPY facts FROM STDIN ({format})"), &data, piece),
+            "COPY 500",
+        );
+        assert!(stored(&deployment) == expected, "pieces of {piece} bytes");
+        let counts = deployment.on_each_shard("SELECT count(*) FROM facts");
+        assert!(counts.iter().all(|count| count != "0"), "{counts:?}");
+        assert_eq!(
+            client.value("SELECT count(*) FROM facts WHERE id = -50"),
+            "1"
+        );
+        assert_eq!(client.run("DELETE FROM facts"), "DELETE 500");
+    }
+    assert_eq!(deployment.prepared(), [""; 0]);
+}
+
+#[test]
+fn text_arrives_whole() {
+    arrives_whole("FORMAT text");
+}
+
+#[test]
+fn text_with_its_own_delimiter_and_null_arrives_whole() {
+    arrives_whole("FORMAT text, DELIMITER '|', NULL 'nothing'");
+}
+
+#[test]
+fn csv_arrives_whole() {
+    arrives_whole("FORMAT csv");
+}
+
+#[test]
+fn csv_with_header_and_own_quotes_arrives_whole() {
+    arrives_whole_from(
+        "FORMAT csv, HEADER true, DELIMITER ';', QUOTE '''', ESCAPE '\\', NULL 'n/a'",
+        ", FORCE_QUOTE *",
+    );
+}
+
+#[test]
+fn binary_arrives_whole() {
+    arrives_whole("FORMAT binary");
+}
+
+#[test]
+fn columns_may_come_in_another_order() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    let data = b"a\t1\nb\t2\nc\t3\nd\t4\ne\t5\n";
+    succeeded(
+        &client.copy_in("COPY facts (word, id) FROM STDIN", data, 64),
+        "COPY 5",
+    );
+    assert_eq!(
+        client.column("SELECT word FROM facts ORDER BY id"),
+        ["a", "b", "c", "d", "e"]
+    );
+    let failure = client.fails("COPY facts (word) FROM STDIN");
+    assert!(
+        failure.refusal().is_some(),
+        "without the key nobody knows where a row goes: {failure}"
+    );
+}
+
+/// Starts a COPY, sends rows for all shards, and lets `end` end it: it must fail and leave nothing.
+fn leaves_nothing(code: &str, end: impl Fn(&mut Client)) {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    client.run("INSERT INTO facts (id, word) VALUES (30, 'here')");
+    client.message(|buffer| {
+        postgres_protocol::message::frontend::query("COPY facts (id, word) FROM STDIN", buffer)
+    });
+    assert_eq!(client.reply().status, 'G');
+    for id in 1..20 {
+        client.copy_data(format!("{id}\tword\n").as_bytes());
+    }
+    end(&mut client);
+    let reply = client.reply();
+    assert_eq!(reply.failure.expect("COPY fails").code(), code);
+    assert_eq!(reply.status, 'I');
+    assert_eq!(stored(&deployment).len(), 1);
+    assert_eq!(client.value("SELECT word FROM facts WHERE id = 30"), "here");
+    assert_eq!(deployment.prepared(), [""; 0]);
+}
+
+fn copy_done(client: &mut Client) {
+    client.message(|buffer| {
+        postgres_protocol::message::frontend::copy_done(buffer);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_client_that_gives_up_leaves_nothing() {
+    leaves_nothing("57014", |client| {
+        client.message(|buffer| postgres_protocol::message::frontend::copy_fail("enough", buffer));
+    });
+}
+
+#[test]
+fn a_bad_key_leaves_nothing() {
+    leaves_nothing("22P02", |client| {
+        client.copy_data(b"many\tword\n");
+        copy_done(client);
+    });
+}
+
+#[test]
+fn a_row_that_one_shard_rejects_leaves_nothing() {
+    leaves_nothing("23505", |client| {
+        client.copy_data(b"30\tagain\n");
+        copy_done(client);
+    });
+}
+
+#[test]
+fn a_row_with_too_many_columns_leaves_nothing() {
+    leaves_nothing("22P04", |client| {
+        client.copy_data(b"50\tword\textra\n");
+        copy_done(client);
+    });
+}
+
+#[test]
+fn rows_of_all_shards_leave_as_one_copy() {
+    let deployment = deployment();
+    let (data, _) = source(&deployment, "FORMAT binary");
+    let mut client = deployment.connect();
+    succeeded(
+        &client.copy_in("COPY facts FROM STDIN (FORMAT binary)", &data, 4096),
+        "COPY 500",
+    );
+    let mut one = deployment.one().connect();
+    for format in [
+        "FORMAT text",
+        "FORMAT csv, HEADER",
+        "FORMAT csv, FORCE_QUOTE *",
+    ] {
+        let sql = format!("COPY facts TO STDOUT ({format})");
+        let text = String::from_utf8(client.copy_out(&sql)).unwrap();
+        let expected = String::from_utf8(one.copy_out(&sql)).unwrap();
+        let header = |text: &str| text.lines().next().unwrap_or_default().to_owned();
+        if format.contains("HEADER") {
+            assert_eq!(header(&text), header(&expected));
+        }
+        let sorted = |text: &str| {
+            let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        assert!(sorted(&text) == sorted(&expected), "{format}");
+    }
+    // Binary: what leaves can be read by one PostgreSQL, so header and trailer are there once.
+    let binary = client.copy_out("COPY facts TO STDOUT (FORMAT binary)");
+    one.run("CREATE TEMP TABLE back (LIKE facts)");
+    succeeded(
+        &one.copy_in("COPY back FROM STDIN (FORMAT binary)", &binary, 4096),
+        "COPY 500",
+    );
+    assert_eq!(
+        one.value("SELECT count(*) FROM (TABLE back EXCEPT TABLE facts) x"),
+        "0"
+    );
+    assert_eq!(client.run("COPY facts TO STDOUT"), "COPY 500");
+    assert_eq!(
+        client.run("COPY (SELECT id FROM facts WHERE id = -7) TO STDOUT"),
+        "COPY 1"
+    );
+}
+
+#[test]
+fn a_reference_table_is_copied_to_every_shard() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    succeeded(
+        &client.copy_in("COPY places FROM STDIN", b"1\there\n2\tthere\n", 5),
+        "COPY 2",
+    );
+    assert_eq!(
+        deployment.on_each_shard("SELECT string_agg(name, ',' ORDER BY id) FROM places"),
+        ["here,there"; 4]
+    );
+    assert_eq!(
+        client.copy_out("COPY places TO STDOUT"),
+        b"1\there\n2\tthere\n"
+    );
+}
+
+#[test]
+fn a_copy_belongs_to_its_block() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    client.run("BEGIN");
+    let reply = client.copy_in("COPY facts (id) FROM STDIN", b"1\n2\n3\n4\n5\n6\n7\n8\n", 3);
+    assert_eq!((reply.failure, reply.status), (None, 'T'));
+    assert_eq!(client.column("SELECT id FROM facts ORDER BY id").len(), 8);
+    client.run("ROLLBACK");
+    assert_eq!(stored(&deployment).len(), 0);
+}
+
+#[test]
+fn a_copy_from_a_server_file_or_program_is_refused_or_forbidden() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    for sql in [
+        "COPY facts FROM '/etc/passwd'",
+        "COPY facts FROM PROGRAM 'true'",
+        "COPY facts TO '/tmp/pgring-never'",
+    ] {
+        let failure = client.fails(sql);
+        assert!(
+            matches!(failure.code(), "0A000" | "42501"),
+            "{sql}: {failure}"
+        );
+    }
+}

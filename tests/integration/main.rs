@@ -1,0 +1,12 @@
+//! The router as a process over real PostgreSQLs. One binary, so that the servers start once; each test has databases
+//! of its own. `PGRING_KILL_ROUNDS` makes the crash loop longer; `PGRING_TEST_LOG` sets the routers' log level.
+
+mod support;
+
+mod copy;
+mod failures;
+mod pgbench;
+mod prepared;
+mod protocol_errors;
+mod routing;
+mod transactions;

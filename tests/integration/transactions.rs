@@ -1,0 +1,419 @@
+//! Blocks over several shards, their atomic end, and what happens when the router dies in between.
+
+use crate::support::deployment::CLUSTER;
+use crate::support::{Client, Deployment, Target, eventually, setting};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+const SCHEMA: &str =
+    "CREATE TABLE accounts (aid int PRIMARY KEY, balance int CHECK (balance > -1000000))";
+const ACCOUNTS: usize = 40;
+
+fn deployment() -> Deployment<'static> {
+    let deployment = Deployment::shared()
+        .schema(SCHEMA)
+        .sharded("accounts", "aid")
+        .start();
+    let rows: Vec<String> = (1..=ACCOUNTS).map(|aid| format!("({aid}, 100)")).collect();
+    deployment
+        .connect()
+        .run(&format!("INSERT INTO accounts VALUES {}", rows.join(", ")));
+    deployment
+}
+
+/// One account on each shard.
+fn one_account_each(deployment: &Deployment<'_>) -> Vec<String> {
+    deployment.on_each_shard("SELECT min(aid) FROM accounts")
+}
+
+/// The sum of all balances, past the router.
+fn total(deployment: &Deployment<'_>) -> i64 {
+    let sums = deployment.on_each_shard("SELECT coalesce(sum(balance), 0) FROM accounts");
+    sums.iter().map(|sum| sum.parse::<i64>().unwrap()).sum()
+}
+
+fn add(client: &mut Client, aid: &str, amount: i64) {
+    assert_eq!(
+        client.run(&format!(
+            "UPDATE accounts SET balance = balance + {amount} WHERE aid = {aid}"
+        )),
+        "UPDATE 1"
+    );
+}
+
+fn balance(client: &mut Client, aid: &str) -> String {
+    client.value(&format!("SELECT balance FROM accounts WHERE aid = {aid}"))
+}
+
+#[test]
+fn a_block_over_all_shards_commits_as_one() {
+    let deployment = deployment();
+    let accounts = one_account_each(&deployment);
+    let (mut client, mut other) = (deployment.connect(), deployment.connect());
+    client.run("BEGIN");
+    for (aid, amount) in accounts.iter().zip([-30, 10, 10, 10]) {
+        add(&mut client, aid, amount);
+        assert_eq!(balance(&mut other, aid), "100", "nobody sees it yet");
+        assert_eq!(
+            balance(&mut client, aid),
+            (100 + amount).to_string(),
+            "but itself"
+        );
+    }
+    assert_eq!(client.run("COMMIT"), "COMMIT");
+    assert_eq!(
+        accounts
+            .iter()
+            .map(|aid| balance(&mut other, aid))
+            .collect::<Vec<_>>(),
+        ["70", "110", "110", "110"]
+    );
+    assert_eq!(deployment.prepared(), [""; 0]);
+}
+
+#[test]
+fn a_block_is_rolled_back_on_all_shards() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    client.run("BEGIN");
+    one_account_each(&deployment)
+        .iter()
+        .for_each(|aid| add(&mut client, aid, 5));
+    assert_eq!(client.run("ROLLBACK"), "ROLLBACK");
+    assert_eq!(total(&deployment), 100 * ACCOUNTS as i64);
+}
+
+#[test]
+fn an_error_on_one_shard_fails_the_block_on_all() {
+    let deployment = deployment();
+    let accounts = one_account_each(&deployment);
+    let mut client = deployment.connect();
+    client.run("BEGIN");
+    add(&mut client, &accounts[0], 5);
+    add(&mut client, &accounts[1], 5);
+    let reply = client.simple(&format!(
+        "UPDATE accounts SET balance = -2000000 WHERE aid = {}",
+        accounts[2]
+    ));
+    assert_eq!(
+        (reply.failure.unwrap().code(), reply.status),
+        ("23514", 'E')
+    );
+    assert_eq!(client.fails("SELECT 1").code(), "25P02");
+    assert_eq!(
+        client
+            .fails(&format!(
+                "SELECT * FROM accounts WHERE aid = {}",
+                accounts[3]
+            ))
+            .code(),
+        "25P02"
+    );
+    assert_eq!(client.run("COMMIT"), "ROLLBACK");
+    assert_eq!(total(&deployment), 100 * ACCOUNTS as i64);
+    assert_eq!(client.simple("SELECT 1").status, 'I');
+}
+
+#[test]
+fn a_router_error_fails_the_block_too() {
+    let deployment = deployment();
+    let accounts = one_account_each(&deployment);
+    let mut client = deployment.connect();
+    client.run("BEGIN");
+    add(&mut client, &accounts[0], 5);
+    let reply = client.simple("SELECT DISTINCT balance FROM accounts");
+    assert!(reply.failure.unwrap().refusal().is_some());
+    assert_eq!(reply.status, 'E');
+    assert_eq!(client.fails("SELECT 1").code(), "25P02");
+    assert_eq!(client.run("COMMIT"), "ROLLBACK");
+    assert_eq!(total(&deployment), 100 * ACCOUNTS as i64);
+}
+
+#[test]
+fn savepoints_hold_on_shards_that_join_later() {
+    let deployment = deployment();
+    let accounts = one_account_each(&deployment);
+    let mut client = deployment.connect();
+    client.run("BEGIN");
+    add(&mut client, &accounts[0], 1);
+    client.run("SAVEPOINT a");
+    add(&mut client, &accounts[1], 2);
+    client.run("SAVEPOINT b");
+    add(&mut client, &accounts[2], 4);
+    client.run("ROLLBACK TO b");
+    add(&mut client, &accounts[3], 8);
+    client.run("RELEASE b");
+    assert_eq!(client.run("COMMIT"), "COMMIT");
+    let balances: Vec<_> = accounts
+        .iter()
+        .map(|aid| balance(&mut client, aid))
+        .collect();
+    assert_eq!(balances, ["101", "102", "100", "108"]);
+    client.run("BEGIN; SAVEPOINT a");
+    accounts.iter().for_each(|aid| add(&mut client, aid, 50));
+    client.run("ROLLBACK TO a");
+    assert_eq!(client.run("COMMIT"), "COMMIT");
+    let balances: Vec<_> = accounts
+        .iter()
+        .map(|aid| balance(&mut client, aid))
+        .collect();
+    assert_eq!(balances, ["101", "102", "100", "108"]);
+}
+
+#[test]
+fn a_savepoint_rescues_a_block_after_an_error() {
+    let deployment = deployment();
+    let accounts = one_account_each(&deployment);
+    let mut client = deployment.connect();
+    client.run("BEGIN");
+    add(&mut client, &accounts[0], 1);
+    client.run("SAVEPOINT a");
+    assert_eq!(
+        client
+            .fails(&format!("INSERT INTO accounts VALUES ({}, 1)", accounts[1]))
+            .code(),
+        "23505"
+    );
+    client.run("ROLLBACK TO SAVEPOINT a");
+    add(&mut client, &accounts[2], 1);
+    assert_eq!(client.run("COMMIT"), "COMMIT");
+    assert_eq!(total(&deployment), 100 * ACCOUNTS as i64 + 2);
+}
+
+#[test]
+fn a_block_keeps_its_isolation_and_mode_on_each_shard() {
+    let deployment = deployment();
+    let accounts = one_account_each(&deployment);
+    let mut client = deployment.connect();
+    client.run("BEGIN READ ONLY");
+    balance(&mut client, &accounts[0]);
+    assert_eq!(
+        client
+            .fails(&format!("DELETE FROM accounts WHERE aid = {}", accounts[1]))
+            .code(),
+        "25006"
+    );
+    client.run("ROLLBACK");
+    client.run("BEGIN ISOLATION LEVEL SERIALIZABLE");
+    balance(&mut client, &accounts[2]);
+    assert_eq!(client.value("SHOW transaction_isolation"), "serializable");
+    client.run("ROLLBACK");
+    // Over several shards it would not be what it says.
+    client.run("BEGIN ISOLATION LEVEL REPEATABLE READ");
+    let reply = client.simple("SELECT aid FROM accounts ORDER BY aid");
+    assert!(
+        reply
+            .failure
+            .is_some_and(|failure| failure.refusal().is_some())
+    );
+    client.run("ROLLBACK");
+}
+
+#[test]
+fn a_deferred_constraint_fails_the_commit_on_all_shards() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    client.run(
+        "CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''never 13''; END';
+         CREATE CONSTRAINT TRIGGER never AFTER UPDATE ON accounts DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW WHEN (new.balance = 13) EXECUTE FUNCTION never()",
+    );
+    for failing in 0..4 {
+        client.run("BEGIN");
+        for (shard, aid) in one_account_each(&deployment).iter().enumerate() {
+            let balance = if shard == failing { 13 } else { 14 };
+            client.run(&format!(
+                "UPDATE accounts SET balance = {balance} WHERE aid = {aid}"
+            ));
+        }
+        let reply = client.simple("COMMIT");
+        assert_eq!(
+            (
+                reply.failure.expect("the trigger fires").message(),
+                reply.status
+            ),
+            ("never 13", 'I')
+        );
+        assert_eq!(total(&deployment), 100 * ACCOUNTS as i64);
+        assert_eq!(deployment.prepared(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_fan_out_update_is_all_or_nothing() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    let failing = &one_account_each(&deployment)[3];
+    let sql =
+        format!("UPDATE accounts SET balance = CASE aid WHEN {failing} THEN -2000000 ELSE 1 END");
+    assert_eq!(client.fails(&sql).code(), "23514");
+    assert_eq!(total(&deployment), 100 * ACCOUNTS as i64);
+    assert_eq!(
+        client.run("UPDATE accounts SET balance = balance + 1"),
+        format!("UPDATE {ACCOUNTS}")
+    );
+    assert_eq!(total(&deployment), 101 * ACCOUNTS as i64);
+    assert_eq!(deployment.prepared(), [""; 0]);
+}
+
+/// Prepares an update on shard 1 under a name that points to a transaction of shard 0.
+fn plant(deployment: &Deployment<'_>, aid: &str, commit: bool) -> String {
+    let mut decider = deployment.shard(0);
+    decider.run("BEGIN");
+    let xid = decider.value("SELECT pg_current_xact_id()");
+    decider.run(if commit { "COMMIT" } else { "ROLLBACK" });
+    let timeline = decider
+        .value("SELECT lpad(upper(to_hex(timeline_id)), 8, '0') FROM pg_control_checkpoint()");
+    let gid = format!("pgring:{CLUSTER}:s0:{timeline}:{xid}:1");
+    let mut participant = deployment.shard(1);
+    participant.run("BEGIN");
+    participant.run(&format!(
+        "UPDATE accounts SET balance = 777 WHERE aid = {aid}"
+    ));
+    participant.run(&format!("PREPARE TRANSACTION '{gid}'"));
+    gid
+}
+
+#[test]
+fn a_transaction_left_prepared_is_settled_at_start_as_its_decider_was() {
+    let mut deployment = deployment();
+    deployment.router().kill();
+    let accounts = deployment
+        .shard(1)
+        .column("SELECT aid FROM accounts ORDER BY aid LIMIT 3");
+    plant(&deployment, &accounts[0], true);
+    plant(&deployment, &accounts[1], false);
+    let mut users = deployment.shard(1);
+    users.run(&format!(
+        "BEGIN; UPDATE accounts SET balance = 1 WHERE aid = {}",
+        accounts[2]
+    ));
+    users.run("PREPARE TRANSACTION 'an application''s own'");
+    deployment.kill_and_restart();
+    eventually(
+        Duration::from_secs(10),
+        "the router settles what is its own",
+        || deployment.prepared().len() == 1,
+    );
+    assert_eq!(deployment.prepared(), ["an application's own"]);
+    let mut client = deployment.connect();
+    assert_eq!(balance(&mut client, &accounts[0]), "777");
+    assert_eq!(balance(&mut client, &accounts[1]), "100");
+    users.run("ROLLBACK PREPARED 'an application''s own'");
+}
+
+#[test]
+fn a_transaction_left_prepared_is_settled_while_the_router_runs() {
+    let deployment = deployment();
+    let aid = deployment.shard(1).value("SELECT min(aid) FROM accounts");
+    plant(&deployment, &aid, true);
+    eventually(Duration::from_secs(60), "the timer settles it", || {
+        deployment.prepared().is_empty()
+    });
+    assert_eq!(balance(&mut deployment.connect(), &aid), "777");
+}
+
+#[test]
+fn a_transaction_whose_decider_is_unknown_is_left_alone() {
+    let mut deployment = deployment();
+    deployment.router().kill();
+    let mut participant = deployment.shard(1);
+    let aid = participant.value("SELECT min(aid) FROM accounts");
+    let gid = format!("pgring:{CLUSTER}:s9:00000001:900:1");
+    participant.run(&format!(
+        "BEGIN; UPDATE accounts SET balance = 777 WHERE aid = {aid}; PREPARE TRANSACTION '{gid}'"
+    ));
+    let foreign = "pgring:another:s0:00000001:3:1";
+    participant.run(&format!("BEGIN; SELECT 1; PREPARE TRANSACTION '{foreign}'"));
+    deployment.kill_and_restart();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(deployment.prepared(), [foreign, gid.as_str()]);
+    participant.run(&format!("ROLLBACK PREPARED '{gid}'"));
+    participant.run(&format!("ROLLBACK PREPARED '{foreign}'"));
+}
+
+/// Moves money between accounts of different shards until told to stop; counts what was acknowledged.
+fn transfer(target: &Target, seed: u64, stop: &AtomicBool, acknowledged: &AtomicU64) {
+    let mut number = seed;
+    while !stop.load(SeqCst) {
+        let Ok(mut client) = target.login(&[]) else {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        loop {
+            number = number
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            let from = 1 + (number >> 33) as usize % ACCOUNTS;
+            let to = 1 + (from + 1 + (number >> 45) as usize % (ACCOUNTS - 2)) % ACCOUNTS;
+            // In one order everywhere, or deadlocks between shards would stop the loop.
+            let mut steps = [(from, -1), (to, 1)];
+            steps.sort_unstable();
+            let mut sql = vec!["BEGIN".to_owned()];
+            sql.extend(steps.map(|(aid, by)| {
+                format!("UPDATE accounts SET balance = balance + {by} WHERE aid = {aid}")
+            }));
+            sql.push("COMMIT".into());
+            let replies = sql.iter().map(|sql| client.simple(sql));
+            let ended = replies.take_while(|reply| reply.failure.is_none()).last();
+            match ended.and_then(|reply| reply.outcomes.into_iter().next()?.tag) {
+                Some(tag) if tag == "COMMIT" => acknowledged.fetch_add(1, SeqCst),
+                _ => break,
+            };
+            if stop.load(SeqCst) {
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn killing_the_router_in_the_middle_of_commits_loses_nothing() {
+    let rounds = setting("PGRING_KILL_ROUNDS", 10);
+    let mut deployment = deployment();
+    deployment.connect().run("CREATE TABLE nothing (id int)");
+    let target = deployment.target();
+    let (stop, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for seed in 1..=6 {
+            let (target, stop, acknowledged) = (&target, &stop, &acknowledged);
+            scope.spawn(move || transfer(target, seed, stop, acknowledged));
+        }
+        // A failure in this thread must stop the others, or the scope never ends.
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for round in 0..rounds {
+                let before = acknowledged.load(SeqCst);
+                eventually(Duration::from_secs(20), "transfers go on", || {
+                    acknowledged.load(SeqCst) > before + 5
+                });
+                std::thread::sleep(Duration::from_millis(round * 7 % 40));
+                deployment.kill_and_restart();
+            }
+        }));
+        stop.store(true, SeqCst);
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    eventually(Duration::from_secs(60), "nothing stays prepared", || {
+        deployment.prepared().is_empty()
+    });
+    assert_eq!(total(&deployment), 100 * ACCOUNTS as i64);
+    assert!(acknowledged.load(SeqCst) > rounds * 5);
+}
+
+#[test]
+fn two_phase_commits_are_refused_where_a_shard_cannot_prepare() {
+    // A cluster of one shard never needs two phases, whatever max_prepared_transactions says.
+    let deployment = Deployment::shared()
+        .shards(1)
+        .schema(SCHEMA)
+        .sharded("accounts", "aid")
+        .start();
+    let mut client = deployment.connect();
+    client.run("INSERT INTO accounts VALUES (1, 1), (2, 2), (3, 3)");
+    assert_eq!(
+        client.column("SELECT aid FROM accounts ORDER BY aid"),
+        ["1", "2", "3"]
+    );
+}

@@ -1,0 +1,503 @@
+//! Plan cases: statements and how they are planned, as text files that a DBA could read, in `tests/plans/`.
+//!
+//! A file begins with a declaration of shards, tables, views and functions (see [`declare`]), then come cases: the
+//! statement, maybe `types` and `bind` lines, `----`, and the plan or refusal. `UPDATE_EXPECT=1` rewrites the latter.
+
+use pgring::planner::{self, Binding, Context, CopyRoute, Hint, PlanError, template};
+use pgring::sql::copy::CopyDirection;
+use pgring::sql::lex;
+use pgring::sql::lex::LexLimits;
+use pgring::sql::statement::{self, Statement};
+use pgring::topology::key_value::KeyType;
+use pgring::topology::schema::{
+    Collation, Column, ColumnDefault, Function, Placement, Relation, RelationKind, Schema,
+    Volatility,
+};
+use pgring::topology::snapshot::{Shard, SlotOwner, Topology};
+use pgring::topology::{Epoch, SLOT_COUNT, ShardId};
+use pgring::wire::error_response::ErrorReply;
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A type by its name: OID, as `format_type` prints it, whether it collates.
+fn type_named(name: &str) -> (u32, &str, bool) {
+    match name {
+        "int2" => (21, "smallint", false),
+        "int4" => (23, "integer", false),
+        "int8" => (20, "bigint", false),
+        "text" => (25, "text", true),
+        "varchar" => (1043, "character varying", true),
+        "uuid" => (2950, "uuid", false),
+        "numeric" => (1700, "numeric", false),
+        "date" => (1082, "date", false),
+        "timestamp" => (1114, "timestamp without time zone", false),
+        "timestamptz" => (1184, "timestamp with time zone", false),
+        "bool" => (16, "boolean", false),
+        "float8" => (701, "double precision", false),
+        "jsonb" => (3802, "jsonb", false),
+        "int8[]" => (1016, "bigint[]", false),
+        "int4[]" => (1007, "integer[]", false),
+        other => panic!("no type {other}"),
+    }
+}
+
+/// One column: `name type [C] [key] [serial] [= default]`.
+fn column(text: &str) -> (Column, bool) {
+    let (declared, default) = match text.split_once('=') {
+        Some((declared, default)) => (declared, Some(default.trim())),
+        None => (text, None),
+    };
+    let words: Vec<&str> = declared.split_whitespace().collect();
+    let (type_oid, type_name, collates) = type_named(words[1]);
+    let default = match default {
+        Some(default) => ColumnDefault::Expression(default.into()),
+        None if words.contains(&"serial") => ColumnDefault::Sequence,
+        None => ColumnDefault::Null,
+    };
+    let collation = match (collates, words.contains(&"C")) {
+        (false, _) => Collation::None,
+        (true, true) => Collation::Bytes,
+        (true, false) => Collation::Other,
+    };
+    let column = Column {
+        name: words[0].into(),
+        type_oid,
+        type_name: type_name.into(),
+        collation,
+        default,
+    };
+    (column, words.contains(&"key"))
+}
+
+/// Reads the head of a file, one thing a line:
+///
+/// ```text
+/// shards s0 s1 …
+/// gap 0..100                      slots without an owner
+/// sharded orders: id int8 serial, customer_id int8 key
+/// reference countries: code text C
+/// local settings: name text       on the first shard
+/// view v                          over sharded tables
+/// function f volatile procedural  in schema public; `builtin` puts it into pg_catalog
+/// ```
+fn declare(head: &str) -> Topology {
+    let mut shards = Vec::new();
+    let mut schema = Schema::default();
+    let mut tables: HashMap<Arc<str>, Arc<Relation>> = HashMap::new();
+    let mut gap = 0..0;
+    builtins(&mut schema);
+    for line in head
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
+        let (kind, rest) = line.split_once(' ').expect("a kind and the rest");
+        let (name, columns) = rest.split_once(':').unwrap_or((rest, ""));
+        let read: Vec<(Column, bool)> = columns
+            .split(',')
+            .filter(|text| !text.trim().is_empty())
+            .map(column)
+            .collect();
+        let key = read.iter().position(|(_, key)| *key);
+        let columns: Vec<Column> = read.into_iter().map(|(column, _)| column).collect();
+        let placement = match kind {
+            "shards" => {
+                shards = rest
+                    .split_whitespace()
+                    .map(|name| Shard {
+                        name: name.into(),
+                        epoch: Epoch(1),
+                    })
+                    .collect();
+                continue;
+            }
+            "gap" => {
+                let (from, to) = rest.split_once("..").expect("from..to");
+                gap = from.parse().expect("a slot")..to.parse().expect("a slot");
+                continue;
+            }
+            "function" => {
+                let words: Vec<&str> = rest.split_whitespace().collect();
+                let function = function(&words[1..]);
+                if words.contains(&"builtin") {
+                    schema.builtin_functions.insert(words[0].into(), function);
+                } else {
+                    schema
+                        .user_functions
+                        .entry("public".into())
+                        .or_default()
+                        .insert(words[0].into(), function);
+                }
+                continue;
+            }
+            "sharded" => {
+                let key = key.expect("a key");
+                let family = KeyType::of_column(&columns[key])
+                    .expect("a key type")
+                    .family();
+                Placement::Sharded { key, family }
+            }
+            "reference" => Placement::Reference,
+            "local" => Placement::Local(ShardId(0)),
+            "view" => Placement::View,
+            other => panic!("no kind {other}"),
+        };
+        let kind = if placement == Placement::View {
+            RelationKind::View
+        } else {
+            RelationKind::Table
+        };
+        tables.insert(
+            name.into(),
+            Arc::new(Relation {
+                schema: "public".into(),
+                name: name.into(),
+                kind,
+                columns,
+                placement,
+                unique: Vec::new(),
+                reads: Vec::new(),
+                parents: Vec::new(),
+            }),
+        );
+    }
+    schema.relations.insert("public".into(), tables);
+    for (catalog, name) in [("pg_catalog", "pg_class"), ("information_schema", "tables")] {
+        let relation = Relation {
+            schema: catalog.into(),
+            name: name.into(),
+            kind: RelationKind::Table,
+            columns: Vec::new(),
+            placement: Placement::Catalog,
+            unique: Vec::new(),
+            reads: Vec::new(),
+            parents: Vec::new(),
+        };
+        schema
+            .relations
+            .entry(catalog.into())
+            .or_default()
+            .insert(name.into(), Arc::new(relation));
+    }
+    let count = shards.len();
+    let owner = |slot: usize| {
+        if gap.contains(&slot) {
+            SlotOwner::Gap
+        } else {
+            SlotOwner::Shard(ShardId((slot * count / SLOT_COUNT) as u16))
+        }
+    };
+    Topology {
+        cluster: "test".into(),
+        shards,
+        owners: (0..SLOT_COUNT).map(owner).collect(),
+        default_shard: ShardId(0),
+        schema: Arc::new(schema),
+    }
+}
+
+fn function(words: &[&str]) -> Function {
+    let has = |word: &str| words.contains(&word);
+    Function {
+        volatility: if has("immutable") {
+            Volatility::Immutable
+        } else if has("stable") {
+            Volatility::Stable
+        } else {
+            Volatility::Volatile
+        },
+        procedural: has("procedural"),
+        aggregate: has("aggregate"),
+        window: has("window"),
+        set_returning: has("set"),
+    }
+}
+
+fn builtins(schema: &mut Schema) {
+    let groups: [(&[&str], &str); 6] = [
+        (
+            &[
+                "count",
+                "sum",
+                "avg",
+                "min",
+                "max",
+                "array_agg",
+                "string_agg",
+                "bool_or",
+            ],
+            "immutable aggregate",
+        ),
+        (&["row_number", "rank", "lag"], "immutable window"),
+        (
+            &[
+                "lower",
+                "upper",
+                "abs",
+                "length",
+                "mod",
+                "round",
+                "unnest",
+                "date_part",
+                "concat_ws",
+            ],
+            "immutable",
+        ),
+        (
+            &[
+                "now",
+                "statement_timestamp",
+                "age",
+                "to_char",
+                "current_setting",
+                "current_database",
+                "pg_table_is_visible",
+            ],
+            "stable",
+        ),
+        (
+            &[
+                "random",
+                "clock_timestamp",
+                "gen_random_uuid",
+                "nextval",
+                "setval",
+                "currval",
+                "lastval",
+                "set_config",
+                "pg_notify",
+                "pg_advisory_lock",
+                "pg_advisory_xact_lock",
+                "pg_advisory_unlock_all",
+                "lo_create",
+                "query_to_xml",
+            ],
+            "volatile",
+        ),
+        (&["generate_series"], "immutable set"),
+    ];
+    for (names, words) in groups {
+        let words: Vec<&str> = words.split(' ').collect();
+        for name in names {
+            schema
+                .builtin_functions
+                .insert((*name).into(), function(&words));
+        }
+    }
+}
+
+/// A value of a `bind` line: `null`, text, or `int8:42` and the like for binary.
+fn bound(text: &str) -> (Option<Vec<u8>>, i16) {
+    let array = |elements: &str, oid: u32, width: usize| {
+        let elements: Vec<&str> = elements
+            .split(';')
+            .filter(|element| !element.is_empty())
+            .collect();
+        let mut bytes = Vec::new();
+        for word in [1, 0, oid, elements.len() as u32, 1] {
+            bytes.extend(word.to_be_bytes());
+        }
+        for element in elements {
+            let number: i64 = element.parse().expect("an integer");
+            bytes.extend((width as u32).to_be_bytes());
+            bytes.extend(&number.to_be_bytes()[8 - width..]);
+        }
+        bytes
+    };
+    match text.split_once(':') {
+        _ if text == "null" => (None, 0),
+        Some(("int8", value)) => (
+            Some(
+                value
+                    .parse::<i64>()
+                    .expect("an int8")
+                    .to_be_bytes()
+                    .to_vec(),
+            ),
+            1,
+        ),
+        Some(("int4", value)) => (
+            Some(
+                value
+                    .parse::<i32>()
+                    .expect("an int4")
+                    .to_be_bytes()
+                    .to_vec(),
+            ),
+            1,
+        ),
+        Some(("int8[]", value)) => (Some(array(value, 20, 8)), 1),
+        Some(("int4[]", value)) => (Some(array(value, 23, 4)), 1),
+        _ => (Some(text.as_bytes().to_vec()), 0),
+    }
+}
+
+/// Plans one case and says what came of it.
+fn plan(topology: &Topology, statement: &str) -> String {
+    let search_path: Vec<Arc<str>> = vec!["public".into()];
+    let limits = LexLimits {
+        tokens_max: 100_000,
+        depth_max: 500,
+    };
+    let mut lines: Vec<&str> = Vec::new();
+    let (mut types, mut binds) = (Vec::new(), vec![(Vec::new(), String::new())]);
+    let mut is_bound = false;
+    let mut hint = None;
+    for line in statement.lines() {
+        if let Some(rest) = line.strip_prefix("types ") {
+            types = rest
+                .split(", ")
+                .map(|name| if name == "0" { 0 } else { type_named(name).0 })
+                .collect();
+        } else if let Some(rest) = line.strip_prefix("hint ") {
+            match Hint::parse(rest, topology) {
+                Ok(parsed) => hint = Some(parsed),
+                Err(error) => return format!("error {}: {error}", error.sqlstate()),
+            }
+        } else if let Some(rest) = line.strip_prefix("bind ") {
+            if !std::mem::replace(&mut is_bound, true) {
+                binds.clear();
+            }
+            binds.push((
+                rest.split(", ").map(bound).collect(),
+                format!("bind {rest}: "),
+            ));
+        } else {
+            lines.push(line);
+        }
+    }
+    let sql = lines.join("\n");
+    let context = Context {
+        topology,
+        search_path: &search_path,
+        hint: hint.as_ref(),
+        limits: &limits,
+    };
+    let refused = |error: &PlanError| match error.refusal() {
+        Some(code) => format!("refused {code}: {error}"),
+        None => format!("error {}: {error}", error.sqlstate()),
+    };
+    if let Some(said) = placed(&sql, &context, topology, &refused) {
+        return said;
+    }
+    let template = match template(&sql, &types, &context) {
+        Ok(template) => template,
+        Err(error @ PlanError::Unparsed { .. }) => {
+            return format!(
+                "{}\n{}",
+                refused(&error),
+                error.detail().unwrap_or_default()
+            );
+        }
+        Err(error) => return refused(&error),
+    };
+    let mut out = String::new();
+    for (values, prefix) in &binds {
+        let formats: Vec<i16> = values.iter().map(|(_, format)| *format).collect();
+        let values: Vec<Option<&[u8]>> = values.iter().map(|(value, _)| value.as_deref()).collect();
+        let binding = Binding {
+            values: &values,
+            formats: &formats,
+            preferred: None,
+            spread: 1,
+        };
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        out.push_str(prefix);
+        match template.plan(&binding, topology) {
+            Ok(plan) => out.push_str(&template.describe(&plan, topology).join("\n")),
+            Err(error) => out.push_str(&refused(&error)),
+        }
+    }
+    out
+}
+
+/// Plans a statement that is not a query; `None` if it is one.
+fn placed(
+    sql: &str,
+    context: &Context<'_>,
+    topology: &Topology,
+    refused: &dyn Fn(&PlanError) -> String,
+) -> Option<String> {
+    let tokens = lex::lex(sql, context.limits).ok()?;
+    let outcome = match statement::classify(sql, &tokens).ok()? {
+        Statement::Query(_) => return None,
+        Statement::Copy(copy) if copy.direction == CopyDirection::From => {
+            planner::copy_from(&copy, sql, context).map(|route| match route {
+                CopyRoute::One(shard) => format!("all rows to {}", topology.shard_name(shard)),
+                CopyRoute::AllShards => "all rows to every shard".to_owned(),
+                CopyRoute::Split(split) => format!(
+                    "rows by {} in column {}; key 42 to {}",
+                    split.name,
+                    split.column + 1,
+                    split.shard(Some(b"42"), false, topology).map_or_else(
+                        |error| refused(&error),
+                        |shard| topology.shard_name(shard).to_string()
+                    )
+                ),
+            })
+        }
+        Statement::Copy(copy) => planner::copy_to(&copy, sql, context, None, 1)
+            .map(|plan| plan.describe(topology).join("\n")),
+        statement => planner::utility(&statement, sql, &tokens, context)
+            .map(|plan| plan.describe(topology).join("\n")),
+    };
+    Some(outcome.unwrap_or_else(|error| refused(&error)))
+}
+
+fn run(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).expect("a case file");
+    let (head, cases) = text.split_once("\n====\n").expect("a head, then ====");
+    let topology = declare(head);
+    let mut rewritten = format!("{head}\n====\n");
+    let mut failures = Vec::new();
+    for case in cases.trim_matches('\n').split("\n\n") {
+        let (statement, expected) = case
+            .split_once("\n----\n")
+            .unwrap_or((case.trim_end_matches("\n----"), ""));
+        let (comments, statement): (Vec<&str>, Vec<&str>) =
+            statement.lines().partition(|line| line.starts_with('#'));
+        let statement = statement.join("\n");
+        let mut block = String::new();
+        for comment in comments {
+            let _ = writeln!(block, "{comment}");
+        }
+        if statement.is_empty() {
+            let _ = write!(rewritten, "\n{block}");
+            continue;
+        }
+        let actual = plan(&topology, &statement);
+        let _ = write!(rewritten, "\n{block}{statement}\n----\n{actual}\n");
+        if actual.trim_end() != expected.trim_end() {
+            failures.push(format!(
+                "{}:\n{statement}\nexpected\n{expected}\nactual\n{actual}\n",
+                path.display()
+            ));
+        }
+    }
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(path, rewritten).expect("the case file can be written");
+        failures.clear();
+    }
+    failures
+}
+
+#[test]
+fn statements_are_planned_as_the_cases_say() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plans");
+    let mut paths: Vec<_> = std::fs::read_dir(folder)
+        .expect("tests/plans")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    paths.sort();
+    assert!(!paths.is_empty());
+    let failures: Vec<String> = paths.iter().flat_map(|path| run(path)).collect();
+    assert!(
+        failures.is_empty(),
+        "{} cases differ; UPDATE_EXPECT=1 rewrites them\n\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+}
