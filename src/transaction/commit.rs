@@ -123,7 +123,7 @@ impl Transaction {
         let asked = join_all(
             participants
                 .values_mut()
-                .map(|participant| written(participant)),
+                .map(written),
         )
         .await;
         let mut writers = Vec::new();
