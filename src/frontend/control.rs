@@ -315,12 +315,12 @@ impl Session {
             "standard_conforming_strings"
                 if !matches!(value, SetValue::Default) && !is_on(value) =>
             {
-                    return Err(refused(
-                        "standard_conforming_strings = off",
-                        "standard-conforming-strings",
-                        "the router reads string literals as the SQL standard does",
-                        "Write backslashes in E'' strings.",
-                    ));
+                return Err(refused(
+                    "standard_conforming_strings = off",
+                    "standard-conforming-strings",
+                    "the router reads string literals as the SQL standard does",
+                    "Write backslashes in E'' strings.",
+                ));
             }
             "session_authorization" => {
                 return Err(refused(

@@ -162,6 +162,7 @@ pub async fn handshake(
                 login,
                 parameters,
                 reported,
+                default_search_path,
                 in_use,
             };
             return Some((Session::new(start), registered));
