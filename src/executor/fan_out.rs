@@ -1,5 +1,6 @@
 //! Several shards' answers to one statement as one answer: all shards start at once, their rows are pulled one by one,
-//! so the client's pace reaches the shards and memory is one read buffer a shard.
+//! so the client's pace reaches the shards and memory is one read buffer a shard. What locks rows on every shard goes
+//! from shard to shard instead, so that two of its kind do not wait for each other.
 
 use super::merge::MergeError;
 use super::merge::columns;
@@ -13,6 +14,15 @@ use crate::wire::frame::Frame;
 use crate::wire::stream::FrameStream;
 use bytes::BytesMut;
 use futures_util::future::join_all;
+
+/// When the shards of a fan-out start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// All at once.
+    AtOnce,
+    /// One after the other, each when the one before it has its locks.
+    InTurn,
+}
 
 /// What a fan-out shows of the shards' answers, beside rows and the command tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +49,8 @@ struct Input<'a> {
     backend: &'a mut Backend,
     description: Option<Frame>,
     tag: Option<Frame>,
+    /// The request was sent.
+    started: bool,
     /// Nothing but ReadyForQuery is still to come.
     ended: bool,
     status: Option<TransactionStatus>,
@@ -149,6 +161,7 @@ impl Notices {
 pub async fn fan_out(
     backends: Vec<&mut Backend>,
     merge: &Merge,
+    start: Start,
     show: Show,
     client: &mut FrameStream,
 ) -> Result<FannedOut, ExecuteError> {
@@ -158,11 +171,13 @@ pub async fn fan_out(
             backend,
             description: None,
             tag: None,
+            started: start == Start::AtOnce,
             ended: false,
             status: None,
         })
         .collect();
-    let flushed = join_all(inputs.iter_mut().map(|input| async {
+    let starting = inputs.iter_mut().filter(|input| input.started);
+    let flushed = join_all(starting.map(|input| async {
         input
             .backend
             .stream
@@ -178,7 +193,12 @@ pub async fn fan_out(
     let rows = match outcome {
         Ok(rows) => rows,
         Err(error) => {
-            let running = inputs.iter_mut().filter(|input| input.status.is_none());
+            for input in inputs.iter_mut().filter(|input| !input.started) {
+                input.backend.stream.out().clear();
+            }
+            let running = inputs
+                .iter_mut()
+                .filter(|input| input.started && input.status.is_none());
             join_all(running.map(|input| stop(input.backend, input.ended))).await;
             return Err(error);
         }
@@ -189,7 +209,13 @@ pub async fn fan_out(
     let tags = inputs.iter().filter_map(|input| input.tag.as_ref());
     let mut tags = tags.filter_map(|tag| backend_message::read_command_complete(tag.body()).ok());
     let tag = match merge {
-        Merge::First => tags.next(),
+        Merge::First => {
+            let first = tags.next();
+            if tags.any(|tag| Some(tag) != first) {
+                return Err(MergeError::OutcomesDiffer.into());
+            }
+            first
+        }
         Merge::Relay | Merge::Append { .. } | Merge::Sort { .. } => backend_message::sum_tags(tags),
     };
     let tag = tag.map(|tag| tag.to_string()).unwrap_or_default();
@@ -218,6 +244,7 @@ async fn pull(
     let mut described = false;
     for input in &mut *inputs {
         let mut head = None;
+        input.started = true;
         loop {
             match input.next(client, &mut notices).await? {
                 Item::Description => described = true,

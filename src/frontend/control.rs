@@ -312,15 +312,15 @@ impl Session {
         }
         match name {
             "client_encoding" => check_encoding(value)?,
-            "standard_conforming_strings" => {
-                if !matches!(value, SetValue::Default) && !is_on(value) {
-                    return Err(refused(
-                        "standard_conforming_strings = off",
-                        "standard-conforming-strings",
-                        "the router reads string literals as the SQL standard does",
-                        "Write backslashes in E'' strings.",
-                    ));
-                }
+            "standard_conforming_strings"
+                if !matches!(value, SetValue::Default) && !is_on(value) =>
+            {
+                return Err(refused(
+                    "standard_conforming_strings = off",
+                    "standard-conforming-strings",
+                    "the router reads string literals as the SQL standard does",
+                    "Write backslashes in E'' strings.",
+                ));
             }
             "session_authorization" => {
                 return Err(refused(

@@ -4,10 +4,11 @@ use crate::executor::ExecuteError;
 use crate::transaction::JoinError;
 use crate::transaction::command::CommandError;
 use crate::transaction::commit::CommitError;
-use crate::wire::error_response::{ErrorReply, Fault};
+use crate::wire::error_response::{self, ErrorReply, Fault, Severity};
 use crate::wire::frame::{Frame, MessageError};
 use crate::wire::sqlstate::SqlState;
 use crate::wire::stream::StreamError;
+use bytes::BytesMut;
 
 /// Why a step ended early.
 #[derive(Debug)]
@@ -20,6 +21,18 @@ pub enum Stop {
     Shard(Frame),
     /// The client has been told; the session goes on.
     Told,
+}
+
+impl Stop {
+    /// An error of a part of the client's string that begins `offset` characters into it.
+    pub fn at(error: impl ErrorReply, offset: u32) -> Self {
+        let mut shown = BytesMut::new();
+        error_response::write_error_reply(&mut shown, &error, Severity::Error);
+        let frame = Frame::new(shown.freeze());
+        let mut shifted = BytesMut::new();
+        error_response::write_shard_error(&mut shifted, frame.body(), offset);
+        Self::Shard(Frame::new(shifted.freeze()))
+    }
 }
 
 impl<E: ErrorReply + Send + Sync + 'static> From<E> for Stop {
@@ -147,9 +160,6 @@ pub enum SessionError {
         /// Where it failed, and how.
         failed: String,
     },
-    /// The same row written by a statement on every shard came out differently.
-    #[error("a statement's outcome differs between shards")]
-    OutcomesDiffer,
 }
 
 impl ErrorReply for SessionError {
@@ -171,14 +181,14 @@ impl ErrorReply for SessionError {
             Self::Message(error) => error.sqlstate(),
             Self::UnknownMessage(_) => SqlState::PROTOCOL_VIOLATION,
             Self::Stopping => SqlState::ADMIN_SHUTDOWN,
-            Self::PartlyDone { .. } | Self::OutcomesDiffer => SqlState::INTERNAL_ERROR,
+            Self::PartlyDone { .. } => SqlState::INTERNAL_ERROR,
         }
     }
 
     fn fault(&self) -> Fault {
         match self {
             Self::Stopping => Fault::Router,
-            Self::PartlyDone { .. } | Self::OutcomesDiffer => Fault::Backend,
+            Self::PartlyDone { .. } => Fault::Backend,
             _ => Fault::Client,
         }
     }
@@ -206,7 +216,6 @@ impl ErrorReply for SessionError {
                 Some("Close statements that are no longer used.".to_owned())
             }
             Self::RequestTooLarge { .. } => Some("Send Sync more often.".to_owned()),
-            Self::OutcomesDiffer => Some("Compare the reference table on the shards.".to_owned()),
             _ => None,
         }
     }

@@ -133,6 +133,7 @@ struct Greeted {
     login: Login,
     parameters: Parameters,
     reported: BTreeMap<Arc<str>, Arc<str>>,
+    default_search_path: Arc<str>,
     in_use: Arc<InUse>,
     registered: Registered,
 }
@@ -151,6 +152,7 @@ pub async fn handshake(
             login,
             parameters,
             reported,
+            default_search_path,
             in_use,
             registered,
         })) => {
@@ -160,6 +162,7 @@ pub async fn handshake(
                 login,
                 parameters,
                 reported,
+                default_search_path,
                 in_use,
             };
             return Some((Session::new(start), registered));
@@ -194,7 +197,7 @@ async fn greet(
         return Err(HandshakeError::UnknownDatabase(request.database));
     }
     let parameters = Parameters::new(request.settings);
-    let reported = shard_parameters(router, &login, &parameters).await?;
+    let (reported, default_search_path) = shard_parameters(router, &login, &parameters).await?;
     let key_bytes = if request.minor >= 2 {
         LONG_KEY_BYTES
     } else {
@@ -216,6 +219,7 @@ async fn greet(
         login,
         parameters,
         reported,
+        default_search_path,
         in_use,
         registered,
     })
@@ -325,13 +329,14 @@ fn setting(settings: &mut Settings, name: &str, value: &str) -> Result<(), Hands
     Ok(())
 }
 
-/// Has a shard take the login and its settings, and gives what it then reports. Any shard will do: one that is down
+/// Has a shard take the login and its settings, and gives what it then reports, and the
+/// role's own search path. Any shard will do: one that is down
 /// does not keep clients out.
 async fn shard_parameters(
     router: &Arc<Router>,
     login: &Login,
     parameters: &Parameters,
-) -> Result<BTreeMap<Arc<str>, Arc<str>>, HandshakeError> {
+) -> Result<(BTreeMap<Arc<str>, Arc<str>>, Arc<str>), HandshakeError> {
     let topology = router.topology();
     let settings = parameters.shard_settings();
     let tenant = Tenant {
@@ -349,9 +354,10 @@ async fn shard_parameters(
         match transaction.join(shard, tenant, &mut Vec::new()).await {
             Ok(backend) => {
                 let reported = backend.parameters.clone();
+                let search_path = backend.default_search_path.clone();
                 backend.take_parameters_changed();
                 transaction.release_idle();
-                return Ok(reported);
+                return Ok((reported, search_path));
             }
             // What one shard says of the login or its settings, each would say.
             Err(error @ JoinError::Command(CommandError::Refused(_))) => return Err(error.into()),

@@ -25,6 +25,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::watch;
 
+/// A setting of the search path, and what it means.
+type SearchPath = (Arc<str>, Arc<[Arc<str>]>);
+
 /// One client.
 pub struct Session {
     pub(super) router: Arc<Router>,
@@ -45,9 +48,10 @@ pub struct Session {
     /// What has changed of that and is told at the next ReadyForQuery.
     unreported: BTreeMap<Arc<str>, Arc<str>>,
     pub(super) in_use: Arc<InUse>,
+    default_search_path: Arc<str>,
     /// The block changed the schema.
     pub(super) schema_changed: bool,
-    search_path: Option<(Arc<str>, Arc<[Arc<str>]>)>,
+    search_path: Option<SearchPath>,
 }
 
 /// The extended-query messages since the last Sync.
@@ -81,6 +85,8 @@ pub struct Start {
     pub parameters: Parameters,
     /// What it has been told of the shards' parameters.
     pub reported: BTreeMap<Arc<str>, Arc<str>>,
+    /// Where it looks up names while it sets no search path.
+    pub default_search_path: Arc<str>,
     /// The backends that a cancel must reach.
     pub in_use: Arc<InUse>,
 }
@@ -94,6 +100,7 @@ impl Session {
             login,
             parameters,
             reported,
+            default_search_path,
             in_use,
         } = start;
         Self {
@@ -109,6 +116,7 @@ impl Session {
             reported,
             unreported: BTreeMap::new(),
             in_use,
+            default_search_path,
             schema_changed: false,
             search_path: None,
         }
@@ -187,16 +195,10 @@ impl Session {
         let _ = self.client.flush().await;
     }
 
-    /// The client is gone: what runs for it is cancelled and rolled back.
+    /// The client is gone: what runs for it is cancelled and rolled back, since a lease that is dropped cancels.
     async fn leave(mut self) {
-        let tokens = std::mem::take(&mut *self.in_use.lock().await);
-        if self.transaction.preferred().is_some() {
-            for backend in self.transaction.backends() {
-                let _ = backend.cancel_token().cancel().await;
-            }
-            self.transaction.abandon();
-        }
-        drop(tokens);
+        self.in_use.lock().await.clear();
+        self.transaction.abandon();
     }
 
     /// Tells the client of an error, and what that does to its block.
@@ -351,7 +353,7 @@ impl Session {
     /// Where unqualified names are looked up now.
     pub(super) fn search_path(&mut self) -> Result<Arc<[Arc<str>]>, Stop> {
         let setting = self.parameters.shard_settings().get("search_path").cloned();
-        let setting = setting.unwrap_or_else(|| self.router.control.default_search_path());
+        let setting = setting.unwrap_or_else(|| self.default_search_path.clone());
         if let Some((text, path)) = &self.search_path
             && *text == setting
         {

@@ -4,7 +4,7 @@
 use super::control;
 use super::error::{self, SessionError, Stop};
 use super::session::Session;
-use crate::executor::fan_out::{self, FannedOut, Show};
+use crate::executor::fan_out::{self, FannedOut, Show, Start};
 use crate::executor::relay::{self, Expect, Relayed};
 use crate::planner::Binding;
 use crate::planner::plan::{Access, Plan, Step, StepSql};
@@ -64,11 +64,17 @@ impl Session {
             return Ok(());
         }
         let several = ranges.len() > 1;
-        for range in ranges {
+        // All of the string is read before any of it runs, as in PostgreSQL.
+        let mut sentences = Vec::with_capacity(ranges.len());
+        for range in &ranges {
             let sql = &string[range.text.clone()];
-            let offset = string[..range.text.start].chars().count() as u32;
             let tokens = lex::lex(sql, &self.lex_limits())?;
-            let statement = statement::classify(sql, &tokens)?;
+            let offset = string[..range.text.start].chars().count() as u32;
+            statement::classify(sql, &tokens).map_err(|error| Stop::at(error, offset))?;
+            sentences.push((sql, tokens, offset));
+        }
+        for (sql, tokens, offset) in &sentences {
+            let statement = statement::classify(sql, tokens)?;
             if several
                 && self.transaction.block.phase() == Phase::Idle
                 && !control::controls_transaction(&statement)
@@ -78,10 +84,10 @@ impl Session {
             self.run_sentence(
                 &Sentence {
                     sql,
-                    tokens: &tokens,
+                    tokens,
                     statement,
                 },
-                offset,
+                *offset,
             )
             .await?;
         }
@@ -276,7 +282,15 @@ impl Session {
                 backends.push(backend);
             }
         }
-        match fan_out::fan_out(backends, &plan.merge, show, &mut self.client).await {
+        // Rows that a split INSERT makes are its own; all else locks what others may lock too.
+        let in_turn = plan.access != Access::Read
+            && plan.steps.iter().all(|step| step.sql == StepSql::AsSent);
+        let start = if in_turn {
+            Start::InTurn
+        } else {
+            Start::AtOnce
+        };
+        match fan_out::fan_out(backends, &plan.merge, start, show, &mut self.client).await {
             Ok(done) => {
                 for (step, status) in plan.steps.iter().zip(&done.statuses) {
                     self.report_parameters(step.shard);

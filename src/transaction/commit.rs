@@ -120,12 +120,7 @@ impl Transaction {
                 }),
             };
         }
-        let asked = join_all(
-            participants
-                .values_mut()
-                .map(|participant| written(participant)),
-        )
-        .await;
+        let asked = join_all(participants.values_mut().map(written)).await;
         let mut writers = Vec::new();
         for (shard, answer) in participants.keys().copied().zip(asked) {
             match answer {
