@@ -165,6 +165,7 @@ async fn load(address: &str, progress: &Progress) -> anyhow::Result<()> {
         .await
         .context("connecting to the router")?;
     let connection = tokio::spawn(connection);
+    progress.say("creating tables");
     for table in Table::ALL {
         client
             .batch_execute(table.ddl())
@@ -230,7 +231,7 @@ impl Progress {
 
     fn expect(&self, bytes: usize) {
         let template =
-            "{spinner} loading {msg:9} {bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+            "{spinner} loading {msg:8} {bar:40} {bytes} of {total_bytes}";
         self.bar
             .set_style(ProgressStyle::with_template(template).expect("a valid template"));
         self.bar.set_length(bytes as u64);

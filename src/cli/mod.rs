@@ -14,6 +14,7 @@ mod tpch;
 
 use crate::config::{Config, ConfigError};
 use crate::telemetry::log;
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::io::Write;
 use std::path::PathBuf;
@@ -83,7 +84,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         LogFormat::Json => log::Format::Json,
     };
     let levels = arguments.command.log_levels();
-    let started = log::start(format, levels).map_err(anyhow::Error::from);
+    let started = log::start(format, levels).context("the variable PGRING_LOG");
     let done = started.and_then(|()| run_command(arguments.command));
     match done {
         Ok(()) => ExitCode::SUCCESS,
