@@ -200,11 +200,7 @@ pub fn template(
         drop(parsed);
         template
     };
-    parse::on_stack_for(depth, work).unwrap_or_else(|error| {
-        Err(PlanError::Internal {
-            what: error.to_string().into(),
-        })
-    })
+    parse::on_stack_for(depth, work)
 }
 
 fn understood(
