@@ -6,7 +6,7 @@ use super::parameters::ROUTER_PREFIX;
 use super::session::Session;
 use super::simple_query::{Sentence, text_of};
 use super::statements::Prepared;
-use crate::planner::plan::{Access, Plan};
+use crate::planner::plan::{Access, Plan, SettingChange};
 use crate::planner::{self, Binding};
 use crate::sql::lex;
 use crate::sql::statement::{
@@ -381,6 +381,54 @@ impl Session {
         Ok(())
     }
 
+    /// What `set_config` set on a shard becomes the session's, or the block's: it is read back there, and set on the
+    /// shards that take part now or later.
+    pub(super) async fn adopt_settings(
+        &mut self,
+        shard: ShardId,
+        changes: &[SettingChange],
+    ) -> Result<(), Stop> {
+        let idle = self.transaction.block.phase() == Phase::Idle;
+        for change in changes.iter().filter(|change| !(idle && change.local)) {
+            let backend = self.join(shard).await?;
+            let shown = command::run(backend, &format!("SHOW {}", quoted(&change.name))).await;
+            if shown.is_err() {
+                // What is set there now is not known.
+                self.lose(shard);
+            }
+            let shown = shown.map_err(error::of_command)?;
+            let value = shown.rows.into_iter().flatten().next().flatten();
+            let value = value.unwrap_or_default();
+            if change.local {
+                let sql = format!(
+                    "SELECT pg_catalog.set_config({}, {}, true)",
+                    literal(&change.name),
+                    literal(&value)
+                );
+                self.run_on_participants(&sql).await?;
+                self.transaction.block.setting(&sql);
+            } else {
+                self.parameters.set(&change.name, &value);
+                if let Some(backend) = self.transaction.backend(shard) {
+                    backend.applied = self.parameters.shard_settings().clone();
+                }
+                for other in self.transaction.shards().collect::<Vec<_>>() {
+                    self.apply_settings(other).await?;
+                }
+            }
+        }
+        self.report_parameters(shard);
+        Ok(())
+    }
+
+    async fn apply_settings(&mut self, shard: ShardId) -> Result<(), Stop> {
+        let settings = self.parameters.shard_settings().clone();
+        let backend = self.transaction.backend(shard).ok_or(Stop::Gone)?;
+        crate::transaction::settings::apply(backend, &settings)
+            .await
+            .map_err(error::of_command)
+    }
+
     /// All shards of the block, else one that will do.
     fn shards_for_setting(&self) -> Vec<ShardId> {
         let joined: Vec<ShardId> = self.transaction.shards().collect();
@@ -482,13 +530,7 @@ impl Session {
     async fn settle_settings(&mut self) -> Result<(), Stop> {
         for shard in self.shards_for_setting() {
             self.join(shard).await?;
-            let settings = self.parameters.shard_settings().clone();
-            let Some(backend) = self.transaction.backend(shard) else {
-                return Err(Stop::Gone);
-            };
-            crate::transaction::settings::apply(backend, &settings)
-                .await
-                .map_err(error::of_command)?;
+            self.apply_settings(shard).await?;
             self.report_parameters(shard);
         }
         Ok(())
@@ -648,6 +690,9 @@ impl Session {
             limits: &limits,
         };
         let plan = planner::utility(&sentence.statement, sentence.sql, sentence.tokens, &context)?;
+        if hint.is_some() {
+            self.taint(&plan).await?;
+        }
         self.run_plan(&plan, sentence.sql, 0).await
     }
 
@@ -734,6 +779,11 @@ fn is_snapshot(isolation: IsolationLevel) -> bool {
         IsolationLevel::RepeatableRead | IsolationLevel::Serializable => true,
         IsolationLevel::ReadCommitted | IsolationLevel::ReadUncommitted => false,
     }
+}
+
+/// A string literal, under standard_conforming_strings.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// The encodings in which the router can read SQL.

@@ -85,6 +85,12 @@ pub enum SessionError {
     /// Any statement in a failed block but its end.
     #[error("current transaction is aborted, commands ignored until end of transaction block")]
     FailedBlock,
+    /// Parse of a string with several statements.
+    #[error("cannot insert multiple commands into a prepared statement")]
+    SeveralStatements,
+    /// Bind or Describe of the unnamed statement after it ended.
+    #[error("unnamed prepared statement does not exist")]
+    NoUnnamedStatement,
     /// Bind or Describe of a statement that was not parsed.
     #[error("prepared statement \"{0}\" does not exist")]
     UnknownStatement(String),
@@ -166,7 +172,10 @@ impl ErrorReply for SessionError {
     fn sqlstate(&self) -> SqlState {
         match self {
             Self::FailedBlock => SqlState::IN_FAILED_SQL_TRANSACTION,
-            Self::UnknownStatement(_) => SqlState::INVALID_SQL_STATEMENT_NAME,
+            Self::SeveralStatements => SqlState::SYNTAX_ERROR,
+            Self::UnknownStatement(_) | Self::NoUnnamedStatement => {
+                SqlState::INVALID_SQL_STATEMENT_NAME
+            }
             Self::UnknownPortal(_) | Self::NoCursor(_) => SqlState::INVALID_CURSOR_NAME,
             Self::DuplicateStatement(_) => SqlState::DUPLICATE_PREPARED_STATEMENT,
             Self::DuplicatePortal(_) => SqlState::DUPLICATE_CURSOR,

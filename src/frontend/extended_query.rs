@@ -15,6 +15,7 @@ use crate::executor::relay::{self, Expect, Relayed};
 use crate::planner::plan::{Access, Plan, StepArguments, StepSql};
 use crate::planner::{Binding, Template};
 use crate::sql::lex;
+use crate::sql::split;
 use crate::sql::statement::{self, Statement};
 use crate::topology::ShardId;
 use crate::transaction::command;
@@ -103,7 +104,14 @@ impl Session {
             return Err(SessionError::TooManyStatements { max }.into());
         }
         let tokens = lex::lex(sql, &self.lex_limits())?;
-        let classified = statement::classify(sql, &tokens)?;
+        let statements = split::split(sql, &tokens);
+        let (sql, tokens) = match statements.as_slice() {
+            [] => ("", &[][..]),
+            // From its first byte, so that the positions in errors are the client's.
+            [one] => (&sql[..one.text.end], &tokens[one.tokens.clone()]),
+            _ => return Err(SessionError::SeveralStatements.into()),
+        };
+        let classified = statement::classify(sql, tokens)?;
         self.check_block(&classified)?;
         let sql: Arc<str> = sql.into();
         let parameter_types: Arc<[u32]> = parameter_types.into();
@@ -288,8 +296,11 @@ impl Session {
     }
 
     fn prepared(&self, name: &str) -> Result<Arc<Prepared>, Stop> {
-        let prepared = self.statements.get(name).cloned();
-        prepared.ok_or_else(|| SessionError::UnknownStatement(name.to_owned()).into())
+        match self.statements.get(name) {
+            Some(prepared) => Ok(prepared.clone()),
+            None if name.is_empty() => Err(SessionError::NoUnnamedStatement.into()),
+            None => Err(SessionError::UnknownStatement(name.to_owned()).into()),
+        }
     }
 
     async fn bind(&mut self, bind: Bind<'_>, frame: &Frame) -> Result<(), Stop> {
@@ -341,6 +352,9 @@ impl Session {
                     spread: self.router.next_spread(),
                 };
                 let plan = template.plan(&binding, &topology)?;
+                if template.is_hinted() {
+                    self.taint(&plan).await?;
+                }
                 match plan.steps.as_slice() {
                     [step] if step.sql == StepSql::AsSent => {
                         self.bind_on(&prepared, step.shard, bind.portal, frame)
@@ -486,6 +500,11 @@ impl Session {
         match portal.place {
             Place::Shard(shard) => {
                 self.note_forwarded(&portal.prepared, shard)?;
+                if let PreparedKind::Query { template, .. } = &portal.prepared.kind
+                    && !template.settings().is_empty()
+                {
+                    self.pipeline.settings.push((shard, template.clone()));
+                }
                 self.execute_on(shard, name, row_limit).await
             }
             Place::Several { plan, bind, .. } => {
@@ -734,6 +753,19 @@ impl Session {
                 Err(stop) => Err(stop),
             };
             match seen {
+                Ok(()) => {}
+                Err(Stop::Gone) => return Err(Stop::Gone),
+                Err(stop) => {
+                    self.pipeline.failed = true;
+                    self.tell(stop);
+                }
+            }
+        }
+        for (shard, template) in std::mem::take(&mut self.pipeline.settings) {
+            if self.pipeline.failed {
+                break;
+            }
+            match self.adopt_settings(shard, template.settings()).await {
                 Ok(()) => {}
                 Err(Stop::Gone) => return Err(Stop::Gone),
                 Err(stop) => {

@@ -65,6 +65,8 @@ pub(super) struct Pipeline {
     pub(super) unseen: Option<Arc<Prepared>>,
     /// Statements that were sent to the shard to be parsed since the last Sync.
     pub(super) parsed: Vec<u64>,
+    /// Statements that changed settings by a function, and where; read back at Sync.
+    pub(super) settings: Vec<(ShardId, Arc<Template>)>,
     /// Something was executed since the last Sync.
     pub(super) executed: bool,
     /// Something failed: all up to Sync is skipped.
@@ -264,6 +266,7 @@ impl Session {
     pub(super) async fn release_idle(&mut self) {
         if self.transaction.block.phase() == Phase::Idle && !self.pipeline.unsynced {
             self.in_use.lock().await.clear();
+            self.transaction.clean_tainted().await;
             self.transaction.release_idle();
             if std::mem::take(&mut self.schema_changed) {
                 self.spread_schema_change().await;

@@ -114,7 +114,13 @@ impl Session {
                     };
                     template.plan(&binding, &topology)?
                 };
+                if template.is_hinted() {
+                    self.taint(&plan).await?;
+                }
                 self.run_plan(&plan, sentence.sql, offset).await?;
+                if let ([_, ..], [step]) = (template.settings(), plan.steps.as_slice()) {
+                    self.adopt_settings(step.shard, template.settings()).await?;
+                }
             }
             statement if control::is_forwarded(statement) => {
                 let shard = self.forward_shard(sentence)?;
@@ -191,6 +197,14 @@ impl Session {
             self.commit().await?;
         }
         backend_message::write_command_complete(self.client.out(), &done.tag);
+        Ok(())
+    }
+
+    /// What runs by a hint is not looked at: it may leave locks, tables or settings in its server session.
+    pub(super) async fn taint(&mut self, plan: &Plan) -> Result<(), Stop> {
+        for step in &plan.steps {
+            self.join(step.shard).await?.tainted = true;
+        }
         Ok(())
     }
 

@@ -12,6 +12,7 @@
 
 use super::function::Effect;
 use super::key::{Formula, Graph, KeyColumn, NodeId, Source};
+use super::plan::SettingChange;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{Found, From, Item, Key, Lookup, OutColumn, Scope};
 use crate::sql::parse::{self, ast};
@@ -117,6 +118,8 @@ pub struct Analysis {
     pub catalog_relation: bool,
     /// A function that must run on a designated shard.
     pub designated: Option<Arc<str>>,
+    /// What `set_config` sets.
+    pub settings: Vec<SettingChange>,
     /// A function that is not in the schema.
     pub unknown: Option<Arc<str>>,
     /// Whether it writes, or calls what may.

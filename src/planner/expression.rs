@@ -7,6 +7,7 @@
 use super::analysis::{Allow, Analyzer, Outcome, bare, beyond, object_name, placeholder};
 use super::function::{self, Effect};
 use super::key::{KeyColumn, KeySet, NodeId, Source};
+use super::plan::SettingChange;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{Found, Key, Scope};
 use crate::sql::lex::{self, LexLimits, TokenKind};
@@ -491,11 +492,16 @@ impl<'a> Analyzer<'a> {
             "set_config" if qualifier.is_none_or(|schema| schema == "pg_catalog") => {
                 let local = matches!(args.get(2), Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))))
                     if matches!(&value.value, Value::Boolean(true)));
-                call.effect = if local {
-                    Effect::Designated
-                } else {
-                    Effect::Session
-                };
+                // What is set is read back by name and set on the other shards too.
+                let name = first_text.as_deref().map(str::to_ascii_lowercase);
+                match name.filter(|name| is_settable(name)) {
+                    Some(name) => {
+                        let name = name.into();
+                        self.found.settings.push(SettingChange { name, local });
+                        call.effect = Effect::Designated;
+                    }
+                    None => call.effect = Effect::Session,
+                }
             }
             _ => {}
         }
@@ -1370,4 +1376,14 @@ pub(super) fn default_effect(text: &str, schema: &Schema, search_path: &[Arc<str
         }
     }
     worst
+}
+
+/// Whether `set_config` may set it: not what the router needs as it is, nor what is the router's own.
+fn is_settable(name: &str) -> bool {
+    let fixed = [
+        "client_encoding",
+        "standard_conforming_strings",
+        "session_authorization",
+    ];
+    !fixed.contains(&name) && !name.starts_with("pgring.")
 }

@@ -3,7 +3,9 @@
 
 use super::analysis::{self, Analysis, Count};
 use super::key::{Arguments, Formula, KeyColumn};
-use super::plan::{Access, Merge, Plan, SortKey, Step, StepArguments, StepSql, Tier};
+use super::plan::{
+    Access, Merge, Plan, SettingChange, SortKey, Step, StepArguments, StepSql, Tier,
+};
 use super::refusal::{PlanError, Refusal};
 use super::rewrite::{self, InsertText, QueryText};
 use crate::sql::lex::LexLimits;
@@ -198,11 +200,7 @@ pub fn template(
         drop(parsed);
         template
     };
-    parse::on_stack_for(depth, work).unwrap_or_else(|error| {
-        Err(PlanError::Internal {
-            what: error.to_string().into(),
-        })
-    })
+    parse::on_stack_for(depth, work)
 }
 
 fn understood(
@@ -471,6 +469,22 @@ impl Template {
     /// What the statement does.
     pub fn access(&self) -> Access {
         self.access
+    }
+
+    /// Whether a hint names where it runs, so that it passes without being looked at.
+    pub fn is_hinted(&self) -> bool {
+        match self.route {
+            Route::Shard(_) | Route::Key(..) => true,
+            Route::Statement(_) => false,
+        }
+    }
+
+    /// The settings that the statement changes by calling `set_config`.
+    pub fn settings(&self) -> &[SettingChange] {
+        match &self.route {
+            Route::Statement(statement) => &statement.analysis.settings,
+            Route::Shard(_) | Route::Key(..) => &[],
+        }
     }
 
     /// The statement's text.

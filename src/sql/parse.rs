@@ -122,22 +122,11 @@ pub fn depth(sql: &str, tokens: &[Token]) -> usize {
 }
 
 /// Runs `work`, which walks trees `depth` levels deep, on a stack that is large enough.
-///
-/// # Errors
-/// The thread with the large stack cannot be started.
-pub fn on_stack_for<T: Send>(depth: usize, work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+pub fn on_stack_for<T>(depth: usize, work: impl FnOnce() -> T) -> T {
     if depth <= DEPTH_ON_CALLER {
-        return Ok(work());
+        return work();
     }
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("parse".to_owned())
-            .stack_size(STACK_BYTES_BASE + depth * STACK_BYTES_PER_LEVEL)
-            .spawn_scoped(scope, work)?;
-        thread
-            .join()
-            .map_err(|_| std::io::Error::other("the parser panicked"))
-    })
+    stacker::grow(STACK_BYTES_BASE + depth * STACK_BYTES_PER_LEVEL, work)
 }
 
 /// Parses the one statement that `tokens` (of [`tokens`]) are.

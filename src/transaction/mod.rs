@@ -197,6 +197,29 @@ impl Transaction {
         Ok(())
     }
 
+    /// Has backends forget what a statement that was not looked at may have left there. One that does not is closed.
+    pub async fn clean_tainted(&mut self) {
+        let mut lost = Vec::new();
+        for (shard, participant) in &mut self.participants {
+            let backend = &mut *participant.lease;
+            if !backend.tainted {
+                continue;
+            }
+            match command::run(backend, "DISCARD ALL").await {
+                Ok(_) => {
+                    backend.tainted = false;
+                    backend.applied = Arc::default();
+                    backend.prepared.clear();
+                    backend.forget_unnamed();
+                }
+                Err(_) => lost.push(*shard),
+            }
+        }
+        for shard in lost {
+            self.participants.remove(&shard);
+        }
+    }
+
     /// Gives back the leases of a statement outside a block; each stands at ReadyForQuery 'I'.
     pub fn release_idle(&mut self) {
         if self.block.phase() == Phase::Idle {
