@@ -230,8 +230,7 @@ impl Progress {
     }
 
     fn expect(&self, bytes: usize) {
-        let template =
-            "{spinner} loading {msg:8} {bar:40} {bytes} of {total_bytes}";
+        let template = "{spinner} loading {msg:8} {bar:40} {bytes} of {total_bytes}";
         self.bar
             .set_style(ProgressStyle::with_template(template).expect("a valid template"));
         self.bar.set_length(bytes as u64);

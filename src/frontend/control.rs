@@ -221,7 +221,8 @@ impl Session {
     /// Rolls the block back on all its shards.
     pub(super) async fn roll_back(&mut self) {
         self.in_use.lock().await.clear();
-        self.transaction.rollback().await;
+        let asides = self.transaction.rollback().await;
+        self.pass_asides(&asides);
         self.end_of_block(false).await;
     }
 
@@ -690,6 +691,9 @@ impl Session {
             limits: &limits,
         };
         let plan = planner::utility(&sentence.statement, sentence.sql, sentence.tokens, &context)?;
+        if plan.access == Access::OutsideBlock && self.transaction.block.phase() != Phase::Idle {
+            return Err(SessionError::InBlock(sentence.statement.command_word()).into());
+        }
         if hint.is_some() {
             self.taint(&plan).await?;
         }

@@ -206,7 +206,7 @@ impl ErrorReply for SessionError {
         match self {
             Self::TooManyStatements { max } => Some(format!("limits.prepared_statements is {max}")),
             Self::RequestTooLarge { max } => Some(format!("limits.request_bytes is {max}")),
-            Self::Refused { reason, .. } => Some((*reason).to_owned()),
+            Self::Refused { reason, .. } => Some(sentence(reason)),
             Self::PartlyDone { done, failed } => {
                 Some(format!("It ran on {done} and failed on {failed}"))
             }
@@ -235,4 +235,16 @@ impl ErrorReply for SessionError {
             _ => None,
         }
     }
+}
+
+/// A reason as a full sentence.
+fn sentence(reason: &str) -> String {
+    let mut letters = reason.chars();
+    let first = letters.next().map(char::to_uppercase);
+    first
+        .into_iter()
+        .flatten()
+        .chain(letters)
+        .chain(['.'])
+        .collect()
 }

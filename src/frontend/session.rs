@@ -312,10 +312,22 @@ impl Session {
         })
     }
 
-    /// Passes NOTICEs on; changes of reported parameters are noted for [`Self::report_parameters`].
+    /// Passes NOTICEs on; notes parameters that changed.
     pub(super) fn pass_asides(&mut self, asides: &[Frame]) {
-        for frame in asides.iter().filter(|frame| frame.tag() == b'N') {
-            self.client.out().extend_from_slice(frame.bytes());
+        for frame in asides {
+            if frame.tag() == b'N' {
+                self.client.out().extend_from_slice(frame.bytes());
+            } else if let Ok((name, value)) = backend_message::read_parameter_status(frame.body()) {
+                self.note_parameter(name, value);
+            }
+        }
+    }
+
+    /// Notes what a shard reports of a parameter; the client is told at ReadyForQuery if it is news.
+    fn note_parameter(&mut self, name: &str, value: &str) {
+        let told = self.unreported.get(name).or(self.reported.get(name));
+        if told.is_none_or(|told| **told != *value) {
+            self.unreported.insert(name.into(), value.into());
         }
     }
 
@@ -327,11 +339,9 @@ impl Session {
         if !backend.take_parameters_changed() {
             return;
         }
-        for (name, value) in &backend.parameters {
-            let told = self.unreported.get(name).or(self.reported.get(name));
-            if told != Some(value) {
-                self.unreported.insert(name.clone(), value.clone());
-            }
+        let parameters = backend.parameters.clone();
+        for (name, value) in &parameters {
+            self.note_parameter(name, value);
         }
     }
 
