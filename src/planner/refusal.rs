@@ -121,7 +121,7 @@ refusals! {
     /// SELECT INTO or CREATE TABLE AS with tables that are not all local to one shard.
     CreateTableAs = "create-table-as", "Create the table first, then fill it.";
     /// A temporary table or view, which one server session keeps.
-    TemporaryTable = "temporary-table", "Use a table, or name the shard with SET pgring.shard inside a transaction.";
+    TemporaryTable = "temporary-table", "Use a table, or a WITH query: a temporary object would need a server session of its own.";
     /// A database, tablespace or other object of a server.
     ServerObject = "server-object", "Run the statement on each shard's server.";
     /// TRUNCATE, LOCK or COPY that names tables of different placements.
