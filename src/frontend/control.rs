@@ -10,7 +10,7 @@ use crate::planner::plan::{Access, Plan, SettingChange};
 use crate::planner::{self, Binding};
 use crate::sql::lex;
 use crate::sql::statement::{
-    self, Discard, IsolationLevel, SetArgument, SetScope, SetValue, Statement,
+    self, Discard, IsolationLevel, SetArgument, SetScope, SetValue, Statement, TransactionModes,
 };
 use crate::topology::ShardId;
 use crate::transaction::command;
@@ -50,12 +50,9 @@ impl Session {
                 self.set_in_block(sql, "SET").await
             }
             Statement::SetConstraints => self.set_in_block(sql, "SET CONSTRAINTS").await,
-            Statement::SetSessionCharacteristics(_) => Err(refused(
-                "SET SESSION CHARACTERISTICS",
-                "session-characteristics",
-                "it changes three settings at once",
-                "Use SET default_transaction_isolation, default_transaction_read_only or default_transaction_deferrable.",
-            )),
+            Statement::SetSessionCharacteristics(modes) => {
+                self.set_characteristics(sql, modes).await
+            }
             Statement::SetTransactionSnapshot(_) => Err(refused(
                 "SET TRANSACTION SNAPSHOT",
                 "transaction-snapshot",
@@ -378,6 +375,35 @@ impl Session {
         for shard in self.transaction.shards().collect::<Vec<_>>() {
             self.report_parameters(shard);
         }
+        self.complete("SET");
+        Ok(())
+    }
+
+    /// SET SESSION CHARACTERISTICS: up to three settings by one statement.
+    async fn set_characteristics(
+        &mut self,
+        sql: &str,
+        modes: &TransactionModes,
+    ) -> Result<(), Stop> {
+        let set = [
+            (modes.isolation.is_some(), "default_transaction_isolation"),
+            (modes.read_only.is_some(), "default_transaction_read_only"),
+            (modes.deferrable.is_some(), "default_transaction_deferrable"),
+        ];
+        let changes: Vec<SettingChange> = set
+            .into_iter()
+            .filter(|(given, _)| *given)
+            .map(|(_, name)| SettingChange {
+                name: name.into(),
+                local: false,
+            })
+            .collect();
+        let shard = self.shards_for_setting().remove(0);
+        let backend = self.join(shard).await?;
+        command::run(backend, sql)
+            .await
+            .map_err(error::of_command)?;
+        self.adopt_settings(shard, &changes).await?;
         self.complete("SET");
         Ok(())
     }

@@ -258,20 +258,22 @@ impl Transaction {
     /// is closed, which rolls back too.
     pub async fn rollback(&mut self) -> Vec<Frame> {
         let participants = std::mem::take(&mut self.participants);
-        let rollbacks = participants.into_values().map(|mut participant| async move {
-            if !participant.begun {
-                participant.lease.release();
-                return Vec::new();
-            }
-            match command::run(&mut participant.lease, "ROLLBACK").await {
-                Ok(reply) if reply.status == TransactionStatus::Idle => {
-                    participant.lease.applied = participant.settings_before.clone();
+        let rollbacks = participants
+            .into_values()
+            .map(|mut participant| async move {
+                if !participant.begun {
                     participant.lease.release();
-                    reply.asides
+                    return Vec::new();
                 }
-                Ok(_) | Err(_) => Vec::new(),
-            }
-        });
+                match command::run(&mut participant.lease, "ROLLBACK").await {
+                    Ok(reply) if reply.status == TransactionStatus::Idle => {
+                        participant.lease.applied = participant.settings_before.clone();
+                        participant.lease.release();
+                        reply.asides
+                    }
+                    Ok(_) | Err(_) => Vec::new(),
+                }
+            });
         let asides = futures_util::future::join_all(rollbacks).await;
         self.block.end();
         asides.into_iter().flatten().collect()
