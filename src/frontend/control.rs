@@ -754,7 +754,8 @@ impl Session {
         }
         let prefix = &sql[..sql.len() - body.len()];
         let routing = if text {
-            template.describe(&plan, &topology)
+            let lines = template.describe(&plan, &topology);
+            lines.iter().map(|line| line.replace('\n', " ")).collect()
         } else {
             Vec::new()
         };
