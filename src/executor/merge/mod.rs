@@ -92,7 +92,9 @@ impl ErrorReply for MergeError {
             Self::SortCollation { .. } => {
                 Some("order by the column COLLATE \"C\", or name the sharding key".to_owned())
             }
-            Self::SortValue { .. } => Some("Use DateStyle ISO.".to_owned()),
+            Self::SortValue { .. } => {
+                Some("Use DateStyle ISO and extra_float_digits of at least 1.".to_owned())
+            }
             Self::InputOrder { .. } | Self::OutcomesDiffer | Self::Row => None,
             Self::Columns { .. } => {
                 Some("Compare the table's definition on the shards.".to_owned())
