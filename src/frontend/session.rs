@@ -440,7 +440,15 @@ impl Session {
         parameter_types: &Arc<[u32]>,
         position_offset: u32,
     ) -> Result<Arc<Template>, Stop> {
-        let refused = match self.template(sql, parameter_types) {
+        let mut planned = self.template(sql, parameter_types);
+        let unknown = match &planned {
+            Ok(template) => template.has_unknown_relation(),
+            Err(stop) => stop.is_refusal(Refusal::UnloadedTable),
+        };
+        if unknown && self.look_again().await {
+            planned = self.template(sql, parameter_types);
+        }
+        let refused = match planned {
             Err(Stop::Error(error)) if error.refusal() == Some(Refusal::Unparsed.code()) => error,
             planned => return planned,
         };
@@ -463,6 +471,25 @@ impl Session {
                 Err(error::of_command(error))
             }
             Ok(_) => Err(Stop::Error(refused)),
+        }
+    }
+}
+
+impl Session {
+    /// Loads the schema if it may have changed: another router, or this one's other sessions, may have made a table a
+    /// moment ago. Whether a second look is worth while.
+    pub(super) async fn look_again(&mut self) -> bool {
+        let before = self.router.topology().schema.version;
+        // What this session's own block made is not to be seen before it commits.
+        if self.schema_changed {
+            return false;
+        }
+        match self.router.control.refresh_schema().await {
+            Ok(()) => self.router.topology().schema.version != before,
+            Err(error) => {
+                tracing::warn!(%error, "the schema was not looked at again");
+                false
+            }
         }
     }
 }
