@@ -200,7 +200,6 @@ fn for_relations(
                 // Wherever its rows belong, its definition is everywhere.
                 None if is_unloaded(name, context) => None,
                 // PostgreSQL says what is wrong with it.
-                None if is_unloaded(name, context) => None,
                 Some(Placement::Catalog) | None => Some(topology.default_shard),
             },
         );
