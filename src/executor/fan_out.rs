@@ -15,6 +15,9 @@ use crate::wire::stream::FrameStream;
 use bytes::BytesMut;
 use futures_util::future::join_all;
 
+/// How the names of columns begin that the planner adds for sorting.
+const HIDDEN_COLUMN: &[u8] = b"pgring_sort_";
+
 /// When the shards of a fan-out start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
@@ -327,6 +330,14 @@ fn describe(
         columns::agree(&columns, &columns_of(other)?)?;
     }
     let shown = (columns.len() as u16).saturating_sub(hidden);
+    let added = &columns[usize::from(shown)..];
+    if added
+        .iter()
+        .any(|column| !column.name.starts_with(HIDDEN_COLUMN))
+    {
+        let reason = "the columns are not those that the router's schema has".to_owned();
+        return Err(MergeError::Columns { reason }.into());
+    }
     if show.description {
         backend_message::truncate_row_description(client.out(), first.body(), shown)
             .map_err(|_| MergeError::Row)?;
@@ -364,7 +375,11 @@ async fn merge_sorted(
         .iter()
         .find_map(|input| input.description.clone())
         .ok_or(MergeError::Row)?;
-    let order = RowOrder::new(keys, &columns_of(&description)?)?;
+    let rounds_floats = inputs.iter().any(|input| {
+        let digits = input.backend.applied.get("extra_float_digits");
+        digits.is_some_and(|digits| digits.parse::<i32>().map_or(true, |digits| digits < 1))
+    });
+    let order = RowOrder::new(keys, &columns_of(&description)?, rounds_floats)?;
     let compare =
         |heads: &[Option<Frame>], left: usize, right: usize| match (&heads[left], &heads[right]) {
             (Some(left), Some(right)) => order.compare(left.body(), right.body()),

@@ -10,7 +10,7 @@ use crate::planner::plan::{Access, Plan, SettingChange};
 use crate::planner::{self, Binding};
 use crate::sql::lex;
 use crate::sql::statement::{
-    self, Discard, IsolationLevel, SetArgument, SetScope, SetValue, Statement,
+    self, Discard, IsolationLevel, SetArgument, SetScope, SetValue, Statement, TransactionModes,
 };
 use crate::topology::ShardId;
 use crate::transaction::command;
@@ -50,12 +50,9 @@ impl Session {
                 self.set_in_block(sql, "SET").await
             }
             Statement::SetConstraints => self.set_in_block(sql, "SET CONSTRAINTS").await,
-            Statement::SetSessionCharacteristics(_) => Err(refused(
-                "SET SESSION CHARACTERISTICS",
-                "session-characteristics",
-                "it changes three settings at once",
-                "Use SET default_transaction_isolation, default_transaction_read_only or default_transaction_deferrable.",
-            )),
+            Statement::SetSessionCharacteristics(modes) => {
+                self.set_characteristics(sql, modes).await
+            }
             Statement::SetTransactionSnapshot(_) => Err(refused(
                 "SET TRANSACTION SNAPSHOT",
                 "transaction-snapshot",
@@ -221,7 +218,8 @@ impl Session {
     /// Rolls the block back on all its shards.
     pub(super) async fn roll_back(&mut self) {
         self.in_use.lock().await.clear();
-        self.transaction.rollback().await;
+        let asides = self.transaction.rollback().await;
+        self.pass_asides(&asides);
         self.end_of_block(false).await;
     }
 
@@ -377,6 +375,35 @@ impl Session {
         for shard in self.transaction.shards().collect::<Vec<_>>() {
             self.report_parameters(shard);
         }
+        self.complete("SET");
+        Ok(())
+    }
+
+    /// SET SESSION CHARACTERISTICS: up to three settings by one statement.
+    async fn set_characteristics(
+        &mut self,
+        sql: &str,
+        modes: &TransactionModes,
+    ) -> Result<(), Stop> {
+        let set = [
+            (modes.isolation.is_some(), "default_transaction_isolation"),
+            (modes.read_only.is_some(), "default_transaction_read_only"),
+            (modes.deferrable.is_some(), "default_transaction_deferrable"),
+        ];
+        let changes: Vec<SettingChange> = set
+            .into_iter()
+            .filter(|(given, _)| *given)
+            .map(|(_, name)| SettingChange {
+                name: name.into(),
+                local: false,
+            })
+            .collect();
+        let shard = self.shards_for_setting().remove(0);
+        let backend = self.join(shard).await?;
+        command::run(backend, sql)
+            .await
+            .map_err(error::of_command)?;
+        self.adopt_settings(shard, &changes).await?;
         self.complete("SET");
         Ok(())
     }
@@ -690,6 +717,9 @@ impl Session {
             limits: &limits,
         };
         let plan = planner::utility(&sentence.statement, sentence.sql, sentence.tokens, &context)?;
+        if plan.access == Access::OutsideBlock && self.transaction.block.phase() != Phase::Idle {
+            return Err(SessionError::InBlock(sentence.statement.command_word()).into());
+        }
         if hint.is_some() {
             self.taint(&plan).await?;
         }
@@ -724,7 +754,8 @@ impl Session {
         }
         let prefix = &sql[..sql.len() - body.len()];
         let routing = if text {
-            template.describe(&plan, &topology)
+            let lines = template.describe(&plan, &topology);
+            lines.iter().map(|line| line.replace('\n', " ")).collect()
         } else {
             Vec::new()
         };

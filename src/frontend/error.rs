@@ -1,6 +1,7 @@
 //! How a conversation's step ends early, and the errors that only a session can raise.
 
 use crate::executor::ExecuteError;
+use crate::planner::Refusal;
 use crate::transaction::JoinError;
 use crate::transaction::command::CommandError;
 use crate::transaction::commit::CommitError;
@@ -24,6 +25,11 @@ pub enum Stop {
 }
 
 impl Stop {
+    /// Whether it is this refusal of the planner.
+    pub fn is_refusal(&self, refusal: Refusal) -> bool {
+        matches!(self, Self::Error(error) if error.refusal() == Some(refusal.code()))
+    }
+
     /// An error of a part of the client's string that begins `offset` characters into it.
     pub fn at(error: impl ErrorReply, offset: u32) -> Self {
         let mut shown = BytesMut::new();
@@ -206,7 +212,7 @@ impl ErrorReply for SessionError {
         match self {
             Self::TooManyStatements { max } => Some(format!("limits.prepared_statements is {max}")),
             Self::RequestTooLarge { max } => Some(format!("limits.request_bytes is {max}")),
-            Self::Refused { reason, .. } => Some((*reason).to_owned()),
+            Self::Refused { reason, .. } => Some(sentence(reason)),
             Self::PartlyDone { done, failed } => {
                 Some(format!("It ran on {done} and failed on {failed}"))
             }
@@ -235,4 +241,16 @@ impl ErrorReply for SessionError {
             _ => None,
         }
     }
+}
+
+/// A reason as a full sentence.
+fn sentence(reason: &str) -> String {
+    let mut letters = reason.chars();
+    let first = letters.next().map(char::to_uppercase);
+    first
+        .into_iter()
+        .flatten()
+        .chain(letters)
+        .chain(['.'])
+        .collect()
 }

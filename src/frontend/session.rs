@@ -312,10 +312,22 @@ impl Session {
         })
     }
 
-    /// Passes NOTICEs on; changes of reported parameters are noted for [`Self::report_parameters`].
+    /// Passes NOTICEs on; notes parameters that changed.
     pub(super) fn pass_asides(&mut self, asides: &[Frame]) {
-        for frame in asides.iter().filter(|frame| frame.tag() == b'N') {
-            self.client.out().extend_from_slice(frame.bytes());
+        for frame in asides {
+            if frame.tag() == b'N' {
+                self.client.out().extend_from_slice(frame.bytes());
+            } else if let Ok((name, value)) = backend_message::read_parameter_status(frame.body()) {
+                self.note_parameter(name, value);
+            }
+        }
+    }
+
+    /// Notes what a shard reports of a parameter; the client is told at ReadyForQuery if it is news.
+    fn note_parameter(&mut self, name: &str, value: &str) {
+        let told = self.unreported.get(name).or(self.reported.get(name));
+        if told.is_none_or(|told| **told != *value) {
+            self.unreported.insert(name.into(), value.into());
         }
     }
 
@@ -327,11 +339,9 @@ impl Session {
         if !backend.take_parameters_changed() {
             return;
         }
-        for (name, value) in &backend.parameters {
-            let told = self.unreported.get(name).or(self.reported.get(name));
-            if told != Some(value) {
-                self.unreported.insert(name.clone(), value.clone());
-            }
+        let parameters = backend.parameters.clone();
+        for (name, value) in &parameters {
+            self.note_parameter(name, value);
         }
     }
 
@@ -430,7 +440,15 @@ impl Session {
         parameter_types: &Arc<[u32]>,
         position_offset: u32,
     ) -> Result<Arc<Template>, Stop> {
-        let refused = match self.template(sql, parameter_types) {
+        let mut planned = self.template(sql, parameter_types);
+        let unknown = match &planned {
+            Ok(template) => template.has_unknown_relation(),
+            Err(stop) => stop.is_refusal(Refusal::UnloadedTable),
+        };
+        if unknown && self.look_again().await {
+            planned = self.template(sql, parameter_types);
+        }
+        let refused = match planned {
             Err(Stop::Error(error)) if error.refusal() == Some(Refusal::Unparsed.code()) => error,
             planned => return planned,
         };
@@ -453,6 +471,25 @@ impl Session {
                 Err(error::of_command(error))
             }
             Ok(_) => Err(Stop::Error(refused)),
+        }
+    }
+}
+
+impl Session {
+    /// Loads the schema if it may have changed: another router, or this one's other sessions, may have made a table a
+    /// moment ago. Whether a second look is worth while.
+    pub(super) async fn look_again(&mut self) -> bool {
+        let before = self.router.topology().schema.version;
+        // What this session's own block made is not to be seen before it commits.
+        if self.schema_changed {
+            return false;
+        }
+        match self.router.control.refresh_schema().await {
+            Ok(()) => self.router.topology().schema.version != before,
+            Err(error) => {
+                tracing::warn!(%error, "the schema was not looked at again");
+                false
+            }
         }
     }
 }

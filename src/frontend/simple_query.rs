@@ -331,9 +331,6 @@ impl Session {
 
     /// Statements that cannot run in a block: on one shard after the other; a failure says how far it came.
     async fn run_shard_by_shard(&mut self, plan: &Plan, sql: &str) -> Result<(), Stop> {
-        if self.transaction.block.phase() != Phase::Idle {
-            return Err(SessionError::InBlock("a statement of this kind").into());
-        }
         let topology = self.router.topology();
         let mut done: Vec<&str> = Vec::new();
         let mut tag = String::new();

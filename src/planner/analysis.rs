@@ -118,6 +118,8 @@ pub struct Analysis {
     pub catalog_relation: bool,
     /// A function that must run on a designated shard.
     pub designated: Option<Arc<str>>,
+    /// A relation that is not in the schema: it does not exist, or was made a moment ago.
+    pub unknown_relation: bool,
     /// What `set_config` sets.
     pub settings: Vec<SettingChange>,
     /// A function that is not in the schema.
@@ -1784,6 +1786,17 @@ impl<'a> Analyzer<'a> {
             |alias| parse::name(&alias.name),
         );
         let Some(relation) = self.relation(parts) else {
+            let (name, schema) = (parts.last(), parts.iter().rev().nth(1));
+            let declared = &self.topology.schema;
+            if let Some(name) = name
+                && declared.is_unloaded(schema.map(String::as_str), name, self.search_path)
+            {
+                return Err(PlanError::refused(
+                    Refusal::UnloadedTable,
+                    format!("the sharded table {name} is not in the router's catalog yet"),
+                ));
+            }
+            self.found.unknown_relation = true;
             // PostgreSQL reports it.
             self.found
                 .locals

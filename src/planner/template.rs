@@ -471,6 +471,14 @@ impl Template {
         self.access
     }
 
+    /// Whether it names a relation that is not in the schema.
+    pub fn has_unknown_relation(&self) -> bool {
+        match &self.route {
+            Route::Statement(statement) => statement.analysis.unknown_relation,
+            Route::Shard(_) | Route::Key(..) => false,
+        }
+    }
+
     /// Whether a hint names where it runs, so that it passes without being looked at.
     pub fn is_hinted(&self) -> bool {
         match self.route {

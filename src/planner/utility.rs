@@ -46,6 +46,11 @@ fn relation<'a>(name: &Name<'_>, context: &Context<'a>) -> Option<&'a Arc<Relati
         .relation(name.schema.as_deref(), &name.name, context.search_path)
 }
 
+fn is_unloaded(name: &Name<'_>, context: &Context<'_>) -> bool {
+    let schema = &context.topology.schema;
+    schema.is_unloaded(name.schema.as_deref(), &name.name, context.search_path)
+}
+
 /// Plans a statement that is not a query: where it runs follows from its kind and the tables it names.
 ///
 /// # Errors
@@ -192,6 +197,8 @@ fn for_relations(
                     ));
                 }
                 Some(Placement::Local(shard)) => Some(*shard),
+                // Wherever its rows belong, its definition is everywhere.
+                None if is_unloaded(name, context) => None,
                 // PostgreSQL says what is wrong with it.
                 Some(Placement::Catalog) | None => Some(topology.default_shard),
             },
@@ -268,6 +275,15 @@ pub fn copy_from(
         return Ok(CopyRoute::One(default));
     };
     let Some(relation) = relation(name, context) else {
+        if is_unloaded(name, context) {
+            return Err(PlanError::refused(
+                Refusal::UnloadedTable,
+                format!(
+                    "the sharded table {} is not in the router's catalog yet",
+                    name.name
+                ),
+            ));
+        }
         return Ok(CopyRoute::One(default));
     };
     let order: Vec<&Column> = match columns {

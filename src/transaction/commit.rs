@@ -78,9 +78,9 @@ impl ErrorReply for CommitError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::RolledBack(error) => error.hint(),
-            Self::NoDecision(_) => Some("try the transaction again".to_owned()),
+            Self::NoDecision(_) => Some("Try the transaction again.".to_owned()),
             Self::Unknown { .. } => {
-                Some("read back what the transaction wrote before trying it again".to_owned())
+                Some("Read back what the transaction wrote before trying it again.".to_owned())
             }
         }
     }

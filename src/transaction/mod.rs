@@ -80,7 +80,7 @@ impl ErrorReply for JoinError {
             Self::Lease(error) => error.detail(),
             Self::Command(error) => error.detail(),
             Self::SnapshotIsolation => {
-                Some("each shard would see a snapshot of its own".to_owned())
+                Some("Each shard would see a snapshot of its own.".to_owned())
             }
         }
     }
@@ -89,7 +89,7 @@ impl ErrorReply for JoinError {
             Self::Lease(error) => error.hint(),
             Self::Command(error) => error.hint(),
             Self::SnapshotIsolation => {
-                Some("use READ COMMITTED, or keep the block to one sharding key".to_owned())
+                Some("Use READ COMMITTED, or keep the block to one sharding key.".to_owned())
             }
         }
     }
@@ -254,22 +254,28 @@ impl Transaction {
         futures_util::future::join_all(commands).await
     }
 
-    /// ROLLBACK on every shard. A connection that does not answer is closed, which rolls back too.
-    pub async fn rollback(&mut self) {
+    /// ROLLBACK on every shard; what the shards said meanwhile for the client's ears. A connection that does not answer
+    /// is closed, which rolls back too.
+    pub async fn rollback(&mut self) -> Vec<Frame> {
         let participants = std::mem::take(&mut self.participants);
-        let rollbacks = participants.into_values().map(|mut participant| async {
-            if !participant.begun {
-                return participant.lease.release();
-            }
-            match command::run(&mut participant.lease, "ROLLBACK").await {
-                Ok(reply) if reply.status == TransactionStatus::Idle => {
-                    participant.lease.applied = participant.settings_before.clone();
+        let rollbacks = participants
+            .into_values()
+            .map(|mut participant| async move {
+                if !participant.begun {
                     participant.lease.release();
+                    return Vec::new();
                 }
-                Ok(_) | Err(_) => drop(participant),
-            }
-        });
-        futures_util::future::join_all(rollbacks).await;
+                match command::run(&mut participant.lease, "ROLLBACK").await {
+                    Ok(reply) if reply.status == TransactionStatus::Idle => {
+                        participant.lease.applied = participant.settings_before.clone();
+                        participant.lease.release();
+                        reply.asides
+                    }
+                    Ok(_) | Err(_) => Vec::new(),
+                }
+            });
+        let asides = futures_util::future::join_all(rollbacks).await;
         self.block.end();
+        asides.into_iter().flatten().collect()
     }
 }

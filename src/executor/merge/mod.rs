@@ -81,20 +81,24 @@ impl ErrorReply for MergeError {
                 "column {column} is text that does not compare by bytes"
             )),
             Self::InputOrder { .. } => {
-                Some("the order of the router and of the shard differ".to_owned())
+                Some("The order of the router and of the shard differ.".to_owned())
             }
             Self::SortType { .. } | Self::OutcomesDiffer | Self::Row => None,
         }
     }
     fn hint(&self) -> Option<String> {
         match self {
-            Self::SortType { .. } => Some("order by an expression of a simpler type".to_owned()),
+            Self::SortType { .. } => Some("Order by an expression of a simpler type.".to_owned()),
             Self::SortCollation { .. } => {
                 Some("order by the column COLLATE \"C\", or name the sharding key".to_owned())
             }
-            Self::SortValue { .. } => Some("use DateStyle ISO".to_owned()),
+            Self::SortValue { .. } => {
+                Some("Use DateStyle ISO and extra_float_digits of at least 1.".to_owned())
+            }
             Self::InputOrder { .. } | Self::OutcomesDiffer | Self::Row => None,
-            Self::Columns { .. } => Some("compare the table's definition on the shards".to_owned()),
+            Self::Columns { .. } => {
+                Some("Compare the table's definition on the shards.".to_owned())
+            }
         }
     }
     fn refusal(&self) -> Option<&'static str> {
