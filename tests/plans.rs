@@ -3,11 +3,15 @@
 //! A file begins with a declaration of shards, tables, views and functions (see [`declare`]), then come cases: the
 //! statement, maybe `types` and `bind` lines, `----`, and the plan or refusal. `UPDATE_EXPECT=1` rewrites the latter.
 
-use pgring::planner::{Binding, Context, PlanError, template};
+use pgring::planner::{self, Binding, Context, CopyRoute, Hint, PlanError, template};
+use pgring::sql::copy::CopyDirection;
+use pgring::sql::lex;
 use pgring::sql::lex::LexLimits;
+use pgring::sql::statement::{self, Statement};
 use pgring::topology::key_value::KeyType;
 use pgring::topology::schema::{
-    Collation, Column, ColumnDefault, Function, Placement, Relation, RelationKind, Schema, Volatility,
+    Collation, Column, ColumnDefault, Function, Placement, Relation, RelationKind, Schema,
+    Volatility,
 };
 use pgring::topology::snapshot::{Shard, SlotOwner, Topology};
 use pgring::topology::{Epoch, SLOT_COUNT, ShardId};
@@ -57,7 +61,13 @@ fn column(text: &str) -> (Column, bool) {
         (true, true) => Collation::Bytes,
         (true, false) => Collation::Other,
     };
-    let column = Column { name: words[0].into(), type_oid, type_name: type_name.into(), collation, default };
+    let column = Column {
+        name: words[0].into(),
+        type_oid,
+        type_name: type_name.into(),
+        collation,
+        default,
+    };
     (column, words.contains(&"key"))
 }
 
@@ -78,15 +88,28 @@ fn declare(head: &str) -> Topology {
     let mut tables: HashMap<Arc<str>, Arc<Relation>> = HashMap::new();
     let mut gap = 0..0;
     builtins(&mut schema);
-    for line in head.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+    for line in head
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
         let (kind, rest) = line.split_once(' ').expect("a kind and the rest");
         let (name, columns) = rest.split_once(':').unwrap_or((rest, ""));
-        let read: Vec<(Column, bool)> = columns.split(',').filter(|text| !text.trim().is_empty()).map(column).collect();
+        let read: Vec<(Column, bool)> = columns
+            .split(',')
+            .filter(|text| !text.trim().is_empty())
+            .map(column)
+            .collect();
         let key = read.iter().position(|(_, key)| *key);
         let columns: Vec<Column> = read.into_iter().map(|(column, _)| column).collect();
         let placement = match kind {
             "shards" => {
-                shards = rest.split_whitespace().map(|name| Shard { name: name.into(), epoch: Epoch(1) }).collect();
+                shards = rest
+                    .split_whitespace()
+                    .map(|name| Shard {
+                        name: name.into(),
+                        epoch: Epoch(1),
+                    })
+                    .collect();
                 continue;
             }
             "gap" => {
@@ -100,13 +123,19 @@ fn declare(head: &str) -> Topology {
                 if words.contains(&"builtin") {
                     schema.builtin_functions.insert(words[0].into(), function);
                 } else {
-                    schema.user_functions.entry("public".into()).or_default().insert(words[0].into(), function);
+                    schema
+                        .user_functions
+                        .entry("public".into())
+                        .or_default()
+                        .insert(words[0].into(), function);
                 }
                 continue;
             }
             "sharded" => {
                 let key = key.expect("a key");
-                let family = KeyType::of_column(&columns[key]).expect("a key type").family();
+                let family = KeyType::of_column(&columns[key])
+                    .expect("a key type")
+                    .family();
                 Placement::Sharded { key, family }
             }
             "reference" => Placement::Reference,
@@ -114,7 +143,11 @@ fn declare(head: &str) -> Topology {
             "view" => Placement::View,
             other => panic!("no kind {other}"),
         };
-        let kind = if placement == Placement::View { RelationKind::View } else { RelationKind::Table };
+        let kind = if placement == Placement::View {
+            RelationKind::View
+        } else {
+            RelationKind::Table
+        };
         tables.insert(
             name.into(),
             Arc::new(Relation {
@@ -141,11 +174,19 @@ fn declare(head: &str) -> Topology {
             reads: Vec::new(),
             parents: Vec::new(),
         };
-        schema.relations.entry(catalog.into()).or_default().insert(name.into(), Arc::new(relation));
+        schema
+            .relations
+            .entry(catalog.into())
+            .or_default()
+            .insert(name.into(), Arc::new(relation));
     }
     let count = shards.len();
     let owner = |slot: usize| {
-        if gap.contains(&slot) { SlotOwner::Gap } else { SlotOwner::Shard(ShardId((slot * count / SLOT_COUNT) as u16)) }
+        if gap.contains(&slot) {
+            SlotOwner::Gap
+        } else {
+            SlotOwner::Shard(ShardId((slot * count / SLOT_COUNT) as u16))
+        }
     };
     Topology {
         cluster: "test".into(),
@@ -175,14 +216,62 @@ fn function(words: &[&str]) -> Function {
 
 fn builtins(schema: &mut Schema) {
     let groups: [(&[&str], &str); 6] = [
-        (&["count", "sum", "avg", "min", "max", "array_agg", "string_agg", "bool_or"], "immutable aggregate"),
-        (&["row_number", "rank", "lag"], "immutable window"),
-        (&["lower", "upper", "abs", "length", "mod", "round", "unnest", "date_part", "concat_ws"], "immutable"),
-        (&["now", "statement_timestamp", "age", "to_char", "current_setting", "current_database", "pg_table_is_visible"], "stable"),
         (
             &[
-                "random", "clock_timestamp", "gen_random_uuid", "nextval", "setval", "currval", "lastval", "set_config",
-                "pg_notify", "pg_advisory_lock", "pg_advisory_xact_lock", "pg_advisory_unlock_all", "lo_create", "query_to_xml",
+                "count",
+                "sum",
+                "avg",
+                "min",
+                "max",
+                "array_agg",
+                "string_agg",
+                "bool_or",
+            ],
+            "immutable aggregate",
+        ),
+        (&["row_number", "rank", "lag"], "immutable window"),
+        (
+            &[
+                "lower",
+                "upper",
+                "abs",
+                "length",
+                "mod",
+                "round",
+                "unnest",
+                "date_part",
+                "concat_ws",
+            ],
+            "immutable",
+        ),
+        (
+            &[
+                "now",
+                "statement_timestamp",
+                "age",
+                "to_char",
+                "current_setting",
+                "current_database",
+                "pg_table_is_visible",
+            ],
+            "stable",
+        ),
+        (
+            &[
+                "random",
+                "clock_timestamp",
+                "gen_random_uuid",
+                "nextval",
+                "setval",
+                "currval",
+                "lastval",
+                "set_config",
+                "pg_notify",
+                "pg_advisory_lock",
+                "pg_advisory_xact_lock",
+                "pg_advisory_unlock_all",
+                "lo_create",
+                "query_to_xml",
             ],
             "volatile",
         ),
@@ -191,7 +280,9 @@ fn builtins(schema: &mut Schema) {
     for (names, words) in groups {
         let words: Vec<&str> = words.split(' ').collect();
         for name in names {
-            schema.builtin_functions.insert((*name).into(), function(&words));
+            schema
+                .builtin_functions
+                .insert((*name).into(), function(&words));
         }
     }
 }
@@ -199,7 +290,10 @@ fn builtins(schema: &mut Schema) {
 /// A value of a `bind` line: `null`, text, or `int8:42` and the like for binary.
 fn bound(text: &str) -> (Option<Vec<u8>>, i16) {
     let array = |elements: &str, oid: u32, width: usize| {
-        let elements: Vec<&str> = elements.split(';').filter(|element| !element.is_empty()).collect();
+        let elements: Vec<&str> = elements
+            .split(';')
+            .filter(|element| !element.is_empty())
+            .collect();
         let mut bytes = Vec::new();
         for word in [1, 0, oid, elements.len() as u32, 1] {
             bytes.extend(word.to_be_bytes());
@@ -213,8 +307,26 @@ fn bound(text: &str) -> (Option<Vec<u8>>, i16) {
     };
     match text.split_once(':') {
         _ if text == "null" => (None, 0),
-        Some(("int8", value)) => (Some(value.parse::<i64>().expect("an int8").to_be_bytes().to_vec()), 1),
-        Some(("int4", value)) => (Some(value.parse::<i32>().expect("an int4").to_be_bytes().to_vec()), 1),
+        Some(("int8", value)) => (
+            Some(
+                value
+                    .parse::<i64>()
+                    .expect("an int8")
+                    .to_be_bytes()
+                    .to_vec(),
+            ),
+            1,
+        ),
+        Some(("int4", value)) => (
+            Some(
+                value
+                    .parse::<i32>()
+                    .expect("an int4")
+                    .to_be_bytes()
+                    .to_vec(),
+            ),
+            1,
+        ),
         Some(("int8[]", value)) => (Some(array(value, 20, 8)), 1),
         Some(("int4[]", value)) => (Some(array(value, 23, 4)), 1),
         _ => (Some(text.as_bytes().to_vec()), 0),
@@ -224,32 +336,59 @@ fn bound(text: &str) -> (Option<Vec<u8>>, i16) {
 /// Plans one case and says what came of it.
 fn plan(topology: &Topology, statement: &str) -> String {
     let search_path: Vec<Arc<str>> = vec!["public".into()];
-    let limits = LexLimits { tokens_max: 100_000, depth_max: 500 };
+    let limits = LexLimits {
+        tokens_max: 100_000,
+        depth_max: 500,
+    };
     let mut lines: Vec<&str> = Vec::new();
     let (mut types, mut binds) = (Vec::new(), vec![(Vec::new(), String::new())]);
     let mut is_bound = false;
+    let mut hint = None;
     for line in statement.lines() {
         if let Some(rest) = line.strip_prefix("types ") {
-            types = rest.split(", ").map(|name| if name == "0" { 0 } else { type_named(name).0 }).collect();
+            types = rest
+                .split(", ")
+                .map(|name| if name == "0" { 0 } else { type_named(name).0 })
+                .collect();
+        } else if let Some(rest) = line.strip_prefix("hint ") {
+            match Hint::parse(rest, topology) {
+                Ok(parsed) => hint = Some(parsed),
+                Err(error) => return format!("error {}: {error}", error.sqlstate()),
+            }
         } else if let Some(rest) = line.strip_prefix("bind ") {
             if !std::mem::replace(&mut is_bound, true) {
                 binds.clear();
             }
-            binds.push((rest.split(", ").map(bound).collect(), format!("bind {rest}: ")));
+            binds.push((
+                rest.split(", ").map(bound).collect(),
+                format!("bind {rest}: "),
+            ));
         } else {
             lines.push(line);
         }
     }
     let sql = lines.join("\n");
-    let context = Context { topology, search_path: &search_path, hint: None, limits: &limits };
+    let context = Context {
+        topology,
+        search_path: &search_path,
+        hint: hint.as_ref(),
+        limits: &limits,
+    };
     let refused = |error: &PlanError| match error.refusal() {
         Some(code) => format!("refused {code}: {error}"),
         None => format!("error {}: {error}", error.sqlstate()),
     };
+    if let Some(said) = placed(&sql, &context, topology, &refused) {
+        return said;
+    }
     let template = match template(&sql, &types, &context) {
         Ok(template) => template,
         Err(error @ PlanError::Unparsed { .. }) => {
-            return format!("{}\n{}", refused(&error), error.detail().unwrap_or_default());
+            return format!(
+                "{}\n{}",
+                refused(&error),
+                error.detail().unwrap_or_default()
+            );
         }
         Err(error) => return refused(&error),
     };
@@ -257,7 +396,12 @@ fn plan(topology: &Topology, statement: &str) -> String {
     for (values, prefix) in &binds {
         let formats: Vec<i16> = values.iter().map(|(_, format)| *format).collect();
         let values: Vec<Option<&[u8]>> = values.iter().map(|(value, _)| value.as_deref()).collect();
-        let binding = Binding { values: &values, formats: &formats, preferred: None, spread: 1 };
+        let binding = Binding {
+            values: &values,
+            formats: &formats,
+            preferred: None,
+            spread: 1,
+        };
         if !out.is_empty() {
             out.push('\n');
         }
@@ -270,6 +414,39 @@ fn plan(topology: &Topology, statement: &str) -> String {
     out
 }
 
+/// Plans a statement that is not a query; `None` if it is one.
+fn placed(
+    sql: &str,
+    context: &Context<'_>,
+    topology: &Topology,
+    refused: &dyn Fn(&PlanError) -> String,
+) -> Option<String> {
+    let tokens = lex::lex(sql, context.limits).ok()?;
+    let outcome = match statement::classify(sql, &tokens).ok()? {
+        Statement::Query(_) => return None,
+        Statement::Copy(copy) if copy.direction == CopyDirection::From => {
+            planner::copy_from(&copy, sql, context).map(|route| match route {
+                CopyRoute::One(shard) => format!("all rows to {}", topology.shard_name(shard)),
+                CopyRoute::AllShards => "all rows to every shard".to_owned(),
+                CopyRoute::Split(split) => format!(
+                    "rows by {} in column {}; key 42 to {}",
+                    split.name,
+                    split.column + 1,
+                    split.shard(Some(b"42"), false, topology).map_or_else(
+                        |error| refused(&error),
+                        |shard| topology.shard_name(shard).to_string()
+                    )
+                ),
+            })
+        }
+        Statement::Copy(copy) => planner::copy_to(&copy, sql, context, None, 1)
+            .map(|plan| plan.describe(topology).join("\n")),
+        statement => planner::utility(&statement, sql, &tokens, context)
+            .map(|plan| plan.describe(topology).join("\n")),
+    };
+    Some(outcome.unwrap_or_else(|error| refused(&error)))
+}
+
 fn run(path: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).expect("a case file");
     let (head, cases) = text.split_once("\n====\n").expect("a head, then ====");
@@ -277,8 +454,11 @@ fn run(path: &Path) -> Vec<String> {
     let mut rewritten = format!("{head}\n====\n");
     let mut failures = Vec::new();
     for case in cases.trim_matches('\n').split("\n\n") {
-        let (statement, expected) = case.split_once("\n----\n").unwrap_or((case.trim_end_matches("\n----"), ""));
-        let (comments, statement): (Vec<&str>, Vec<&str>) = statement.lines().partition(|line| line.starts_with('#'));
+        let (statement, expected) = case
+            .split_once("\n----\n")
+            .unwrap_or((case.trim_end_matches("\n----"), ""));
+        let (comments, statement): (Vec<&str>, Vec<&str>) =
+            statement.lines().partition(|line| line.starts_with('#'));
         let statement = statement.join("\n");
         let mut block = String::new();
         for comment in comments {
@@ -291,7 +471,10 @@ fn run(path: &Path) -> Vec<String> {
         let actual = plan(&topology, &statement);
         let _ = write!(rewritten, "\n{block}{statement}\n----\n{actual}\n");
         if actual.trim_end() != expected.trim_end() {
-            failures.push(format!("{}:\n{statement}\nexpected\n{expected}\nactual\n{actual}\n", path.display()));
+            failures.push(format!(
+                "{}:\n{statement}\nexpected\n{expected}\nactual\n{actual}\n",
+                path.display()
+            ));
         }
     }
     if std::env::var_os("UPDATE_EXPECT").is_some() {
@@ -304,9 +487,17 @@ fn run(path: &Path) -> Vec<String> {
 #[test]
 fn statements_are_planned_as_the_cases_say() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plans");
-    let mut paths: Vec<_> = std::fs::read_dir(folder).expect("tests/plans").map(|entry| entry.expect("an entry").path()).collect();
+    let mut paths: Vec<_> = std::fs::read_dir(folder)
+        .expect("tests/plans")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     paths.sort();
     assert!(!paths.is_empty());
     let failures: Vec<String> = paths.iter().flat_map(|path| run(path)).collect();
-    assert!(failures.is_empty(), "{} cases differ; UPDATE_EXPECT=1 rewrites them\n\n{}", failures.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} cases differ; UPDATE_EXPECT=1 rewrites them\n\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
 }

@@ -591,3 +591,43 @@ fn a_stray_file_at_the_top_level_is_found() {
         ["notes.txt stands at the top level"]
     );
 }
+
+/// The refusals that the README's table names, in its last column: codes in parentheses.
+fn readme_codes(readme: &str) -> Vec<String> {
+    let rows = readme
+        .lines()
+        .filter(|line| line.starts_with('|') && line.matches('|').count() == 4);
+    let cells = rows.filter_map(|row| row.rsplit('|').nth(1));
+    let mut codes = Vec::new();
+    for cell in cells {
+        for parenthesis in cell
+            .split('(')
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            let quoted = parenthesis.split('`').skip(1).step_by(2);
+            codes.extend(quoted.map(str::to_owned));
+        }
+    }
+    codes
+}
+
+#[test]
+fn the_readme_names_refusals_that_exist() {
+    let codes = readme_codes(&fs::read_to_string(root().join("README.md")).unwrap());
+    assert!(codes.len() > 20, "only {} codes found", codes.len());
+    let sources = sources(&["src"]);
+    let is_there = |code: &&String| {
+        sources
+            .iter()
+            .any(|(_, text)| text.contains(&format!("\"{code}\"")))
+    };
+    let missing: Vec<&String> = codes.iter().filter(|code| !is_there(code)).collect();
+    assert!(missing.is_empty(), "no source says {missing:?}");
+}
+
+#[test]
+fn codes_are_read_from_the_last_column_only() {
+    let row = "| Writes (`no`) | `INSERT` (`no`) | Keys (`key-update`), `SET` (`a`, `b`) |\n| two | (`no`) |\n";
+    assert_eq!(readme_codes(row), ["key-update", "a", "b"]);
+}

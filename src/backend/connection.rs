@@ -126,6 +126,8 @@ pub struct Backend {
     pub snapshot_isolation_by_default: bool,
     /// `search_path` as it was at login.
     pub default_search_path: Arc<str>,
+    /// Something ran here that may have left more than settings behind: it is not given back as it is.
+    pub tainted: bool,
     pub(super) state: BackendState,
     /// The runtime whose reactor watches the socket.
     pub(super) home: tokio::runtime::Id,
@@ -180,6 +182,7 @@ impl Backend {
             applied: Arc::default(),
             snapshot_isolation_by_default: greeting.snapshot_isolation_by_default,
             default_search_path: greeting.search_path.clone(),
+            tainted: false,
             state: BackendState::InUse,
             home: tokio::runtime::Handle::current().id(),
             released: Instant::now(),

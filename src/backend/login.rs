@@ -20,8 +20,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What `application_name` says before a session has set its own.
-pub(super) const APPLICATION_NAME: &str = "pgring";
 /// The one SASL mechanism that is spoken.
 const SCRAM: &str = "SCRAM-SHA-256";
 /// Parameters that a shard may report at login.
@@ -214,7 +212,6 @@ pub(super) async fn log_in(
         ("user", &*login.user),
         ("database", database),
         ("client_encoding", "UTF8"),
-        ("application_name", APPLICATION_NAME),
     ];
     frontend_message::write_startup(stream.out(), parameters);
     authenticate(stream, login).await?;

@@ -57,10 +57,8 @@ impl Demo {
             ..SandboxOptions::default()
         };
         let sandbox = tokio::task::spawn_blocking(|| Sandbox::start(options)).await??;
-        let shown = tokio::select! {
-            shown = show(&sandbox, self.port, progress) => shown,
-            () = stop.wait() => Ok(()),
-        };
+        let shown = show(&sandbox, self.port, &progress, &mut stop).await;
+        progress.finish();
         eprintln!(
             "stopping: the clusters and {} are removed",
             sandbox.directory().display()
@@ -70,29 +68,48 @@ impl Demo {
     }
 }
 
-/// Everything after the clusters are up. Ends only by an error.
-async fn show(sandbox: &Sandbox, port: u16, progress: Progress) -> anyhow::Result<()> {
-    for shard in 0..sandbox.clusters() {
-        make_database(sandbox, shard)
-            .await
-            .with_context(|| format!("making the database of shard s{shard}"))?;
-    }
+/// Everything after the clusters are up, until a signal or an error.
+async fn show(
+    sandbox: &Sandbox,
+    port: u16,
+    progress: &Progress,
+    stop: &mut StopSignal,
+) -> anyhow::Result<()> {
     let directory = sandbox.directory().join("shard-config");
-    write_shard_map(sandbox, port, &directory)
-        .with_context(|| format!("writing {}", directory.display()))?;
-    let config = Config::load(&directory)?;
-    init::init(&config).await?;
-    let mut running = Running::start(config).await?;
-
+    let mut running = tokio::select! {
+        running = start(sandbox, port, &directory) => running?,
+        () = stop.wait() => return Ok(()),
+    };
     let address = format!("postgresql://{USER}:{USER}@127.0.0.1:{port}/{DATABASE}");
-    tokio::select! {
-        loaded = load(&address, &progress) => loaded?,
+    let loaded = tokio::select! {
+        loaded = load(&address, progress) => loaded.map(|()| true),
         ended = running.ended() => return ended,
+        () = stop.wait() => Ok(false),
+    };
+    if matches!(loaded, Ok(true)) {
+        progress.finish();
+        super::print(&format!("ready: psql {address}\n"))?;
+        eprint!("{}", examples(&directory));
+        tokio::select! {
+            ended = running.ended() => return ended,
+            () = stop.wait() => {}
+        }
     }
-    progress.finish();
-    super::print(&format!("ready: psql {address}\n"))?;
-    eprint!("{}", examples(&directory));
-    running.ended().await
+    // While the clusters still run: sessions end in order.
+    running.stop().await?;
+    loaded.map(drop)
+}
+
+async fn start(sandbox: &Sandbox, port: u16, directory: &Path) -> anyhow::Result<Running> {
+    for shard in 0..sandbox.clusters() {
+        let made = make_database(sandbox, shard).await;
+        made.with_context(|| format!("making the database of shard s{shard}"))?;
+    }
+    let written = write_shard_map(sandbox, port, directory);
+    written.with_context(|| format!("writing {}", directory.display()))?;
+    let config = Config::load(directory)?;
+    init::init(&config).await?;
+    Running::start(config).await
 }
 
 async fn make_database(sandbox: &Sandbox, shard: usize) -> anyhow::Result<()> {
@@ -148,6 +165,7 @@ async fn load(address: &str, progress: &Progress) -> anyhow::Result<()> {
         .await
         .context("connecting to the router")?;
     let connection = tokio::spawn(connection);
+    progress.say("creating tables");
     for table in Table::ALL {
         client
             .batch_execute(table.ddl())
@@ -212,8 +230,7 @@ impl Progress {
     }
 
     fn expect(&self, bytes: usize) {
-        let template =
-            "{spinner} loading {msg:9} {bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        let template = "{spinner} loading {msg:8} {bar:40} {bytes} of {total_bytes}";
         self.bar
             .set_style(ProgressStyle::with_template(template).expect("a valid template"));
         self.bar.set_length(bytes as u64);

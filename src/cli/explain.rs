@@ -3,7 +3,8 @@
 use super::ConfigArgument;
 use crate::backend::control::Control;
 use crate::config::Config;
-use crate::planner::{self, Binding, Context, PlanError};
+use crate::planner::{self, Binding, Context, CopyRoute, PlanError};
+use crate::sql::copy::CopyDirection;
 use crate::sql::lex::{self, LexLimits};
 use crate::sql::search_path;
 use crate::sql::split;
@@ -59,6 +60,16 @@ fn explain(sql: &str, context: &Context<'_>) -> Result<Vec<String>, Box<dyn Erro
     match &statement {
         Statement::Query(_) => explain_query(sql, context).map_err(boxed),
         Statement::Explain { body, .. } => explain(body.text, context),
+        Statement::Copy(copy) => match copy.direction {
+            CopyDirection::From => {
+                let route = planner::copy_from(copy, sql, context).map_err(boxed)?;
+                Ok(vec![describe_copy(&route, topology)])
+            }
+            CopyDirection::To => {
+                let plan = planner::copy_to(copy, sql, context, None, 0).map_err(boxed)?;
+                Ok(plan.describe(topology))
+            }
+        },
         Statement::Truncate(_) | Statement::Ddl(_) | Statement::Maintenance { .. } => {
             let plan = planner::utility(&statement, sql, &tokens, context).map_err(boxed)?;
             Ok(plan.describe(topology))
@@ -67,6 +78,14 @@ fn explain(sql: &str, context: &Context<'_>) -> Result<Vec<String>, Box<dyn Erro
             "{}: the session's own, no shard is chosen before it runs",
             statement.command_word()
         )]),
+    }
+}
+
+fn describe_copy(route: &CopyRoute, topology: &Topology) -> String {
+    match route {
+        CopyRoute::One(shard) => format!("all rows to {}", topology.shard_name(*shard)),
+        CopyRoute::AllShards => "all rows to every shard".to_owned(),
+        CopyRoute::Split(split) => format!("each row to the shard of its {}", split.name),
     }
 }
 

@@ -14,6 +14,7 @@ mod tpch;
 
 use crate::config::{Config, ConfigError};
 use crate::telemetry::log;
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::io::Write;
 use std::path::PathBuf;
@@ -37,6 +38,17 @@ enum Command {
     Check(check::Check),
     Init(init::Init),
     Explain(explain::Explain),
+}
+
+impl Command {
+    /// What is logged unless the environment says otherwise: reports speak for themselves, a router must tell more.
+    /// The control plane reports its lost connections better than its pool does.
+    fn log_levels(&self) -> &'static str {
+        match self {
+            Self::Serve(_) => "info,deadpool_postgres=error",
+            Self::Demo(_) | Self::Check(_) | Self::Init(_) | Self::Explain(_) => "error",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -71,9 +83,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
         LogFormat::Text => log::Format::Text,
         LogFormat::Json => log::Format::Json,
     };
-    let done = log::start(format)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| run_command(arguments.command));
+    let levels = arguments.command.log_levels();
+    let started = log::start(format, levels).context("the variable PGRING_LOG");
+    let done = started.and_then(|()| run_command(arguments.command));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -18,6 +18,8 @@ pub const SUPERUSER: &str = "postgres";
 
 /// The port of clusters that listen on a Unix socket only.
 const SOCKET_ONLY_PORT: u16 = 5432;
+/// The port of a cluster that is yet to be given one.
+const NO_PORT: u16 = 0;
 /// What `sockaddr_un` holds: 108 bytes on Linux, 104 on macOS and the BSDs, with the final zero.
 const SOCKET_PATH_BYTES_MAX: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 /// How long a cluster may take until it accepts connections, or until it is gone.
@@ -175,7 +177,11 @@ impl Sandbox {
             sandbox.clusters.push(Cluster {
                 directory,
                 listen_tcp: options.listen_tcp,
-                port: SOCKET_ONLY_PORT,
+                port: if options.listen_tcp {
+                    NO_PORT
+                } else {
+                    SOCKET_ONLY_PORT
+                },
                 postmaster: None,
             });
         }
@@ -354,7 +360,7 @@ impl Sandbox {
     fn spawn(&mut self, index: usize) -> Result<(), SandboxError> {
         let mut command = self.command("postgres");
         let cluster = &mut self.clusters[index];
-        if cluster.listen_tcp && cluster.port == SOCKET_ONLY_PORT {
+        if cluster.port == NO_PORT {
             cluster.port = free_port().map_err(io_error("looking for a free port"))?;
         }
         let log = File::options()
@@ -399,7 +405,7 @@ impl Sandbox {
             if log.contains("could not bind")
                 && !self.clusters[index].data().join("postmaster.opts").exists()
             {
-                self.clusters[index].port = SOCKET_ONLY_PORT;
+                self.clusters[index].port = NO_PORT;
             }
             std::thread::sleep(20 * POLL);
             self.spawn(index)?;

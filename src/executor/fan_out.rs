@@ -1,5 +1,6 @@
 //! Several shards' answers to one statement as one answer: all shards start at once, their rows are pulled one by one,
-//! so the client's pace reaches the shards and memory is one read buffer a shard.
+//! so the client's pace reaches the shards and memory is one read buffer a shard. What locks rows on every shard goes
+//! from shard to shard instead, so that two of its kind do not wait for each other.
 
 use super::merge::MergeError;
 use super::merge::columns;
@@ -14,11 +15,25 @@ use crate::wire::stream::FrameStream;
 use bytes::BytesMut;
 use futures_util::future::join_all;
 
+/// How the names of columns begin that the planner adds for sorting.
+const HIDDEN_COLUMN: &[u8] = b"pgring_sort_";
+
+/// When the shards of a fan-out start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// All at once.
+    AtOnce,
+    /// One after the other, each when the one before it has its locks.
+    InTurn,
+}
+
 /// What a fan-out shows of the shards' answers, beside rows and the command tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Show {
     /// RowDescription goes to the client.
     pub description: bool,
+    /// The most rows that the client takes now.
+    pub rows_max: Option<u64>,
 }
 
 /// How a fan-out ended. The client has been sent the rows, not yet CommandComplete: what wrote must commit first.
@@ -26,6 +41,8 @@ pub struct Show {
 pub struct FannedOut {
     /// The command tag for the client.
     pub tag: String,
+    /// The client was given all the rows that it takes now; what was left of them is gone.
+    pub suspended: bool,
     /// What each shard said at its ReadyForQuery, in the order of the backends.
     pub statuses: Vec<TransactionStatus>,
 }
@@ -35,6 +52,8 @@ struct Input<'a> {
     backend: &'a mut Backend,
     description: Option<Frame>,
     tag: Option<Frame>,
+    /// The request was sent.
+    started: bool,
     /// Nothing but ReadyForQuery is still to come.
     ended: bool,
     status: Option<TransactionStatus>,
@@ -83,10 +102,7 @@ impl Input<'_> {
                     return Err(ExecuteError::Shard(frame));
                 }
                 b'N' => notices.pass(&frame, client.out()),
-                b'S' => {
-                    self.backend.note_parameter(frame.body());
-                    client.out().extend_from_slice(frame.bytes());
-                }
+                b'S' => self.backend.note_parameter(frame.body()),
                 b'1' | b'2' | b'3' | b'n' | b'A' => {}
                 tag => return Err(unexpected(self.backend, tag)),
             }
@@ -145,6 +161,7 @@ impl Notices {
 pub async fn fan_out(
     backends: Vec<&mut Backend>,
     merge: &Merge,
+    start: Start,
     show: Show,
     client: &mut FrameStream,
 ) -> Result<FannedOut, ExecuteError> {
@@ -154,11 +171,13 @@ pub async fn fan_out(
             backend,
             description: None,
             tag: None,
+            started: start == Start::AtOnce,
             ended: false,
             status: None,
         })
         .collect();
-    let flushed = join_all(inputs.iter_mut().map(|input| async {
+    let starting = inputs.iter_mut().filter(|input| input.started);
+    let flushed = join_all(starting.map(|input| async {
         input
             .backend
             .stream
@@ -171,27 +190,43 @@ pub async fn fan_out(
         Ok(()) => pull(&mut inputs, merge, show, client).await,
         Err(error) => Err(error),
     };
-    if let Err(error) = outcome {
-        let running = inputs.iter_mut().filter(|input| input.status.is_none());
-        join_all(running.map(|input| stop(input.backend, input.ended))).await;
-        return Err(error);
-    }
+    let rows = match outcome {
+        Ok(rows) => rows,
+        Err(error) => {
+            for input in inputs.iter_mut().filter(|input| !input.started) {
+                input.backend.stream.out().clear();
+            }
+            let running = inputs
+                .iter_mut()
+                .filter(|input| input.started && input.status.is_none());
+            join_all(running.map(|input| stop(input.backend, input.ended))).await;
+            return Err(error);
+        }
+    };
     for input in &mut inputs {
         input.settle().await?;
     }
     let tags = inputs.iter().filter_map(|input| input.tag.as_ref());
     let mut tags = tags.filter_map(|tag| backend_message::read_command_complete(tag.body()).ok());
     let tag = match merge {
-        Merge::First => tags.next(),
+        Merge::First => {
+            let first = tags.next();
+            if tags.any(|tag| Some(tag) != first) {
+                return Err(MergeError::OutcomesDiffer.into());
+            }
+            first
+        }
         Merge::Relay | Merge::Append { .. } | Merge::Sort { .. } => backend_message::sum_tags(tags),
     };
     let tag = tag.map(|tag| tag.to_string()).unwrap_or_default();
-    let tag = match outcome {
-        Ok(Some(rows)) if tag.starts_with("SELECT") => format!("SELECT {rows}"),
-        Ok(_) | Err(_) => tag,
+    let tag = match rows {
+        Some(rows) if tag.starts_with("SELECT") => format!("SELECT {rows}"),
+        Some(_) | None => tag,
     };
+    let suspended = rows.is_some() && rows == show.rows_max;
     Ok(FannedOut {
         tag,
+        suspended,
         statuses: inputs.iter().filter_map(|input| input.status).collect(),
     })
 }
@@ -209,6 +244,7 @@ async fn pull(
     let mut described = false;
     for input in &mut *inputs {
         let mut head = None;
+        input.started = true;
         loop {
             match input.next(client, &mut notices).await? {
                 Item::Description => described = true,
@@ -235,7 +271,7 @@ async fn pull(
                 Merge::Append { offset, limit } => (*offset, *limit),
                 _ => (0, None),
             };
-            let mut window = Window::new(offset, limit);
+            let mut window = Window::new(offset, limit, show.rows_max);
             for (input, head) in inputs.iter_mut().zip(heads) {
                 let mut row = head;
                 while let Some(frame) = row {
@@ -247,7 +283,7 @@ async fn pull(
             Ok(Some(window.given))
         }
         Merge::First => {
-            let mut window = Window::new(0, None);
+            let mut window = Window::new(0, None, show.rows_max);
             for (index, (input, head)) in inputs.iter_mut().zip(heads).enumerate() {
                 let mut row = head;
                 while let Some(frame) = row {
@@ -266,7 +302,7 @@ async fn pull(
             limit,
             ..
         } => {
-            let window = Window::new(*offset, *limit);
+            let window = Window::new(*offset, *limit, show.rows_max);
             Ok(Some(
                 merge_sorted(inputs, heads, keys, window, shown, client, &mut notices).await?,
             ))
@@ -291,6 +327,14 @@ fn describe(
         columns::agree(&columns, &columns_of(other)?)?;
     }
     let shown = (columns.len() as u16).saturating_sub(hidden);
+    let added = &columns[usize::from(shown)..];
+    if added
+        .iter()
+        .any(|column| !column.name.starts_with(HIDDEN_COLUMN))
+    {
+        let reason = "the columns are not those that the router's schema has".to_owned();
+        return Err(MergeError::Columns { reason }.into());
+    }
     if show.description {
         backend_message::truncate_row_description(client.out(), first.body(), shown)
             .map_err(|_| MergeError::Row)?;
@@ -328,7 +372,11 @@ async fn merge_sorted(
         .iter()
         .find_map(|input| input.description.clone())
         .ok_or(MergeError::Row)?;
-    let order = RowOrder::new(keys, &columns_of(&description)?)?;
+    let rounds_floats = inputs.iter().any(|input| {
+        let digits = input.backend.applied.get("extra_float_digits");
+        digits.is_some_and(|digits| digits.parse::<i32>().map_or(true, |digits| digits < 1))
+    });
+    let order = RowOrder::new(keys, &columns_of(&description)?, rounds_floats)?;
     let compare =
         |heads: &[Option<Frame>], left: usize, right: usize| match (&heads[left], &heads[right]) {
             (Some(left), Some(right)) => order.compare(left.body(), right.body()),
@@ -366,10 +414,10 @@ struct Window {
 }
 
 impl Window {
-    fn new(offset: u64, limit: Option<u64>) -> Self {
+    fn new(offset: u64, limit: Option<u64>, rows_max: Option<u64>) -> Self {
         Self {
             skip: offset,
-            left: limit,
+            left: limit.into_iter().chain(rows_max).min(),
             given: 0,
         }
     }

@@ -89,7 +89,7 @@ impl ErrorReply for ExecuteError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::ShardLost { .. } => Some(
-                "the statement may have run; a transaction that it was part of is rolled back"
+                "The statement may have run; a transaction that it was part of is rolled back."
                     .to_owned(),
             ),
             Self::ClientGone | Self::Shard(_) | Self::Unexpected { .. } => None,

@@ -14,10 +14,13 @@ pub const LONG_KEY_BYTES: usize = 32;
 /// given to another session between the look and the cancel.
 pub type InUse = tokio::sync::Mutex<Vec<CancelToken>>;
 
+/// A session's key, and its backends.
+type Keyed = (Vec<u8>, Arc<InUse>);
+
 /// All sessions' cancel keys.
 #[derive(Debug, Default)]
 pub struct Cancels {
-    sessions: Mutex<HashMap<u32, (Vec<u8>, Arc<InUse>)>>,
+    sessions: Mutex<HashMap<u32, Keyed>>,
 }
 
 impl Cancels {

@@ -6,11 +6,11 @@ use super::parameters::ROUTER_PREFIX;
 use super::session::Session;
 use super::simple_query::{Sentence, text_of};
 use super::statements::Prepared;
-use crate::planner::plan::{Access, Plan};
+use crate::planner::plan::{Access, Plan, SettingChange};
 use crate::planner::{self, Binding};
 use crate::sql::lex;
 use crate::sql::statement::{
-    self, Discard, IsolationLevel, SetArgument, SetScope, SetValue, Statement,
+    self, Discard, IsolationLevel, SetArgument, SetScope, SetValue, Statement, TransactionModes,
 };
 use crate::topology::ShardId;
 use crate::transaction::command;
@@ -50,12 +50,9 @@ impl Session {
                 self.set_in_block(sql, "SET").await
             }
             Statement::SetConstraints => self.set_in_block(sql, "SET CONSTRAINTS").await,
-            Statement::SetSessionCharacteristics(_) => Err(refused(
-                "SET SESSION CHARACTERISTICS",
-                "session-characteristics",
-                "it changes three settings at once",
-                "Use SET default_transaction_isolation, default_transaction_read_only or default_transaction_deferrable.",
-            )),
+            Statement::SetSessionCharacteristics(modes) => {
+                self.set_characteristics(sql, modes).await
+            }
             Statement::SetTransactionSnapshot(_) => Err(refused(
                 "SET TRANSACTION SNAPSHOT",
                 "transaction-snapshot",
@@ -221,7 +218,8 @@ impl Session {
     /// Rolls the block back on all its shards.
     pub(super) async fn roll_back(&mut self) {
         self.in_use.lock().await.clear();
-        self.transaction.rollback().await;
+        let asides = self.transaction.rollback().await;
+        self.pass_asides(&asides);
         self.end_of_block(false).await;
     }
 
@@ -312,15 +310,15 @@ impl Session {
         }
         match name {
             "client_encoding" => check_encoding(value)?,
-            "standard_conforming_strings" => {
-                if !matches!(value, SetValue::Default) && !is_on(value) {
-                    return Err(refused(
-                        "standard_conforming_strings = off",
-                        "standard-conforming-strings",
-                        "the router reads string literals as the SQL standard does",
-                        "Write backslashes in E'' strings.",
-                    ));
-                }
+            "standard_conforming_strings"
+                if !matches!(value, SetValue::Default) && !is_on(value) =>
+            {
+                return Err(refused(
+                    "standard_conforming_strings = off",
+                    "standard-conforming-strings",
+                    "the router reads string literals as the SQL standard does",
+                    "Write backslashes in E'' strings.",
+                ));
             }
             "session_authorization" => {
                 return Err(refused(
@@ -379,6 +377,83 @@ impl Session {
         }
         self.complete("SET");
         Ok(())
+    }
+
+    /// SET SESSION CHARACTERISTICS: up to three settings by one statement.
+    async fn set_characteristics(
+        &mut self,
+        sql: &str,
+        modes: &TransactionModes,
+    ) -> Result<(), Stop> {
+        let set = [
+            (modes.isolation.is_some(), "default_transaction_isolation"),
+            (modes.read_only.is_some(), "default_transaction_read_only"),
+            (modes.deferrable.is_some(), "default_transaction_deferrable"),
+        ];
+        let changes: Vec<SettingChange> = set
+            .into_iter()
+            .filter(|(given, _)| *given)
+            .map(|(_, name)| SettingChange {
+                name: name.into(),
+                local: false,
+            })
+            .collect();
+        let shard = self.shards_for_setting().remove(0);
+        let backend = self.join(shard).await?;
+        command::run(backend, sql)
+            .await
+            .map_err(error::of_command)?;
+        self.adopt_settings(shard, &changes).await?;
+        self.complete("SET");
+        Ok(())
+    }
+
+    /// What `set_config` set on a shard becomes the session's, or the block's: it is read back there, and set on the
+    /// shards that take part now or later.
+    pub(super) async fn adopt_settings(
+        &mut self,
+        shard: ShardId,
+        changes: &[SettingChange],
+    ) -> Result<(), Stop> {
+        let idle = self.transaction.block.phase() == Phase::Idle;
+        for change in changes.iter().filter(|change| !(idle && change.local)) {
+            let backend = self.join(shard).await?;
+            let shown = command::run(backend, &format!("SHOW {}", quoted(&change.name))).await;
+            if shown.is_err() {
+                // What is set there now is not known.
+                self.lose(shard);
+            }
+            let shown = shown.map_err(error::of_command)?;
+            let value = shown.rows.into_iter().flatten().next().flatten();
+            let value = value.unwrap_or_default();
+            if change.local {
+                let sql = format!(
+                    "SELECT pg_catalog.set_config({}, {}, true)",
+                    literal(&change.name),
+                    literal(&value)
+                );
+                self.run_on_participants(&sql).await?;
+                self.transaction.block.setting(&sql);
+            } else {
+                self.parameters.set(&change.name, &value);
+                if let Some(backend) = self.transaction.backend(shard) {
+                    backend.applied = self.parameters.shard_settings().clone();
+                }
+                for other in self.transaction.shards().collect::<Vec<_>>() {
+                    self.apply_settings(other).await?;
+                }
+            }
+        }
+        self.report_parameters(shard);
+        Ok(())
+    }
+
+    async fn apply_settings(&mut self, shard: ShardId) -> Result<(), Stop> {
+        let settings = self.parameters.shard_settings().clone();
+        let backend = self.transaction.backend(shard).ok_or(Stop::Gone)?;
+        crate::transaction::settings::apply(backend, &settings)
+            .await
+            .map_err(error::of_command)
     }
 
     /// All shards of the block, else one that will do.
@@ -482,13 +557,7 @@ impl Session {
     async fn settle_settings(&mut self) -> Result<(), Stop> {
         for shard in self.shards_for_setting() {
             self.join(shard).await?;
-            let settings = self.parameters.shard_settings().clone();
-            let Some(backend) = self.transaction.backend(shard) else {
-                return Err(Stop::Gone);
-            };
-            crate::transaction::settings::apply(backend, &settings)
-                .await
-                .map_err(error::of_command)?;
+            self.apply_settings(shard).await?;
             self.report_parameters(shard);
         }
         Ok(())
@@ -648,6 +717,12 @@ impl Session {
             limits: &limits,
         };
         let plan = planner::utility(&sentence.statement, sentence.sql, sentence.tokens, &context)?;
+        if plan.access == Access::OutsideBlock && self.transaction.block.phase() != Phase::Idle {
+            return Err(SessionError::InBlock(sentence.statement.command_word()).into());
+        }
+        if hint.is_some() {
+            self.taint(&plan).await?;
+        }
         self.run_plan(&plan, sentence.sql, 0).await
     }
 
@@ -679,7 +754,8 @@ impl Session {
         }
         let prefix = &sql[..sql.len() - body.len()];
         let routing = if text {
-            template.describe(&plan, &topology)
+            let lines = template.describe(&plan, &topology);
+            lines.iter().map(|line| line.replace('\n', " ")).collect()
         } else {
             Vec::new()
         };
@@ -734,6 +810,22 @@ fn is_snapshot(isolation: IsolationLevel) -> bool {
         IsolationLevel::RepeatableRead | IsolationLevel::Serializable => true,
         IsolationLevel::ReadCommitted | IsolationLevel::ReadUncommitted => false,
     }
+}
+
+/// Whether PostgreSQL knows an encoding of this name (its appendix of character sets, by their first letters).
+pub(super) fn is_postgresql_encoding(name: &str) -> bool {
+    const FAMILIES: [&str; 22] = [
+        "abc", "alt", "big5", "euc", "gb", "iso", "johab", "koi", "latin", "mskanji", "mule",
+        "shift", "sjis", "sql", "tcvn", "uhc", "unicode", "utf8", "vscii", "win", "windows", "mic",
+    ];
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let name = name.to_ascii_lowercase();
+    FAMILIES.iter().any(|family| name.starts_with(family))
+}
+
+/// A string literal, under standard_conforming_strings.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// The encodings in which the router can read SQL.

@@ -8,7 +8,7 @@ use super::simple_query::text_of;
 use crate::executor::copy_in::{self, CopyInError};
 use crate::executor::copy_out::{self, Framing};
 use crate::planner::plan::Access;
-use crate::planner::{self, CopyRoute, CopySplit};
+use crate::planner::{self, CopyRoute, CopySplit, Refusal};
 use crate::sql::copy::{CopyDirection, CopyFormat, CopyHeader, CopyStatement, CopyTarget};
 use crate::sql::copy_rows::{CopyKey, CopyPiece, CopyRows};
 use crate::topology::ShardId;
@@ -16,6 +16,7 @@ use crate::topology::snapshot::Topology;
 use crate::transaction::state::Phase;
 use crate::wire::frontend_message::{self, FrontendMessage};
 use crate::wire::stream::Head;
+use std::sync::Arc;
 
 /// A COPY from the client as far as it has come.
 struct Intake<'a> {
@@ -69,6 +70,7 @@ impl Session {
         };
         for step in &plan.steps {
             self.join(step.shard).await?;
+            self.transaction.mark_used(step.shard);
         }
         let mut backends = Vec::with_capacity(plan.steps.len());
         for backend in self.transaction.backends() {
@@ -90,19 +92,30 @@ impl Session {
         }
     }
 
-    async fn copy_from(&mut self, copy: &CopyStatement<'_>, sql: &str) -> Result<(), Stop> {
+    fn copy_route(
+        &mut self,
+        copy: &CopyStatement<'_>,
+        sql: &str,
+    ) -> Result<(Arc<Topology>, CopyRoute), Stop> {
         let topology = self.router.topology();
-        let route = {
-            let (search_path, limits, hint) =
-                (self.search_path()?, self.lex_limits(), self.hint(sql)?);
-            let context = planner::Context {
-                topology: &topology,
-                search_path: &search_path,
-                hint: hint.as_ref(),
-                limits: &limits,
-            };
-            planner::copy_from(copy, sql, &context)?
+        let (search_path, limits, hint) = (self.search_path()?, self.lex_limits(), self.hint(sql)?);
+        let context = planner::Context {
+            topology: &topology,
+            search_path: &search_path,
+            hint: hint.as_ref(),
+            limits: &limits,
         };
+        let route = planner::copy_from(copy, sql, &context)?;
+        Ok((topology, route))
+    }
+
+    async fn copy_from(&mut self, copy: &CopyStatement<'_>, sql: &str) -> Result<(), Stop> {
+        let mut routed = self.copy_route(copy, sql);
+        let unloaded = |stop: &Stop| stop.is_refusal(Refusal::UnloadedTable);
+        if routed.as_ref().is_err_and(unloaded) && self.look_again().await {
+            routed = self.copy_route(copy, sql);
+        }
+        let (topology, route) = routed?;
         let first = match &route {
             CopyRoute::One(shard) => *shard,
             CopyRoute::AllShards | CopyRoute::Split(_) => self
@@ -161,7 +174,9 @@ impl Session {
         shard: ShardId,
         intake: &mut Intake<'_>,
     ) -> Result<crate::wire::frame::Frame, Stop> {
-        let backend = self.join(shard).await?;
+        self.join(shard).await?;
+        self.transaction.mark_used(shard);
+        let backend = self.transaction.backend(shard).ok_or(Stop::Gone)?;
         match copy_in::start(backend, intake.sql).await {
             Ok(response) => {
                 if !intake.header.is_empty() {

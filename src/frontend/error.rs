@@ -1,13 +1,15 @@
 //! How a conversation's step ends early, and the errors that only a session can raise.
 
 use crate::executor::ExecuteError;
+use crate::planner::Refusal;
 use crate::transaction::JoinError;
 use crate::transaction::command::CommandError;
 use crate::transaction::commit::CommitError;
-use crate::wire::error_response::{ErrorReply, Fault};
+use crate::wire::error_response::{self, ErrorReply, Fault, Severity};
 use crate::wire::frame::{Frame, MessageError};
 use crate::wire::sqlstate::SqlState;
 use crate::wire::stream::StreamError;
+use bytes::BytesMut;
 
 /// Why a step ended early.
 #[derive(Debug)]
@@ -20,6 +22,23 @@ pub enum Stop {
     Shard(Frame),
     /// The client has been told; the session goes on.
     Told,
+}
+
+impl Stop {
+    /// Whether it is this refusal of the planner.
+    pub fn is_refusal(&self, refusal: Refusal) -> bool {
+        matches!(self, Self::Error(error) if error.refusal() == Some(refusal.code()))
+    }
+
+    /// An error of a part of the client's string that begins `offset` characters into it.
+    pub fn at(error: impl ErrorReply, offset: u32) -> Self {
+        let mut shown = BytesMut::new();
+        error_response::write_error_reply(&mut shown, &error, Severity::Error);
+        let frame = Frame::new(shown.freeze());
+        let mut shifted = BytesMut::new();
+        error_response::write_shard_error(&mut shifted, frame.body(), offset);
+        Self::Shard(Frame::new(shifted.freeze()))
+    }
 }
 
 impl<E: ErrorReply + Send + Sync + 'static> From<E> for Stop {
@@ -72,6 +91,12 @@ pub enum SessionError {
     /// Any statement in a failed block but its end.
     #[error("current transaction is aborted, commands ignored until end of transaction block")]
     FailedBlock,
+    /// Parse of a string with several statements.
+    #[error("cannot insert multiple commands into a prepared statement")]
+    SeveralStatements,
+    /// Bind or Describe of the unnamed statement after it ended.
+    #[error("unnamed prepared statement does not exist")]
+    NoUnnamedStatement,
     /// Bind or Describe of a statement that was not parsed.
     #[error("prepared statement \"{0}\" does not exist")]
     UnknownStatement(String),
@@ -82,7 +107,7 @@ pub enum SessionError {
     #[error("prepared statement \"{0}\" already exists")]
     DuplicateStatement(String),
     /// Bind under a name that is taken.
-    #[error("portal \"{0}\" already exists")]
+    #[error("cursor \"{0}\" already exists")]
     DuplicatePortal(String),
     /// A client's prepared statements are over their limit.
     #[error("too many prepared statements in this session")]
@@ -147,16 +172,16 @@ pub enum SessionError {
         /// Where it failed, and how.
         failed: String,
     },
-    /// The same row written by a statement on every shard came out differently.
-    #[error("a statement's outcome differs between shards")]
-    OutcomesDiffer,
 }
 
 impl ErrorReply for SessionError {
     fn sqlstate(&self) -> SqlState {
         match self {
             Self::FailedBlock => SqlState::IN_FAILED_SQL_TRANSACTION,
-            Self::UnknownStatement(_) => SqlState::INVALID_SQL_STATEMENT_NAME,
+            Self::SeveralStatements => SqlState::SYNTAX_ERROR,
+            Self::UnknownStatement(_) | Self::NoUnnamedStatement => {
+                SqlState::INVALID_SQL_STATEMENT_NAME
+            }
             Self::UnknownPortal(_) | Self::NoCursor(_) => SqlState::INVALID_CURSOR_NAME,
             Self::DuplicateStatement(_) => SqlState::DUPLICATE_PREPARED_STATEMENT,
             Self::DuplicatePortal(_) => SqlState::DUPLICATE_CURSOR,
@@ -171,14 +196,14 @@ impl ErrorReply for SessionError {
             Self::Message(error) => error.sqlstate(),
             Self::UnknownMessage(_) => SqlState::PROTOCOL_VIOLATION,
             Self::Stopping => SqlState::ADMIN_SHUTDOWN,
-            Self::PartlyDone { .. } | Self::OutcomesDiffer => SqlState::INTERNAL_ERROR,
+            Self::PartlyDone { .. } => SqlState::INTERNAL_ERROR,
         }
     }
 
     fn fault(&self) -> Fault {
         match self {
             Self::Stopping => Fault::Router,
-            Self::PartlyDone { .. } | Self::OutcomesDiffer => Fault::Backend,
+            Self::PartlyDone { .. } => Fault::Backend,
             _ => Fault::Client,
         }
     }
@@ -187,7 +212,7 @@ impl ErrorReply for SessionError {
         match self {
             Self::TooManyStatements { max } => Some(format!("limits.prepared_statements is {max}")),
             Self::RequestTooLarge { max } => Some(format!("limits.request_bytes is {max}")),
-            Self::Refused { reason, .. } => Some((*reason).to_owned()),
+            Self::Refused { reason, .. } => Some(sentence(reason)),
             Self::PartlyDone { done, failed } => {
                 Some(format!("It ran on {done} and failed on {failed}"))
             }
@@ -206,7 +231,6 @@ impl ErrorReply for SessionError {
                 Some("Close statements that are no longer used.".to_owned())
             }
             Self::RequestTooLarge { .. } => Some("Send Sync more often.".to_owned()),
-            Self::OutcomesDiffer => Some("Compare the reference table on the shards.".to_owned()),
             _ => None,
         }
     }
@@ -217,4 +241,16 @@ impl ErrorReply for SessionError {
             _ => None,
         }
     }
+}
+
+/// A reason as a full sentence.
+fn sentence(reason: &str) -> String {
+    let mut letters = reason.chars();
+    let first = letters.next().map(char::to_uppercase);
+    first
+        .into_iter()
+        .flatten()
+        .chain(letters)
+        .chain(['.'])
+        .collect()
 }

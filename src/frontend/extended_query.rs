@@ -15,6 +15,7 @@ use crate::executor::relay::{self, Expect, Relayed};
 use crate::planner::plan::{Access, Plan, StepArguments, StepSql};
 use crate::planner::{Binding, Template};
 use crate::sql::lex;
+use crate::sql::split;
 use crate::sql::statement::{self, Statement};
 use crate::topology::ShardId;
 use crate::transaction::command;
@@ -103,14 +104,21 @@ impl Session {
             return Err(SessionError::TooManyStatements { max }.into());
         }
         let tokens = lex::lex(sql, &self.lex_limits())?;
-        let classified = statement::classify(sql, &tokens)?;
+        let statements = split::split(sql, &tokens);
+        let (sql, tokens) = match statements.as_slice() {
+            [] => ("", &[][..]),
+            // From its first byte, so that the positions in errors are the client's.
+            [one] => (&sql[..one.text.end], &tokens[one.tokens.clone()]),
+            _ => return Err(SessionError::SeveralStatements.into()),
+        };
+        let classified = statement::classify(sql, tokens)?;
         self.check_block(&classified)?;
         let sql: Arc<str> = sql.into();
         let parameter_types: Arc<[u32]> = parameter_types.into();
         let kind = match &classified {
             Statement::Empty => PreparedKind::Empty,
             Statement::Query(_) => {
-                let template = self.template(&sql, &parameter_types)?;
+                let template = self.planned(&sql, &parameter_types, 0).await?;
                 let schema_version = self.router.topology().schema.version;
                 PreparedKind::Query {
                     template,
@@ -288,8 +296,11 @@ impl Session {
     }
 
     fn prepared(&self, name: &str) -> Result<Arc<Prepared>, Stop> {
-        let prepared = self.statements.get(name).cloned();
-        prepared.ok_or_else(|| SessionError::UnknownStatement(name.to_owned()).into())
+        match self.statements.get(name) {
+            Some(prepared) => Ok(prepared.clone()),
+            None if name.is_empty() => Err(SessionError::NoUnnamedStatement.into()),
+            None => Err(SessionError::UnknownStatement(name.to_owned()).into()),
+        }
     }
 
     async fn bind(&mut self, bind: Bind<'_>, frame: &Frame) -> Result<(), Stop> {
@@ -341,6 +352,9 @@ impl Session {
                     spread: self.router.next_spread(),
                 };
                 let plan = template.plan(&binding, &topology)?;
+                if template.is_hinted() {
+                    self.taint(&plan).await?;
+                }
                 match plan.steps.as_slice() {
                     [step] if step.sql == StepSql::AsSent => {
                         self.bind_on(&prepared, step.shard, bind.portal, frame)
@@ -383,6 +397,9 @@ impl Session {
         frame: &Frame,
     ) -> Result<(), Stop> {
         self.ensure_parsed(prepared, shard).await?;
+        if !is_show(&prepared.sql) {
+            self.transaction.mark_used(shard);
+        }
         let Some(backend) = self.transaction.backend(shard) else {
             return Err(Stop::Gone);
         };
@@ -444,7 +461,7 @@ impl Session {
                 prepared,
             }) => (*described_on, prepared.clone()),
             Some(Portal {
-                place: Place::Session | Place::Done,
+                place: Place::Session | Place::Done | Place::Suspended,
                 prepared,
             }) => {
                 let rows = is_explain(&prepared.sql);
@@ -486,13 +503,19 @@ impl Session {
         match portal.place {
             Place::Shard(shard) => {
                 self.note_forwarded(&portal.prepared, shard)?;
+                if let PreparedKind::Query { template, .. } = &portal.prepared.kind
+                    && !template.settings().is_empty()
+                {
+                    self.pipeline.settings.push((shard, template.clone()));
+                }
                 self.execute_on(shard, name, row_limit).await
             }
             Place::Several { plan, bind, .. } => {
-                self.execute_several(&portal.prepared, &plan, &bind, row_limit)
+                let place = self
+                    .execute_several(&portal.prepared, &plan, &bind, row_limit)
                     .await?;
                 if let Some(portal) = self.portals.get_mut(name) {
-                    portal.place = Place::Done;
+                    portal.place = place;
                 }
                 Ok(())
             }
@@ -522,6 +545,13 @@ impl Session {
                 }
                 control
             }
+            Place::Suspended => Err(SessionError::Refused {
+                what: "a second Execute of a portal over several shards".to_owned(),
+                code: "portal-row-limit",
+                reason: "the rows of several shards are not kept between two Executes",
+                hint: "Fetch all rows at once, or name the sharding key.",
+            }
+            .into()),
             Place::Done => {
                 self.answer_locally(|out| backend_message::write_command_complete(out, "SELECT 0"));
                 Ok(())
@@ -546,16 +576,7 @@ impl Session {
         plan: &Plan,
         bind: &Frame,
         row_limit: i32,
-    ) -> Result<(), Stop> {
-        if row_limit > 0 && plan.steps.len() > 1 {
-            return Err(SessionError::Refused {
-                what: "a portal with a row limit over several shards".to_owned(),
-                code: "portal-row-limit",
-                reason: "the rows of several shards are not kept between two Executes",
-                hint: "Fetch all rows at once, or name the sharding key.",
-            }
-            .into());
-        }
+    ) -> Result<Place, Stop> {
         let Ok(FrontendMessage::Bind(bind)) = FrontendMessage::decode(bind.tag(), bind.body())
         else {
             return Err(SessionError::UnknownMessage(b'B').into());
@@ -567,52 +588,63 @@ impl Session {
         let values: Vec<_> = bind.values().collect();
         let formats: Vec<_> = bind.parameter_formats.iter().collect();
         let results: Vec<_> = bind.result_formats.iter().collect();
-        let tag = self
-            .fan_out(plan, Show { description: false }, |out, step| {
-                let all: Vec<u16> = (0..values.len() as u16).collect();
-                let chosen: &[u16] = match &step.arguments {
-                    StepArguments::AsSent => &all,
-                    StepArguments::Chosen(chosen) => chosen,
-                };
-                let index = |number: &u16| usize::from(*number);
-                let types: Vec<u32> = chosen
-                    .iter()
-                    .map(|number| {
-                        prepared
-                            .parameter_types
-                            .get(index(number))
-                            .copied()
-                            .unwrap_or(0)
-                    })
-                    .collect();
-                let formats: Vec<_> = match formats.len() {
-                    0 | 1 => formats.clone(),
-                    _ => chosen
+        let done = self
+            .fan_out(
+                plan,
+                Show {
+                    description: false,
+                    rows_max: u64::try_from(row_limit).ok().filter(|rows| *rows > 0),
+                },
+                |out, step| {
+                    let all: Vec<u16> = (0..values.len() as u16).collect();
+                    let chosen: &[u16] = match &step.arguments {
+                        StepArguments::AsSent => &all,
+                        StepArguments::Chosen(chosen) => chosen,
+                    };
+                    let index = |number: &u16| usize::from(*number);
+                    let types: Vec<u32> = chosen
                         .iter()
-                        .filter_map(|number| formats.get(index(number)).copied())
-                        .collect(),
-                };
-                let chosen_values = chosen
-                    .iter()
-                    .map(|number| values.get(index(number)).copied().flatten());
-                frontend_message::write_parse(out, "", text_of(step, &prepared.sql), &types);
-                frontend_message::write_bind(
-                    out,
-                    "",
-                    "",
-                    formats,
-                    chosen_values,
-                    results.iter().copied(),
-                );
-                frontend_message::write_describe(out, Target::Portal, "");
-                frontend_message::write_execute(out, "", 0);
-                frontend_message::write_sync(out);
-            })
+                        .map(|number| {
+                            prepared
+                                .parameter_types
+                                .get(index(number))
+                                .copied()
+                                .unwrap_or(0)
+                        })
+                        .collect();
+                    let formats: Vec<_> = match formats.len() {
+                        0 | 1 => formats.clone(),
+                        _ => chosen
+                            .iter()
+                            .filter_map(|number| formats.get(index(number)).copied())
+                            .collect(),
+                    };
+                    let chosen_values = chosen
+                        .iter()
+                        .map(|number| values.get(index(number)).copied().flatten());
+                    frontend_message::write_parse(out, "", text_of(step, &prepared.sql), &types);
+                    frontend_message::write_bind(
+                        out,
+                        "",
+                        "",
+                        formats,
+                        chosen_values,
+                        results.iter().copied(),
+                    );
+                    frontend_message::write_describe(out, Target::Portal, "");
+                    frontend_message::write_execute(out, "", 0);
+                    frontend_message::write_sync(out);
+                },
+            )
             .await?;
         self.note_schema_change(plan.access);
         self.pipeline.executed = true;
-        backend_message::write_command_complete(self.client.out(), &tag);
-        Ok(())
+        if done.suspended {
+            backend_message::write_portal_suspended(self.client.out());
+            return Ok(Place::Suspended);
+        }
+        backend_message::write_command_complete(self.client.out(), &done.tag);
+        Ok(Place::Done)
     }
 
     async fn close(&mut self, target: Target, name: &str) -> Result<(), Stop> {
@@ -630,7 +662,7 @@ impl Session {
                             ..
                         },
                     ) => Some(shard),
-                    Some(Place::Session | Place::Done) => None,
+                    Some(Place::Session | Place::Done | Place::Suspended) => None,
                     None => self.cursors.remove(name),
                 };
                 if let Some(shard) = shard
@@ -732,6 +764,19 @@ impl Session {
                 }
             }
         }
+        for (shard, template) in std::mem::take(&mut self.pipeline.settings) {
+            if self.pipeline.failed {
+                break;
+            }
+            match self.adopt_settings(shard, template.settings()).await {
+                Ok(()) => {}
+                Err(Stop::Gone) => return Err(Stop::Gone),
+                Err(stop) => {
+                    self.pipeline.failed = true;
+                    self.tell(stop);
+                }
+            }
+        }
         let failed = self.pipeline.failed;
         if failed
             && self.pipeline.unsynced
@@ -769,6 +814,13 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Whether a statement only shows settings.
+fn is_show(sql: &str) -> bool {
+    lex::Lexer::new(sql)
+        .next()
+        .is_some_and(|first| first.is_ok_and(|word| word.is(sql, "show")))
 }
 
 fn is_explain(sql: &str) -> bool {

@@ -3,7 +3,7 @@
 
 use super::auth::{AuthError, Users};
 use super::cancel::{Cancels, InUse, KEY_BYTES, LONG_KEY_BYTES};
-use super::control::is_known_encoding;
+use super::control::{is_known_encoding, is_postgresql_encoding};
 use super::parameters::Parameters;
 use super::session::{Registered, Session, Start};
 use crate::backend::connection::Login;
@@ -43,6 +43,9 @@ pub enum HandshakeError {
     /// An encoding in which the router cannot read SQL.
     #[error("client_encoding {0} is not supported through the router")]
     Encoding(String),
+    /// No encoding at all.
+    #[error("invalid value for parameter \"client_encoding\": \"{0}\"")]
+    NoEncoding(String),
     /// Wrong password, or no such user.
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -72,6 +75,7 @@ impl ErrorReply for HandshakeError {
             Self::NoUser => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
             Self::UnknownDatabase(_) => SqlState::INVALID_CATALOG_NAME,
             Self::Replication | Self::Encoding(_) => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::NoEncoding(_) => SqlState::INVALID_PARAMETER_VALUE,
             Self::Auth(error) => error.sqlstate(),
             Self::Join(error) => error.sqlstate(),
             Self::TimedOut => SqlState::PROTOCOL_VIOLATION,
@@ -87,6 +91,7 @@ impl ErrorReply for HandshakeError {
             | Self::UnknownDatabase(_)
             | Self::Replication
             | Self::Encoding(_)
+            | Self::NoEncoding(_)
             | Self::TimedOut => Fault::Client,
             Self::Auth(error) => error.fault(),
             Self::Join(error) => error.fault(),
@@ -133,6 +138,7 @@ struct Greeted {
     login: Login,
     parameters: Parameters,
     reported: BTreeMap<Arc<str>, Arc<str>>,
+    default_search_path: Arc<str>,
     in_use: Arc<InUse>,
     registered: Registered,
 }
@@ -151,6 +157,7 @@ pub async fn handshake(
             login,
             parameters,
             reported,
+            default_search_path,
             in_use,
             registered,
         })) => {
@@ -160,6 +167,7 @@ pub async fn handshake(
                 login,
                 parameters,
                 reported,
+                default_search_path,
                 in_use,
             };
             return Some((Session::new(start), registered));
@@ -170,7 +178,7 @@ pub async fn handshake(
     };
     match &error {
         HandshakeError::Join(JoinError::Command(CommandError::Refused(frame))) => {
-            client.out().extend_from_slice(frame.bytes());
+            error_response::write_shard_fatal(client.out(), frame.body());
         }
         error => error_response::write_error_reply(client.out(), error, Severity::Fatal),
     }
@@ -194,7 +202,7 @@ async fn greet(
         return Err(HandshakeError::UnknownDatabase(request.database));
     }
     let parameters = Parameters::new(request.settings);
-    let reported = shard_parameters(router, &login, &parameters).await?;
+    let (reported, default_search_path) = shard_parameters(router, &login, &parameters).await?;
     let key_bytes = if request.minor >= 2 {
         LONG_KEY_BYTES
     } else {
@@ -216,6 +224,7 @@ async fn greet(
         login,
         parameters,
         reported,
+        default_search_path,
         in_use,
         registered,
     })
@@ -315,7 +324,13 @@ fn setting(settings: &mut Settings, name: &str, value: &str) -> Result<(), Hands
     let name = name.to_ascii_lowercase();
     if name == "client_encoding" {
         if !is_known_encoding(value) {
-            return Err(HandshakeError::Encoding(value.to_owned()));
+            let name = value.to_owned();
+            let refused = is_postgresql_encoding(value);
+            return Err(if refused {
+                HandshakeError::Encoding(name)
+            } else {
+                HandshakeError::NoEncoding(name)
+            });
         }
         if !value.to_ascii_lowercase().contains("ascii") {
             return Ok(());
@@ -325,13 +340,14 @@ fn setting(settings: &mut Settings, name: &str, value: &str) -> Result<(), Hands
     Ok(())
 }
 
-/// Has a shard take the login and its settings, and gives what it then reports. Any shard will do: one that is down
+/// Has a shard take the login and its settings, and gives what it then reports, and the
+/// role's own search path. Any shard will do: one that is down
 /// does not keep clients out.
 async fn shard_parameters(
     router: &Arc<Router>,
     login: &Login,
     parameters: &Parameters,
-) -> Result<BTreeMap<Arc<str>, Arc<str>>, HandshakeError> {
+) -> Result<(BTreeMap<Arc<str>, Arc<str>>, Arc<str>), HandshakeError> {
     let topology = router.topology();
     let settings = parameters.shard_settings();
     let tenant = Tenant {
@@ -349,9 +365,10 @@ async fn shard_parameters(
         match transaction.join(shard, tenant, &mut Vec::new()).await {
             Ok(backend) => {
                 let reported = backend.parameters.clone();
+                let search_path = backend.default_search_path.clone();
                 backend.take_parameters_changed();
                 transaction.release_idle();
-                return Ok(reported);
+                return Ok((reported, search_path));
             }
             // What one shard says of the login or its settings, each would say.
             Err(error @ JoinError::Command(CommandError::Refused(_))) => return Err(error.into()),

@@ -1,4 +1,4 @@
-//! Sockets and conversations: [`serve`] accepts clients, [`handshake`] lets them in, [`session`] answers them. Nothing
+//! Sockets and conversations: [`Listener`] accepts clients, [`handshake`] lets them in, [`session`] answers them. Nothing
 //! here decides which shard a statement goes to, and nothing here reads SQL beyond its class.
 
 pub mod handshake;

@@ -7,20 +7,26 @@ use super::parameters::Parameters;
 use super::statements::{Portal, Prepared};
 use crate::backend::connection::{Backend, Login};
 use crate::executor::relay::Expect;
-use crate::planner::{Context, Hint, PlanError, Template};
+use crate::planner::{Context, Hint, PlanError, Refusal, Template};
 use crate::router::{Router, TemplateKey};
 use crate::sql::lex::LexLimits;
 use crate::sql::search_path;
 use crate::topology::ShardId;
+use crate::transaction::command::{self, CommandError};
 use crate::transaction::state::Phase;
 use crate::transaction::{Tenant, Transaction};
 use crate::wire::backend_message;
 use crate::wire::error_response::{self, Severity};
 use crate::wire::frame::Frame;
+use crate::wire::frontend_message;
 use crate::wire::stream::{FrameStream, StreamError};
+use bytes::BytesMut;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::watch;
+
+/// A setting of the search path, and what it means.
+type SearchPath = (Arc<str>, Arc<[Arc<str>]>);
 
 /// One client.
 pub struct Session {
@@ -39,10 +45,13 @@ pub struct Session {
     pub(super) pipeline: Pipeline,
     /// What the client knows of the parameters that PostgreSQL reports.
     pub(super) reported: BTreeMap<Arc<str>, Arc<str>>,
+    /// What has changed of that and is told at the next ReadyForQuery.
+    unreported: BTreeMap<Arc<str>, Arc<str>>,
     pub(super) in_use: Arc<InUse>,
+    default_search_path: Arc<str>,
     /// The block changed the schema.
     pub(super) schema_changed: bool,
-    search_path: Option<(Arc<str>, Arc<[Arc<str>]>)>,
+    search_path: Option<SearchPath>,
 }
 
 /// The extended-query messages since the last Sync.
@@ -56,6 +65,8 @@ pub(super) struct Pipeline {
     pub(super) unseen: Option<Arc<Prepared>>,
     /// Statements that were sent to the shard to be parsed since the last Sync.
     pub(super) parsed: Vec<u64>,
+    /// Statements that changed settings by a function, and where; read back at Sync.
+    pub(super) settings: Vec<(ShardId, Arc<Template>)>,
     /// Something was executed since the last Sync.
     pub(super) executed: bool,
     /// Something failed: all up to Sync is skipped.
@@ -76,6 +87,8 @@ pub struct Start {
     pub parameters: Parameters,
     /// What it has been told of the shards' parameters.
     pub reported: BTreeMap<Arc<str>, Arc<str>>,
+    /// Where it looks up names while it sets no search path.
+    pub default_search_path: Arc<str>,
     /// The backends that a cancel must reach.
     pub in_use: Arc<InUse>,
 }
@@ -89,6 +102,7 @@ impl Session {
             login,
             parameters,
             reported,
+            default_search_path,
             in_use,
         } = start;
         Self {
@@ -102,7 +116,9 @@ impl Session {
             cursors: HashMap::new(),
             pipeline: Pipeline::default(),
             reported,
+            unreported: BTreeMap::new(),
             in_use,
+            default_search_path,
             schema_changed: false,
             search_path: None,
         }
@@ -181,16 +197,10 @@ impl Session {
         let _ = self.client.flush().await;
     }
 
-    /// The client is gone: what runs for it is cancelled and rolled back.
+    /// The client is gone: what runs for it is cancelled and rolled back, since a lease that is dropped cancels.
     async fn leave(mut self) {
-        let tokens = std::mem::take(&mut *self.in_use.lock().await);
-        if self.transaction.preferred().is_some() {
-            for backend in self.transaction.backends() {
-                let _ = backend.cancel_token().cancel().await;
-            }
-            self.transaction.abandon();
-        }
-        drop(tokens);
+        self.in_use.lock().await.clear();
+        self.transaction.abandon();
     }
 
     /// Tells the client of an error, and what that does to its block.
@@ -209,6 +219,12 @@ impl Session {
     }
 
     pub(super) fn ready_for_query(&mut self) {
+        for (name, value) in std::mem::take(&mut self.unreported) {
+            if self.reported.get(&name) != Some(&value) {
+                backend_message::write_parameter_status(self.client.out(), &name, &value);
+                self.reported.insert(name, value);
+            }
+        }
         let status = self.transaction.block.status();
         backend_message::write_ready_for_query(self.client.out(), status);
     }
@@ -227,6 +243,10 @@ impl Session {
     pub(super) async fn join(&mut self, shard: ShardId) -> Result<&mut Backend, Stop> {
         let joined = self.transaction.backend(shard).is_some();
         if !joined {
+            if self.transaction.block.snapshot_isolation() {
+                // It may leave shards on the way, which a cancel must not reach any more.
+                self.in_use.lock().await.clear();
+            }
             let mut asides = Vec::new();
             let tenant = Tenant {
                 control: &self.router.control,
@@ -234,13 +254,17 @@ impl Session {
                 login: &self.login,
                 settings: self.parameters.shard_settings(),
             };
-            let backend = self
+            let joined = self
                 .transaction
                 .join(shard, tenant, &mut asides)
                 .await
-                .map_err(error::of_join)?;
-            let token = backend.cancel_token();
-            self.in_use.lock().await.push(token);
+                .map(|_| ());
+            let tokens = self
+                .transaction
+                .backends()
+                .map(|backend| backend.cancel_token());
+            *self.in_use.lock().await = tokens.collect();
+            joined.map_err(error::of_join)?;
             self.pass_asides(&asides);
         }
         self.transaction.backend(shard).ok_or(Stop::Gone)
@@ -250,6 +274,7 @@ impl Session {
     pub(super) async fn release_idle(&mut self) {
         if self.transaction.block.phase() == Phase::Idle && !self.pipeline.unsynced {
             self.in_use.lock().await.clear();
+            self.transaction.clean_tainted().await;
             self.transaction.release_idle();
             if std::mem::take(&mut self.schema_changed) {
                 self.spread_schema_change().await;
@@ -295,14 +320,26 @@ impl Session {
         })
     }
 
-    /// Passes NOTICEs on; changes of reported parameters are noted for [`Self::report_parameters`].
+    /// Passes NOTICEs on; notes parameters that changed.
     pub(super) fn pass_asides(&mut self, asides: &[Frame]) {
-        for frame in asides.iter().filter(|frame| frame.tag() == b'N') {
-            self.client.out().extend_from_slice(frame.bytes());
+        for frame in asides {
+            if frame.tag() == b'N' {
+                self.client.out().extend_from_slice(frame.bytes());
+            } else if let Ok((name, value)) = backend_message::read_parameter_status(frame.body()) {
+                self.note_parameter(name, value);
+            }
         }
     }
 
-    /// Tells the client of parameters that changed on a backend it used.
+    /// Notes what a shard reports of a parameter; the client is told at ReadyForQuery if it is news.
+    fn note_parameter(&mut self, name: &str, value: &str) {
+        let told = self.unreported.get(name).or(self.reported.get(name));
+        if told.is_none_or(|told| **told != *value) {
+            self.unreported.insert(name.into(), value.into());
+        }
+    }
+
+    /// Notes parameters that changed on a backend that the client used; it is told at ReadyForQuery.
     pub(super) fn report_parameters(&mut self, shard: ShardId) {
         let Some(backend) = self.transaction.backend(shard) else {
             return;
@@ -310,11 +347,9 @@ impl Session {
         if !backend.take_parameters_changed() {
             return;
         }
-        for (name, value) in &backend.parameters {
-            if self.reported.get(name) != Some(value) {
-                backend_message::write_parameter_status(self.client.out(), name, value);
-                self.reported.insert(name.clone(), value.clone());
-            }
+        let parameters = backend.parameters.clone();
+        for (name, value) in &parameters {
+            self.note_parameter(name, value);
         }
     }
 
@@ -339,7 +374,7 @@ impl Session {
     /// Where unqualified names are looked up now.
     pub(super) fn search_path(&mut self) -> Result<Arc<[Arc<str>]>, Stop> {
         let setting = self.parameters.shard_settings().get("search_path").cloned();
-        let setting = setting.unwrap_or_else(|| self.router.control.default_search_path());
+        let setting = setting.unwrap_or_else(|| self.default_search_path.clone());
         if let Some((text, path)) = &self.search_path
             && *text == setting
         {
@@ -401,6 +436,69 @@ impl Session {
             .templates
             .get_or_insert_with(&key, || build(None));
         template.map_err(Stop::from)
+    }
+}
+
+impl Session {
+    /// [`Self::template`], but where the router's parser gives up, PostgreSQL is asked whether the statement is one at
+    /// all: a syntax error is then its own, at its own place.
+    pub(super) async fn planned(
+        &mut self,
+        sql: &Arc<str>,
+        parameter_types: &Arc<[u32]>,
+        position_offset: u32,
+    ) -> Result<Arc<Template>, Stop> {
+        let mut planned = self.template(sql, parameter_types);
+        let unknown = match &planned {
+            Ok(template) => template.has_unknown_relation(),
+            Err(stop) => stop.is_refusal(Refusal::UnloadedTable),
+        };
+        if unknown && self.look_again().await {
+            planned = self.template(sql, parameter_types);
+        }
+        let refused = match planned {
+            Err(Stop::Error(error)) if error.refusal() == Some(Refusal::Unparsed.code()) => error,
+            planned => return planned,
+        };
+        if self.pipeline.unsynced {
+            return Err(Stop::Error(refused));
+        }
+        let shard = self.any_shard();
+        let backend = self.join(shard).await?;
+        frontend_message::write_parse(backend.stream.out(), "", sql, parameter_types);
+        frontend_message::write_sync(backend.stream.out());
+        backend.forget_unnamed();
+        match command::answer(backend).await {
+            Err(CommandError::Refused(frame)) => {
+                let mut shifted = BytesMut::new();
+                error_response::write_shard_error(&mut shifted, frame.body(), position_offset);
+                Err(Stop::Shard(Frame::new(shifted.freeze())))
+            }
+            Err(error) => {
+                self.lose(shard);
+                Err(error::of_command(error))
+            }
+            Ok(_) => Err(Stop::Error(refused)),
+        }
+    }
+}
+
+impl Session {
+    /// Loads the schema if it may have changed: another router, or this one's other sessions, may have made a table a
+    /// moment ago. Whether a second look is worth while.
+    pub(super) async fn look_again(&mut self) -> bool {
+        let before = self.router.topology().schema.version;
+        // What this session's own block made is not to be seen before it commits.
+        if self.schema_changed {
+            return false;
+        }
+        match self.router.control.refresh_schema().await {
+            Ok(()) => self.router.topology().schema.version != before,
+            Err(error) => {
+                tracing::warn!(%error, "the schema was not looked at again");
+                false
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use super::control;
 use super::error::{self, SessionError, Stop};
 use super::session::Session;
-use crate::executor::fan_out::{self, Show};
+use crate::executor::fan_out::{self, FannedOut, Show, Start};
 use crate::executor::relay::{self, Expect, Relayed};
 use crate::planner::Binding;
 use crate::planner::plan::{Access, Plan, Step, StepSql};
@@ -36,6 +36,9 @@ impl Session {
             // A simple query after extended messages without Sync ends them, as in PostgreSQL.
             self.sync().await?;
         }
+        // A simple query ends the unnamed statement and portal.
+        self.statements.remove("");
+        self.portals.remove("");
         let answered = match FrontendMessage::decode(frame.tag(), frame.body()) {
             Ok(FrontendMessage::Query { sql }) => self.run_string(sql).await,
             Ok(_) => Err(SessionError::UnknownMessage(frame.tag()).into()),
@@ -61,11 +64,17 @@ impl Session {
             return Ok(());
         }
         let several = ranges.len() > 1;
-        for range in ranges {
+        // All of the string is read before any of it runs, as in PostgreSQL.
+        let mut sentences = Vec::with_capacity(ranges.len());
+        for range in &ranges {
             let sql = &string[range.text.clone()];
-            let offset = string[..range.text.start].chars().count() as u32;
             let tokens = lex::lex(sql, &self.lex_limits())?;
-            let statement = statement::classify(sql, &tokens)?;
+            let offset = string[..range.text.start].chars().count() as u32;
+            statement::classify(sql, &tokens).map_err(|error| Stop::at(error, offset))?;
+            sentences.push((sql, tokens, offset));
+        }
+        for (sql, tokens, offset) in &sentences {
+            let statement = statement::classify(sql, tokens)?;
             if several
                 && self.transaction.block.phase() == Phase::Idle
                 && !control::controls_transaction(&statement)
@@ -75,10 +84,10 @@ impl Session {
             self.run_sentence(
                 &Sentence {
                     sql,
-                    tokens: &tokens,
+                    tokens,
                     statement,
                 },
-                offset,
+                *offset,
             )
             .await?;
         }
@@ -94,7 +103,7 @@ impl Session {
             Statement::Empty => backend_message::write_empty_query(self.client.out()),
             Statement::Query(_) => {
                 let sql: Arc<str> = sentence.sql.into();
-                let template = self.template(&sql, &Arc::from([]))?;
+                let template = self.planned(&sql, &Arc::from([]), offset).await?;
                 let plan = {
                     let topology = self.router.topology();
                     let binding = Binding {
@@ -105,10 +114,20 @@ impl Session {
                     };
                     template.plan(&binding, &topology)?
                 };
+                if template.is_hinted() {
+                    self.taint(&plan).await?;
+                }
                 self.run_plan(&plan, sentence.sql, offset).await?;
+                if let ([_, ..], [step]) = (template.settings(), plan.steps.as_slice()) {
+                    self.adopt_settings(step.shard, template.settings()).await?;
+                }
             }
             statement if control::is_forwarded(statement) => {
                 let shard = self.forward_shard(sentence)?;
+                if !matches!(sentence.statement, Statement::Show(_)) {
+                    self.join(shard).await?;
+                    self.transaction.mark_used(shard);
+                }
                 self.run_on(shard, sentence.sql, offset).await?;
                 self.after_forward(sentence, shard);
             }
@@ -154,6 +173,8 @@ impl Session {
                 StepSql::AsSent => (sql, offset),
                 StepSql::Rewritten(text) => (&**text, 0),
             };
+            self.join(step.shard).await?;
+            self.transaction.mark_used(step.shard);
             self.run_on(step.shard, text, offset).await?;
             self.note_schema_change(plan.access);
             return Ok(());
@@ -165,16 +186,31 @@ impl Session {
         if own {
             self.begin_implicit().await?;
         }
-        let tag = self
-            .fan_out(plan, Show { description: true }, |out, step| {
-                frontend_message::write_query(out, text_of(step, sql));
-            })
+        let done = self
+            .fan_out(
+                plan,
+                Show {
+                    description: true,
+                    rows_max: None,
+                },
+                |out, step| {
+                    frontend_message::write_query(out, text_of(step, sql));
+                },
+            )
             .await?;
         self.note_schema_change(plan.access);
         if own {
             self.commit().await?;
         }
-        backend_message::write_command_complete(self.client.out(), &tag);
+        backend_message::write_command_complete(self.client.out(), &done.tag);
+        Ok(())
+    }
+
+    /// What runs by a hint is not looked at: it may leave locks, tables or settings in its server session.
+    pub(super) async fn taint(&mut self, plan: &Plan) -> Result<(), Stop> {
+        for step in &plan.steps {
+            self.join(step.shard).await?.tainted = true;
+        }
         Ok(())
     }
 
@@ -254,10 +290,11 @@ impl Session {
         plan: &Plan,
         show: Show,
         write: impl Fn(&mut bytes::BytesMut, &Step),
-    ) -> Result<String, Stop> {
+    ) -> Result<FannedOut, Stop> {
         for step in &plan.steps {
             let backend = self.join(step.shard).await?;
             backend.forget_unnamed();
+            self.transaction.mark_used(step.shard);
         }
         let mut backends = Vec::with_capacity(plan.steps.len());
         for backend in self.transaction.backends() {
@@ -266,13 +303,21 @@ impl Session {
                 backends.push(backend);
             }
         }
-        match fan_out::fan_out(backends, &plan.merge, show, &mut self.client).await {
+        // Rows that a split INSERT makes are its own; all else locks what others may lock too.
+        let in_turn = plan.access != Access::Read
+            && plan.steps.iter().all(|step| step.sql == StepSql::AsSent);
+        let start = if in_turn {
+            Start::InTurn
+        } else {
+            Start::AtOnce
+        };
+        match fan_out::fan_out(backends, &plan.merge, start, show, &mut self.client).await {
             Ok(done) => {
-                for (step, status) in plan.steps.iter().zip(done.statuses) {
+                for (step, status) in plan.steps.iter().zip(&done.statuses) {
                     self.report_parameters(step.shard);
-                    self.check_status(step.shard, Some(status))?;
+                    self.check_status(step.shard, Some(*status))?;
                 }
-                Ok(done.tag)
+                Ok(done)
             }
             Err(error) => {
                 let gone = matches!(error, crate::executor::ExecuteError::ClientGone);
@@ -293,9 +338,6 @@ impl Session {
 
     /// Statements that cannot run in a block: on one shard after the other; a failure says how far it came.
     async fn run_shard_by_shard(&mut self, plan: &Plan, sql: &str) -> Result<(), Stop> {
-        if self.transaction.block.phase() != Phase::Idle {
-            return Err(SessionError::InBlock("a statement of this kind").into());
-        }
         let topology = self.router.topology();
         let mut done: Vec<&str> = Vec::new();
         let mut tag = String::new();

@@ -82,6 +82,8 @@ pub enum Place {
     },
     /// In the session.
     Session,
+    /// Run on several shards up to its row limit; the rest of its rows is gone.
+    Suspended,
     /// Run already; a second Execute gives nothing.
     Done,
 }

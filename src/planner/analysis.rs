@@ -12,6 +12,7 @@
 
 use super::function::Effect;
 use super::key::{Formula, Graph, KeyColumn, NodeId, Source};
+use super::plan::SettingChange;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{Found, From, Item, Key, Lookup, OutColumn, Scope};
 use crate::sql::parse::{self, ast};
@@ -117,10 +118,16 @@ pub struct Analysis {
     pub catalog_relation: bool,
     /// A function that must run on a designated shard.
     pub designated: Option<Arc<str>>,
+    /// A relation that is not in the schema: it does not exist, or was made a moment ago.
+    pub unknown_relation: bool,
+    /// What `set_config` sets.
+    pub settings: Vec<SettingChange>,
     /// A function that is not in the schema.
     pub unknown: Option<Arc<str>>,
     /// Whether it writes, or calls what may.
     pub writes: bool,
+    /// Whether it creates a table.
+    pub creates: bool,
     /// How many statements in it write tables.
     pub writers: usize,
     /// Why its parts over reference tables may differ between shards.
@@ -398,22 +405,10 @@ impl<'a> Analyzer<'a> {
         }
         let plain = !limited;
         let mut rows = match &**body {
-            SetExpr::Select(select) => self.select(
-                select,
-                order,
-                &outer,
-                restricts_outer && plain,
-                top,
-                !locks.is_empty(),
-                limited,
-            )?,
-            SetExpr::Query(inner) => {
-                let rows = self.query(inner, outer.clone(), false, false)?;
-                if top {
-                    self.order_by_output(order, &rows, &outer)?;
-                }
-                rows
+            SetExpr::Select(select) => {
+                self.select(select, order, &outer, restricts_outer && plain, top)?
             }
+            SetExpr::Query(inner) => self.parenthesized(inner, order, limited, &outer, top)?,
             SetExpr::SetOperation { .. } | SetExpr::Values(_) => {
                 let rows = self.set_expr(body, &outer)?;
                 if top {
@@ -487,8 +482,44 @@ impl<'a> Analyzer<'a> {
         Ok(rows)
     }
 
+    /// `(query) ORDER BY … LIMIT …`, where each clause may stand inside or outside.
+    fn parenthesized(
+        &mut self,
+        inner: &'a Query,
+        order: &'a [OrderByExpr],
+        limited: bool,
+        outer: &Option<Rc<Scope>>,
+        top: bool,
+    ) -> Outcome<Rows> {
+        if !top {
+            self.order_expressions(order, outer)?;
+            return self.query(inner, outer.clone(), false, false);
+        }
+        if order.is_empty() && !limited {
+            let rows = self.query(inner, outer.clone(), false, true)?;
+            let Outer {
+                order,
+                limit,
+                offset,
+                ..
+            } = &self.found.outer;
+            if limit.is_some()
+                || offset.is_some()
+                || order.iter().any(|order| order.column.is_none())
+            {
+                self.never_multi(Refusal::Rewrite, "ORDER BY or LIMIT in parentheses");
+            }
+            return Ok(rows);
+        }
+        let rows = self.query(inner, outer.clone(), false, false)?;
+        if inner.order_by.is_some() {
+            self.never_multi(Refusal::OrderBy, "ORDER BY in parentheses");
+        }
+        self.order_by_output(order, &rows, outer)?;
+        Ok(rows)
+    }
+
     fn lock(&mut self, lock: &ast::LockClause, body: &SetExpr) -> Outcome<()> {
-        self.found.writes |= false;
         let only = match &lock.of {
             Some(of) => Some(object_name(of)?.pop().unwrap_or_default()),
             None => None,
@@ -497,29 +528,42 @@ impl<'a> Analyzer<'a> {
             return Ok(());
         };
         for source in &select.from {
-            for factor in std::iter::once(&source.relation)
-                .chain(source.joins.iter().map(|join| &join.relation))
-            {
-                let TableFactor::Table { name, alias, .. } = factor else {
-                    continue;
-                };
-                let parts = object_name(name)?;
-                let called = alias.as_ref().map_or_else(
-                    || parts.last().cloned().unwrap_or_default(),
-                    |alias| parse::name(&alias.name),
-                );
-                if only.as_ref().is_some_and(|only| *only != called) {
+            self.lock_source(source, only.as_deref())?;
+        }
+        Ok(())
+    }
+
+    fn lock_source(&mut self, source: &TableWithJoins, only: Option<&str>) -> Outcome<()> {
+        let joined = source.joins.iter().map(|join| &join.relation);
+        for factor in std::iter::once(&source.relation).chain(joined) {
+            let locks = match factor {
+                TableFactor::NestedJoin {
+                    table_with_joins,
+                    alias: None,
+                } => {
+                    self.lock_source(table_with_joins, only)?;
                     continue;
                 }
-                if let Some(relation) = self.relation(&parts)
-                    && relation.placement == Placement::Reference
-                {
-                    self.found.reference_locks = true;
-                    self.never_multi(
-                        Refusal::LockingReference,
-                        "FOR UPDATE of reference rows along with sharded rows",
+                TableFactor::Table { name, alias, .. } => {
+                    let parts = object_name(name)?;
+                    let called = alias.as_ref().map_or_else(
+                        || parts.last().cloned().unwrap_or_default(),
+                        |alias| parse::name(&alias.name),
                     );
+                    let reference = self
+                        .relation(&parts)
+                        .is_some_and(|relation| relation.placement == Placement::Reference);
+                    reference && only.is_none_or(|only| only == called)
                 }
+                // A lock of a subquery is one of all tables in it.
+                TableFactor::Derived { alias, .. } | TableFactor::NestedJoin { alias, .. } => {
+                    let called = alias.as_ref().map(|alias| parse::name(&alias.name));
+                    self.found.reference && (only.is_none() || only == called.as_deref())
+                }
+                _ => false,
+            };
+            if locks {
+                self.found.reference_locks = true;
             }
         }
         Ok(())
@@ -622,14 +666,13 @@ impl<'a> Analyzer<'a> {
 
     fn set_expr(&mut self, body: &'a SetExpr, outer: &Option<Rc<Scope>>) -> Outcome<Rows> {
         match body {
-            SetExpr::Select(select) => self.select(select, &[], outer, false, false, false, false),
+            SetExpr::Select(select) => self.select(select, &[], outer, false, false),
             SetExpr::Query(query) => self.query(query, outer.clone(), false, false),
             SetExpr::Values(values) => {
                 if values.explicit_row || values.value_keyword {
                     return beyond("this VALUES");
                 }
                 self.blocks.push(Block::default());
-                let first = self.uses.len();
                 let scope = Rc::new(Scope {
                     from: From::default(),
                     outer: outer.clone(),
@@ -644,7 +687,8 @@ impl<'a> Analyzer<'a> {
                 let columns = (1..=width)
                     .map(|number| self.column(&format!("column{number}")))
                     .collect();
-                let obstacle = self.close_block(&[], first);
+                let block = self.blocks.pop().unwrap_or_default();
+                let obstacle = self.settle(block.pending, &[]);
                 Ok(Rows {
                     columns: Some(columns),
                     partitioned: false,
@@ -767,12 +811,7 @@ impl<'a> Analyzer<'a> {
             .collect()
     }
 
-    /// Ends a block: its subqueries must be tied to the key of the block's row.
-    fn close_block(&mut self, anchors: &[NodeId], _first: usize) -> Option<PlanError> {
-        let block = self.blocks.pop().unwrap_or_default();
-        self.settle(block.pending, anchors)
-    }
-
+    /// The subqueries of a block must be tied to the key of the block's row.
     fn settle(&mut self, pending: Vec<Pending>, anchors: &[NodeId]) -> Option<PlanError> {
         let mut obstacle = None;
         for Pending {
@@ -813,7 +852,6 @@ impl<'a> Analyzer<'a> {
         Ok(rows)
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn select(
         &mut self,
         select: &'a Select,
@@ -821,8 +859,6 @@ impl<'a> Analyzer<'a> {
         outer: &Option<Rc<Scope>>,
         restricts_outer: bool,
         top: bool,
-        locking: bool,
-        limited: bool,
     ) -> Outcome<Rows> {
         let Select {
             select_token: _,
@@ -868,19 +904,10 @@ impl<'a> Analyzer<'a> {
         if into.is_some() {
             self.found.writes = true;
             self.found.writers += 1;
-            let refusal = PlanError::refused(
-                Refusal::CreateTableAs,
-                "SELECT INTO creates a table on one shard only",
-            );
-            self.found.multi.get_or_insert(refusal);
-            // Only what is wholly local may create a local table.
-            self.found
-                .locals
-                .push((self.topology.default_shard, "SELECT INTO".into()));
+            self.found.creates = true;
         }
         self.blocks.push(Block::default());
-        let first = self.uses.len();
-        let sources = self.from_list(from, outer)?;
+        let sources = self.sources(from, outer)?;
         // An aggregate without GROUP BY has a row even when there are none, so it restricts nothing outside.
         let plain = matches!(group_by, ast::GroupByExpr::Expressions(expressions, modifiers) if expressions.is_empty() && modifiers.is_empty())
             && having.is_none()
@@ -1033,7 +1060,6 @@ impl<'a> Analyzer<'a> {
             }
         }
         obstacle = obstacle.or(subquery_obstacle);
-        let _ = (first, locking, limited);
         if top {
             self.outer_order(order, select, &scope, &columns)?;
         }
@@ -1161,7 +1187,7 @@ impl<'a> Analyzer<'a> {
                 if let Some(columns) = columns {
                     columns.push(column);
                 }
-                constants.push(Some(expr.clone()).filter(|expr| is_constant(expr)));
+                constants.push(Some(expr.clone()).filter(is_constant));
             }
             SelectItem::Wildcard(options) => {
                 plain_wildcard(options)?;
@@ -1226,11 +1252,7 @@ impl<'a> Analyzer<'a> {
         Some((level, column.key?))
     }
 
-    fn from_list(
-        &mut self,
-        list: &'a [TableWithJoins],
-        outer: &Option<Rc<Scope>>,
-    ) -> Outcome<From> {
+    fn sources(&mut self, list: &'a [TableWithJoins], outer: &Option<Rc<Scope>>) -> Outcome<From> {
         let mut all = From {
             output: Some(Vec::new()),
             ..From::default()
@@ -1627,24 +1649,34 @@ impl<'a> Analyzer<'a> {
         alias: Option<&TableAlias>,
         ordinality: bool,
     ) -> Outcome<From> {
-        // A function's columns are known by an alias list only, and a type may have more than were renamed.
-        let columns = match alias {
-            Some(alias) if !alias.columns.is_empty() => {
-                let _ = ordinality;
-                None
-            }
-            _ => None,
-        };
+        // What other functions give may have any number of columns.
+        let single = [
+            "generate_series",
+            "generate_subscripts",
+            "string_to_table",
+            "regexp_split_to_table",
+        ];
+        let columns: Option<Vec<OutColumn>> = (!ordinality && single.contains(&name.as_str()))
+            .then(|| {
+                let column = match alias {
+                    Some(TableAlias { columns, .. }) if !columns.is_empty() => {
+                        parse::name(&columns[0].name)
+                    }
+                    Some(alias) => parse::name(&alias.name),
+                    None => name.clone(),
+                };
+                vec![self.column(&column)]
+            });
         let name = alias.map_or(name, |alias| parse::name(&alias.name));
         let item = Item {
             name,
             schema: None,
-            columns,
+            columns: columns.clone().map(Into::into),
             reference: false,
         };
         Ok(From {
             items: vec![item],
-            output: None,
+            output: columns,
             ..From::default()
         })
     }
@@ -1754,6 +1786,17 @@ impl<'a> Analyzer<'a> {
             |alias| parse::name(&alias.name),
         );
         let Some(relation) = self.relation(parts) else {
+            let (name, schema) = (parts.last(), parts.iter().rev().nth(1));
+            let declared = &self.topology.schema;
+            if let Some(name) = name
+                && declared.is_unloaded(schema.map(String::as_str), name, self.search_path)
+            {
+                return Err(PlanError::refused(
+                    Refusal::UnloadedTable,
+                    format!("the sharded table {name} is not in the router's catalog yet"),
+                ));
+            }
+            self.found.unknown_relation = true;
             // PostgreSQL reports it.
             self.found
                 .locals
@@ -1995,7 +2038,7 @@ impl<'a> Analyzer<'a> {
                 "UPDATE … FROM may join other rows on each shard",
             );
         }
-        let others = self.from_list(sources, &outer)?;
+        let others = self.sources(sources, &outer)?;
         self.write(
             target.beside(others),
             is_sharded,
@@ -2044,7 +2087,7 @@ impl<'a> Analyzer<'a> {
         self.blocks.push(Block::default());
         let (target, _) = self.target(&table.relation)?;
         let is_sharded = target.partitioned;
-        let others = self.from_list(using.as_deref().unwrap_or_default(), &outer)?;
+        let others = self.sources(using.as_deref().unwrap_or_default(), &outer)?;
         self.write(
             target.beside(others),
             is_sharded,
@@ -3036,6 +3079,13 @@ fn output_name(expr: &Expr) -> Option<String> {
         Expr::Function(function) => object_name(&function.name)
             .ok()
             .and_then(|mut parts| parts.pop()),
+        Expr::Value(value) if matches!(value.value, ast::Value::Boolean(_)) => None,
+        Expr::Extract { .. } => Some("extract".to_owned()),
+        Expr::Exists { .. } => Some("exists".to_owned()),
+        Expr::Position { .. } => Some("position".to_owned()),
+        Expr::Overlay { .. } => Some("overlay".to_owned()),
+        Expr::Array(_) => Some("array".to_owned()),
+        Expr::Tuple(_) => Some("row".to_owned()),
         Expr::BinaryOp { .. }
         | Expr::UnaryOp { .. }
         | Expr::Value(_)

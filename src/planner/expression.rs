@@ -7,6 +7,7 @@
 use super::analysis::{Allow, Analyzer, Outcome, bare, beyond, object_name, placeholder};
 use super::function::{self, Effect};
 use super::key::{KeyColumn, KeySet, NodeId, Source};
+use super::plan::SettingChange;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{Found, Key, Scope};
 use crate::sql::lex::{self, LexLimits, TokenKind};
@@ -266,11 +267,11 @@ impl<'a> Analyzer<'a> {
                     self.effect(Effect::Time, &format!("'{text}'"));
                 }
                 match &value.value {
-                    // Escapes that are not read here might spell such a word.
-                    Value::EscapedStringLiteral(text) | Value::UnicodeStringLiteral(text)
-                        if text.contains('\\') && text.len() < 64 =>
-                    {
-                        self.never_multi(Refusal::VolatileFunction, "a short string with escapes");
+                    Value::EscapedStringLiteral(text) | Value::UnicodeStringLiteral(text) => {
+                        // Escapes that are not read here might spell such a word.
+                        if text.contains('\\') || function::tells_time(text) {
+                            self.effect(Effect::Time, "a string with escapes");
+                        }
                         Ok(())
                     }
                     Value::TripleSingleQuotedString(_)
@@ -288,8 +289,6 @@ impl<'a> Analyzer<'a> {
                     Value::Number(..)
                     | Value::SingleQuotedString(_)
                     | Value::DollarQuotedString(_)
-                    | Value::EscapedStringLiteral(_)
-                    | Value::UnicodeStringLiteral(_)
                     | Value::SingleQuotedByteStringLiteral(_)
                     | Value::NationalStringLiteral(_)
                     | Value::HexStringLiteral(_)
@@ -493,11 +492,16 @@ impl<'a> Analyzer<'a> {
             "set_config" if qualifier.is_none_or(|schema| schema == "pg_catalog") => {
                 let local = matches!(args.get(2), Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))))
                     if matches!(&value.value, Value::Boolean(true)));
-                call.effect = if local {
-                    Effect::Designated
-                } else {
-                    Effect::Session
-                };
+                // What is set is read back by name and set on the other shards too.
+                let name = first_text.as_deref().map(str::to_ascii_lowercase);
+                match name.filter(|name| is_settable(name)) {
+                    Some(name) => {
+                        let name = name.into();
+                        self.found.settings.push(SettingChange { name, local });
+                        call.effect = Effect::Designated;
+                    }
+                    None => call.effect = Effect::Session,
+                }
             }
             _ => {}
         }
@@ -806,7 +810,8 @@ impl<'a> Analyzer<'a> {
                     return self.membership(left, query, scope, true);
                 }
                 if let Some(key) = self.restrictable(left, scope, allow)
-                    && let Some(sources) = self.array(right, &self.graph.column(key.node).clone())
+                    && let Some(sources) =
+                        self.array(right, &self.graph.column(key.node).clone(), false)
                 {
                     self.graph.constrain(key.node, KeySet::Of(sources));
                 }
@@ -956,10 +961,12 @@ impl<'a> Analyzer<'a> {
             .iter()
             .any(|source| matches!(source, Source::Parameter { oid: 0, .. }));
         let mixed = sources.iter().any(|source| match source {
-            Source::Number(text) => text.parse::<i64>().is_err(),
-            Source::Parameter { oid, .. } => {
-                *oid == 1700 && column.key_type.family() != HashFamily::Numeric
-            }
+            Source::Number(text) => match column.key_type {
+                KeyType::Int2 => true,
+                KeyType::Int4 => text.parse::<i32>().is_err(),
+                _ => text.parse::<i64>().is_err(),
+            },
+            Source::Parameter { oid, .. } => *oid != 0,
             _ => false,
         });
         // The parameter would be of the other elements' type, in a form that is not known here.
@@ -1159,11 +1166,17 @@ impl<'a> Analyzer<'a> {
     }
 
     /// The elements of `= ANY (expr)`.
-    fn array(&self, expr: &Expr, column: &KeyColumn) -> Option<Vec<Source>> {
+    fn array(&self, expr: &Expr, column: &KeyColumn, cast: bool) -> Option<Vec<Source>> {
         match bare(expr) {
             Expr::Array(array) => {
                 let values: Vec<&Expr> = array.elem.iter().collect();
-                self.constants(&values, column)
+                let sources = self.constants(&values, column)?;
+                // Alone, undeclared parameters make an array of text.
+                let untyped = sources
+                    .iter()
+                    .any(|source| matches!(source, Source::Parameter { oid: 0, .. }));
+                let text = column.key_type.family() == HashFamily::Text;
+                (text || cast || !untyped).then_some(sources)
             }
             Expr::Value(value) => match &value.value {
                 Value::Null => Some(Vec::new()),
@@ -1188,7 +1201,7 @@ impl<'a> Analyzer<'a> {
                     return None;
                 };
                 let oid = type_oid(element)?;
-                let sources = self.array(expr, column)?;
+                let sources = self.array(expr, column, true)?;
                 sources
                     .into_iter()
                     .map(|source| match source {
@@ -1363,4 +1376,14 @@ pub(super) fn default_effect(text: &str, schema: &Schema, search_path: &[Arc<str
         }
     }
     worst
+}
+
+/// Whether `set_config` may set it: not what the router needs as it is, nor what is the router's own.
+fn is_settable(name: &str) -> bool {
+    let fixed = [
+        "client_encoding",
+        "standard_conforming_strings",
+        "session_authorization",
+    ];
+    !fixed.contains(&name) && !name.starts_with("pgring.")
 }

@@ -142,13 +142,22 @@ impl KeyColumn {
     }
 
     /// The place of a value of type `oid` (0: the key's own) as it came from the client.
-    fn value_spot(&self, value: &[u8], binary: bool, oid: u32) -> Spot {
+    fn value_spot(&self, value: &[u8], binary: bool, oid: u32) -> Result<KeyValue, KeyError> {
         if binary {
-            return spot(KeyValue::from_binary(oid, self.key_type, value));
+            return KeyValue::from_binary(oid, self.key_type, value);
         }
         match std::str::from_utf8(value) {
-            Ok(text) => spot(KeyValue::from_parameter_text(oid, self.key_type, text)),
-            Err(_) => Spot::Unknown,
+            Ok(text) => KeyValue::from_parameter_text(oid, self.key_type, text),
+            Err(_) => Err(KeyError::NotUnderstood),
+        }
+    }
+
+    /// As [`Self::value_spot`] for a comparison, where PostgreSQL may have given a parameter of no declared type
+    /// another one than the key's.
+    fn compared_spot(&self, value: &[u8], binary: bool, oid: u32) -> Spot {
+        match self.value_spot(value, binary, oid) {
+            Err(KeyError::Invalid) if oid == 0 => Spot::Unknown,
+            value => spot(value),
         }
     }
 
@@ -173,7 +182,7 @@ impl KeyColumn {
             Source::Number(text) => add(self.number_spot(text)),
             Source::Parameter { index, oid } => match arguments.value(*index)? {
                 (None, _) => true,
-                (Some(value), binary) => add(self.value_spot(value, binary, *oid)),
+                (Some(value), binary) => add(self.compared_spot(value, binary, *oid)),
             },
             Source::ArrayText(text) => match text_elements(text) {
                 Some(elements) => elements
@@ -195,14 +204,14 @@ impl KeyColumn {
                         elements
                             .iter()
                             .flatten()
-                            .all(|element| add(self.value_spot(element, true, oid)))
+                            .all(|element| add(self.compared_spot(element, true, oid)))
                     }
                     None => false,
                 },
                 (Some(value), false) => {
                     match std::str::from_utf8(value).ok().and_then(text_elements) {
                         Some(elements) => elements.iter().flatten().all(|element| {
-                            add(self.value_spot(element.as_bytes(), false, *element_oid))
+                            add(self.compared_spot(element.as_bytes(), false, *element_oid))
                         }),
                         None => false,
                     }
@@ -228,7 +237,7 @@ impl KeyColumn {
             Source::Number(text) => self.number_spot(text),
             Source::Parameter { index, oid } => match arguments.value(*index)? {
                 (None, _) => Spot::Null,
-                (Some(value), binary) => self.value_spot(value, binary, *oid),
+                (Some(value), binary) => spot(self.value_spot(value, binary, *oid)),
             },
             Source::ArrayText(_) | Source::ArrayParameter { .. } => Spot::Unknown,
         };
@@ -238,6 +247,20 @@ impl KeyColumn {
             Spot::Nowhere => Ok(SlotId(0)),
             Spot::Null => refuse(Refusal::NullKey, "NULL"),
             Spot::Unknown => refuse(Refusal::KeyValue, "a value that pgring does not read"),
+        }
+    }
+
+    /// The slot of the key that a hint names.
+    ///
+    /// # Errors
+    /// Refused when the text is not a key.
+    pub fn hinted(&self, text: &str) -> Result<SlotId, PlanError> {
+        match self.text_spot(text) {
+            Spot::Slot(slot) => Ok(slot),
+            Spot::Null | Spot::Nowhere | Spot::Unknown => Err(PlanError::refused(
+                Refusal::KeyValue,
+                format!("the routing hint's key is not one of {}", self.name),
+            )),
         }
     }
 
@@ -673,5 +696,194 @@ impl Formula {
                     .join(" OR "),
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::schema::{Collation, ColumnDefault};
+
+    fn column(type_oid: u32, type_name: &str) -> Arc<KeyColumn> {
+        let column = Column {
+            name: "k".into(),
+            type_oid,
+            type_name: type_name.into(),
+            collation: Collation::None,
+            default: ColumnDefault::Null,
+        };
+        Arc::new(KeyColumn::new("t", &column).expect("a key type"))
+    }
+
+    fn slots(
+        column: &Arc<KeyColumn>,
+        set: KeySet,
+        values: &[Option<&[u8]>],
+        formats: &[i16],
+    ) -> Option<Vec<SlotId>> {
+        let constraint = Constraint {
+            column: column.clone(),
+            set,
+        };
+        constraint
+            .slots(Arguments { values, formats })
+            .expect("the parameters are there")
+    }
+
+    #[test]
+    fn array_texts_are_read_or_refused() {
+        let some = |elements: &[&str]| {
+            Some(
+                elements
+                    .iter()
+                    .map(|element| Some((*element).to_owned()))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(text_elements("{1, 2 ,3}"), some(&["1", "2", "3"]));
+        assert_eq!(text_elements("{}"), Some(Vec::new()));
+        assert_eq!(
+            text_elements(r#"{"a,b","c\"d","NULL"}"#),
+            some(&["a,b", "c\"d", "NULL"])
+        );
+        assert_eq!(
+            text_elements("{NULL,x}"),
+            Some(vec![None, Some("x".to_owned())])
+        );
+        for text in [
+            "",
+            "{1",
+            "{{1},{2}}",
+            "[1:2]={1,2}",
+            "{1,}",
+            "{\"a}",
+            "{a\\b}",
+            "{1}x",
+        ] {
+            assert_eq!(text_elements(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn malformed_binary_arrays_are_refused() {
+        let mut array = Vec::new();
+        for word in [1_u32, 0, 20, 1, 1, 8] {
+            array.extend(word.to_be_bytes());
+        }
+        array.extend(42_i64.to_be_bytes());
+        assert_eq!(
+            binary_elements(&array),
+            Some((20, vec![Some(&42_i64.to_be_bytes()[..])]))
+        );
+        for end in 0..array.len() {
+            assert_eq!(binary_elements(&array[..end]), None, "{end} bytes");
+        }
+        let mut longer = array.clone();
+        longer.push(0);
+        assert_eq!(binary_elements(&longer), None);
+        array[12..16].copy_from_slice(&u32::MAX.to_be_bytes());
+        assert_eq!(binary_elements(&array), None);
+    }
+
+    #[test]
+    fn every_way_to_say_a_key_finds_the_same_slot() {
+        let column = column(23, "integer");
+        let wanted = slots(
+            &column,
+            KeySet::Of(vec![Source::Number("42".into())]),
+            &[],
+            &[],
+        );
+        assert_eq!(wanted.as_ref().map(Vec::len), Some(1));
+        let parameter = |oid| KeySet::Of(vec![Source::Parameter { index: 0, oid }]);
+        for (set, value, format) in [
+            (KeySet::Of(vec![Source::Text(" 42".into())]), None, 0),
+            (KeySet::Of(vec![Source::ArrayText("{42}".into())]), None, 0),
+            (parameter(0), Some(&b"42"[..]), 0),
+            (parameter(0), Some(&42_i32.to_be_bytes()[..]), 1),
+            (parameter(20), Some(&42_i64.to_be_bytes()[..]), 1),
+            (parameter(21), Some(&42_i16.to_be_bytes()[..]), 1),
+            (parameter(1700), Some(&b"42.0"[..]), 0),
+        ] {
+            assert_eq!(
+                slots(&column, set.clone(), &[value], &[format]),
+                wanted,
+                "{set:?}"
+            );
+        }
+        let range = KeySet::Range {
+            low: (Source::Number("41".into()), false),
+            high: (Source::Number("42".into()), true),
+        };
+        assert_eq!(slots(&column, range, &[], &[]), wanted);
+    }
+
+    #[test]
+    fn what_is_not_understood_does_not_restrict() {
+        let column = column(23, "integer");
+        let parameter = |oid| KeySet::Of(vec![Source::Parameter { index: 0, oid }]);
+        // A binary value of another width is of another type, which PostgreSQL has chosen.
+        assert_eq!(
+            slots(&column, parameter(0), &[Some(&42_i64.to_be_bytes())], &[1]),
+            None
+        );
+        assert_eq!(slots(&column, parameter(701), &[Some(b"42")], &[0]), None);
+        assert_eq!(
+            slots(
+                &column,
+                KeySet::Of(vec![Source::ArrayText("{{1}}".into())]),
+                &[],
+                &[]
+            ),
+            None
+        );
+        let wide = KeySet::Range {
+            low: (Source::Number("1".into()), true),
+            high: (Source::Number("65".into()), true),
+        };
+        assert_eq!(slots(&column, wide, &[], &[]), None);
+    }
+
+    #[test]
+    fn what_equals_nothing_needs_no_shard() {
+        let column = column(23, "integer");
+        for source in [
+            Source::Null,
+            Source::Number("99999999999".into()),
+            Source::ArrayText("{NULL}".into()),
+        ] {
+            assert_eq!(
+                slots(&column, KeySet::Of(vec![source]), &[], &[]),
+                Some(Vec::new())
+            );
+        }
+        let empty = KeySet::Range {
+            low: (Source::Number("2".into()), true),
+            high: (Source::Number("1".into()), true),
+        };
+        assert_eq!(slots(&column, empty, &[], &[]), Some(Vec::new()));
+    }
+
+    #[test]
+    fn equalities_carry_keys_in_their_direction_only() {
+        let mut graph = Graph::default();
+        let (a, b, c) = (
+            graph.add(column(20, "bigint")),
+            graph.add(column(20, "bigint")),
+            graph.add(column(20, "bigint")),
+        );
+        graph.edge(a, b);
+        graph.edge(b, c);
+        graph.edge(c, b);
+        graph.constrain(a, KeySet::Of(vec![Source::Number("1".into())]));
+        assert_ne!(graph.formula(c), Formula::Any);
+        assert_eq!(graph.formula(c), graph.formula(a));
+        assert!(graph.tied(c, &[a]) && !graph.tied(a, &[c]));
+        let union = graph.add(column(20, "bigint"));
+        graph.union(union, &[a, c]);
+        assert!(matches!(graph.formula(union), Formula::Or(arms) if arms.len() == 2));
+        let free = graph.add(column(20, "bigint"));
+        graph.union(union, &[free]);
+        assert_eq!(graph.formula(union), Formula::Any);
     }
 }

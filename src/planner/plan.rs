@@ -33,6 +33,15 @@ pub enum Access {
     OutsideBlock,
 }
 
+/// A setting that a statement changes by calling `set_config`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingChange {
+    /// Its name, lower case.
+    pub name: Arc<str>,
+    /// Until the end of the transaction only.
+    pub local: bool,
+}
+
 /// What to run, on which shards, and how the outputs become one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {

@@ -121,7 +121,7 @@ refusals! {
     /// SELECT INTO or CREATE TABLE AS with tables that are not all local to one shard.
     CreateTableAs = "create-table-as", "Create the table first, then fill it.";
     /// A temporary table or view, which one server session keeps.
-    TemporaryTable = "temporary-table", "Use a table, or name the shard with SET pgring.shard inside a transaction.";
+    TemporaryTable = "temporary-table", "Use a table, or a WITH query: a temporary object would need a server session of its own.";
     /// A database, tablespace or other object of a server.
     ServerObject = "server-object", "Run the statement on each shard's server.";
     /// TRUNCATE, LOCK or COPY that names tables of different placements.
@@ -130,6 +130,8 @@ refusals! {
     CopyWithoutKey = "copy-without-key", "Add the sharding key to the column list.";
     /// COPY with a WHERE clause, or another form that the router does not split.
     CopyForm = "copy-form", "Leave the clause out, or name the shard with SET pgring.shard.";
+    /// A declared table that the router's catalog does not have yet: its own transaction has just made it.
+    UnloadedTable = "table-not-loaded", "Commit the transaction that creates the table, then use it.";
     /// A form that the router's parser or planner does not know.
     Unparsed = "unparsed", "Name the shard with SET pgring.shard, after which the statement passes untouched.";
     /// A statement of more parts than the planner looks at.

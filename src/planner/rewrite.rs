@@ -30,9 +30,11 @@ pub struct QueryText {
 impl QueryText {
     /// The text with `limit`.
     pub fn with_limit(&self, limit: Option<u64>) -> Arc<str> {
+        let Self { before, after, .. } = self;
         match limit {
-            Some(limit) => format!("{} LIMIT {limit} {}", self.before, self.after).into(),
-            None => format!("{} {}", self.before, self.after).into(),
+            Some(limit) if after.is_empty() => format!("{before} LIMIT {limit}").into(),
+            Some(limit) => format!("{before} LIMIT {limit} {after}").into(),
+            None => format!("{before}{after}").into(),
         }
     }
 }
@@ -551,5 +553,132 @@ fn values_of_mut(statement: &mut Statement) -> Option<&mut ast::Values> {
     match &mut *insert.source.as_deref_mut()?.body {
         SetExpr::Values(values) => Some(values),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: LexLimits = LexLimits {
+        tokens_max: 10_000,
+        depth_max: 100,
+    };
+
+    fn parsed(sql: &str) -> parse::Parsed {
+        parse::parse(sql, parse::tokens(sql, &LIMITS).expect("tokens")).expect("a tree")
+    }
+
+    fn rewritten(sql: &str, hidden: &[usize]) -> Result<QueryText, PlanError> {
+        let parsed = parsed(sql);
+        query_text(sql, &parsed.tokens, &parsed.statement, hidden, &LIMITS)
+    }
+
+    #[test]
+    fn the_proof_sees_any_other_change() {
+        let statement = parsed("SELECT a FROM t WHERE b = 1 ORDER BY c").statement;
+        let prove = |text: &str, hidden: &[usize]| {
+            prove_query(
+                &text.replace("LIMIT n", &format!("LIMIT {PROOF_LIMIT}")),
+                &statement,
+                hidden,
+                &LIMITS,
+            )
+        };
+        assert_eq!(
+            prove("SELECT a FROM t WHERE b = 1 ORDER BY c LIMIT n", &[]),
+            Ok(())
+        );
+        assert_eq!(
+            prove(
+                "SELECT a, (c) AS \"pgring_sort_1\" FROM t WHERE b = 1 ORDER BY c LIMIT n",
+                &[0]
+            ),
+            Ok(())
+        );
+        for (text, hidden) in [
+            ("SELECT a FROM t WHERE b = 2 ORDER BY c LIMIT n", &[][..]),
+            ("SELECT a FROM t WHERE b = '1' ORDER BY c LIMIT n", &[]),
+            ("SELECT a FROM t ORDER BY c LIMIT n", &[]),
+            ("SELECT a FROM t WHERE b = 1 ORDER BY c", &[]),
+            (
+                "SELECT a FROM t WHERE b = 1 ORDER BY c LIMIT n OFFSET 1",
+                &[],
+            ),
+            ("SELECT a FROM t WHERE b = 1 ORDER BY c LIMIT 5", &[]),
+            ("SELECT a, (c) FROM t WHERE b = 1 ORDER BY c LIMIT n", &[0]),
+            (
+                "SELECT a, (d) AS \"pgring_sort_1\" FROM t WHERE b = 1 ORDER BY c LIMIT n",
+                &[0],
+            ),
+            (
+                "SELECT (c) AS \"pgring_sort_1\", a FROM t WHERE b = 1 ORDER BY c LIMIT n",
+                &[0],
+            ),
+            (
+                "SELECT a, (c) AS \"pgring_sort_2\" FROM t WHERE b = 1 ORDER BY c LIMIT n",
+                &[0],
+            ),
+        ] {
+            assert!(prove(text, hidden).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn literals_comments_and_quotes_come_through_byte_for_byte() {
+        let sql = "SELECT 'it''s' AS \"fr\"\"om\", E'\\' FROM x', $q$ LIMIT 1 $q$ -- LIMIT 2\n/* FROM */ FROM t ORDER BY a OFFSET 3";
+        let text = rewritten(sql, &[0])
+            .expect("it is rewritten")
+            .with_limit(Some(7));
+        assert_eq!(
+            &*text,
+            "SELECT 'it''s' AS \"fr\"\"om\", E'\\' FROM x', $q$ LIMIT 1 $q$, (a\n) AS \"pgring_sort_1\"  -- LIMIT 2\n/* FROM */ FROM t ORDER BY a  LIMIT 7"
+        );
+    }
+
+    #[test]
+    fn names_that_look_like_clauses_are_not_taken_for_them() {
+        for sql in [
+            "SELECT a AS limit FROM t ORDER BY b OFFSET 1",
+            "SELECT t.from, t.limit FROM t ORDER BY t.offset OFFSET 1",
+            "SELECT a IS NOT DISTINCT FROM b FROM t ORDER BY c OFFSET 1",
+            "SELECT substring(a FROM 2 FOR 3) FROM t ORDER BY c OFFSET 1",
+            "WITH x AS (SELECT 1 FROM y ORDER BY 1 LIMIT 1) SELECT a FROM t, x ORDER BY c, d OFFSET 1",
+            "SELECT (SELECT 1 FROM u ORDER BY 2 LIMIT 1), a FROM t ORDER BY CASE WHEN a THEN 1 ELSE 2 END, b OFFSET 1",
+        ] {
+            let text = rewritten(sql, &[0]).unwrap_or_else(|error| panic!("{sql}: {error}"));
+            assert!(text.with_limit(Some(1)).contains("pgring_sort_1"), "{sql}");
+        }
+    }
+
+    #[test]
+    fn rows_of_an_insert_are_split_where_they_end() {
+        let sql =
+            "INSERT INTO t (a, b) VALUES (1, '), (2'), (ARRAY[(3), 4], $2) RETURNING (VALUES (5))";
+        let parsed = parsed(sql);
+        let text =
+            insert_text(sql, &parsed.tokens, &parsed.statement, &LIMITS).expect("it is split");
+        let (first, parameters) = text.with_rows(sql, &[0]);
+        assert_eq!(
+            &*first,
+            "INSERT INTO t (a, b) VALUES (1, '), (2') RETURNING (VALUES (5))"
+        );
+        assert_eq!(parameters.as_deref(), Some(&[][..]));
+        let (second, parameters) = text.with_rows(sql, &[1]);
+        assert_eq!(
+            &*second,
+            "INSERT INTO t (a, b) VALUES (ARRAY[(3), 4], $2) RETURNING (VALUES (5))"
+        );
+        assert_eq!(parameters, None);
+    }
+
+    #[test]
+    fn a_table_called_values_is_not_taken_for_the_list() {
+        let sql = "INSERT INTO values (a, b) VALUES (1, 2), (3, 4)";
+        if let Ok(tokens) = parse::tokens(sql, &LIMITS)
+            && let Ok(parsed) = parse::parse(sql, tokens)
+        {
+            assert!(insert_text(sql, &parsed.tokens, &parsed.statement, &LIMITS).is_err());
+        }
     }
 }

@@ -2,8 +2,10 @@
 //! each time. A template depends on the schema and the declared tables, never on who owns which slot.
 
 use super::analysis::{self, Analysis, Count};
-use super::key::{Arguments, Formula, KeyColumn, Source};
-use super::plan::{Access, Merge, Plan, SortKey, Step, StepArguments, StepSql, Tier};
+use super::key::{Arguments, Formula, KeyColumn};
+use super::plan::{
+    Access, Merge, Plan, SettingChange, SortKey, Step, StepArguments, StepSql, Tier,
+};
 use super::refusal::{PlanError, Refusal};
 use super::rewrite::{self, InsertText, QueryText};
 use crate::sql::lex::LexLimits;
@@ -130,7 +132,7 @@ enum Route {
     /// A hint named the shard.
     Shard(ShardId),
     /// A hint named the key.
-    Key(KeyColumn, Source),
+    Key(SlotId),
     /// The statement says.
     Statement(Box<Statement>),
 }
@@ -181,11 +183,11 @@ pub fn template(
         }
         Some(Hint::Key { table, value }) => {
             let column = hinted_column(table.as_deref(), context)?;
-            let source = Source::Text(value.as_str().into());
+            let slot = column.hinted(value)?;
             return Ok(Template {
                 sql: sql.into(),
                 access: leading_access(sql),
-                route: Route::Key(column, source),
+                route: Route::Key(slot),
             });
         }
     }
@@ -198,11 +200,7 @@ pub fn template(
         drop(parsed);
         template
     };
-    parse::on_stack_for(depth, work).unwrap_or_else(|error| {
-        Err(PlanError::Internal {
-            what: error.to_string().into(),
-        })
-    })
+    parse::on_stack_for(depth, work)
 }
 
 fn understood(
@@ -253,6 +251,12 @@ fn refused_anywhere(analysis: &Analysis) -> Result<(), PlanError> {
             ),
         ));
     }
+    if analysis.creates && (sharded || analysis.reference || analysis.locals.is_empty()) {
+        return Err(PlanError::refused(
+            Refusal::CreateTableAs,
+            "SELECT INTO from tables that are not all local would create the table on one shard only",
+        ));
+    }
     if analysis.reference_locks && sharded {
         return Err(PlanError::refused(
             Refusal::LockingReference,
@@ -283,10 +287,7 @@ fn refused_anywhere(analysis: &Analysis) -> Result<(), PlanError> {
         if let Some(function) = analysis.designated.as_ref().or(analysis.unknown.as_ref()) {
             return differs(&format!("{function} may give each copy another value"));
         }
-        for reason in [&analysis.differs, &analysis.unstable]
-            .into_iter()
-            .flatten()
-        {
+        if let Some(reason) = analysis.differs.as_ref().or(analysis.unstable.as_ref()) {
             return differs(&reason.to_string());
         }
     }
@@ -312,10 +313,12 @@ fn several(
             "the catalog is used along with sharded tables on several shards",
         ));
     }
-    for obstacle in [&analysis.multi, &analysis.shape, &analysis.unstable]
-        .into_iter()
-        .flatten()
-    {
+    let obstacle = analysis
+        .multi
+        .as_ref()
+        .or(analysis.shape.as_ref())
+        .or(analysis.unstable.as_ref());
+    if let Some(obstacle) = obstacle {
         return Err(obstacle.clone());
     }
     if let Some((_, column, _)) = analysis.key_updates.first() {
@@ -468,6 +471,30 @@ impl Template {
         self.access
     }
 
+    /// Whether it names a relation that is not in the schema.
+    pub fn has_unknown_relation(&self) -> bool {
+        match &self.route {
+            Route::Statement(statement) => statement.analysis.unknown_relation,
+            Route::Shard(_) | Route::Key(..) => false,
+        }
+    }
+
+    /// Whether a hint names where it runs, so that it passes without being looked at.
+    pub fn is_hinted(&self) -> bool {
+        match self.route {
+            Route::Shard(_) | Route::Key(..) => true,
+            Route::Statement(_) => false,
+        }
+    }
+
+    /// The settings that the statement changes by calling `set_config`.
+    pub fn settings(&self) -> &[SettingChange] {
+        match &self.route {
+            Route::Statement(statement) => &statement.analysis.settings,
+            Route::Shard(_) | Route::Key(..) => &[],
+        }
+    }
+
     /// The statement's text.
     pub fn sql(&self) -> &Arc<str> {
         &self.sql
@@ -477,10 +504,7 @@ impl Template {
     pub fn describe_shard(&self, topology: &Topology) -> Option<ShardId> {
         match &self.route {
             Route::Shard(shard) => Some(*shard),
-            Route::Key(column, source) => {
-                let slot = column.stored(source, Arguments::default()).ok()?;
-                owner(topology, slot).ok()
-            }
+            Route::Key(slot) => owner(topology, *slot).ok(),
             Route::Statement(statement) => {
                 statement.analysis.locals.first().map(|(shard, _)| *shard)
             }
@@ -494,10 +518,7 @@ impl Template {
     pub fn plan(&self, binding: &Binding<'_>, topology: &Topology) -> Result<Plan, PlanError> {
         match &self.route {
             Route::Shard(shard) => Ok(self.one(Tier::NamedShard, *shard)),
-            Route::Key(column, source) => Ok(self.one(
-                Tier::NamedShard,
-                owner(topology, column.stored(source, Arguments::default())?)?,
-            )),
+            Route::Key(slot) => Ok(self.one(Tier::NamedShard, owner(topology, *slot)?)),
             Route::Statement(statement) => {
                 if statement.formulas.is_empty() && statement.analysis.stored.is_empty() {
                     self.unsharded(&statement.analysis, binding, topology)
@@ -847,5 +868,99 @@ pub(super) fn default_is_shared(
     match analysis::default_obstacle(relation, column, reference, topology, search_path) {
         None => Ok(()),
         Some((obstacle, _)) => Err(obstacle),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::snapshot::Shard;
+    use crate::topology::{Epoch, SLOT_COUNT};
+
+    fn topology() -> Topology {
+        Topology {
+            cluster: "test".into(),
+            shards: vec![Shard {
+                name: "s0".into(),
+                epoch: Epoch(1),
+            }],
+            owners: (0..SLOT_COUNT)
+                .map(|_| SlotOwner::Shard(ShardId(0)))
+                .collect(),
+            default_shard: ShardId(0),
+            schema: Arc::default(),
+        }
+    }
+
+    fn planned(sql: &str) -> Result<Template, PlanError> {
+        let topology = topology();
+        let limits = LexLimits {
+            tokens_max: 100_000,
+            depth_max: 2000,
+        };
+        let context = Context {
+            topology: &topology,
+            search_path: &[],
+            hint: None,
+            limits: &limits,
+        };
+        template(sql, &[], &context)
+    }
+
+    #[test]
+    fn deep_statements_are_walked_on_a_stack_that_holds_them() {
+        let repeat = |before: &str, middle: &str, after: &str, times: usize| {
+            format!(
+                "SELECT {}{middle}{}",
+                before.repeat(times),
+                after.repeat(times)
+            )
+        };
+        for sql in [
+            repeat("(", "1", ")", 150),
+            repeat("", "true", " OR a = 1", 480),
+            repeat("", "1", " + 1", 900),
+            repeat("(SELECT ", "1", ")", 60),
+            repeat("f(", "1", ")", 100),
+            repeat("CASE WHEN a THEN ", "1", " END", 90),
+            repeat("", "1", " UNION ALL SELECT 1", 400),
+        ] {
+            // Whatever the parser makes of it, the process lives.
+            match planned(&sql) {
+                Ok(_) | Err(PlanError::Unparsed { .. } | PlanError::TooBig { .. }) => {}
+                Err(error) => panic!("{sql}: {error}"),
+            }
+        }
+        assert!(planned(&repeat("(", "1", ")", 150)).is_ok());
+        assert!(matches!(
+            planned(&repeat("(", "1", ")", 1500)),
+            Err(PlanError::TooBig { .. })
+        ));
+    }
+
+    #[test]
+    fn a_quoted_hint_may_hold_anything() {
+        let topology = topology();
+        assert_eq!(
+            Hint::parse("key='it''s, = x' table=a.b", &topology),
+            Ok(Hint::Key {
+                table: Some("a.b".to_owned()),
+                value: "it's, = x".to_owned()
+            })
+        );
+        assert_eq!(
+            Hint::parse("shard=s0", &topology),
+            Ok(Hint::Shard(ShardId(0)))
+        );
+        for wrong in [
+            "",
+            "shard",
+            "shard=s0 key=1",
+            "key='open",
+            "shard=s0 shard=s0",
+            "colour=red",
+        ] {
+            assert!(Hint::parse(wrong, &topology).is_err(), "{wrong}");
+        }
     }
 }

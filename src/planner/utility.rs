@@ -46,6 +46,11 @@ fn relation<'a>(name: &Name<'_>, context: &Context<'a>) -> Option<&'a Arc<Relati
         .relation(name.schema.as_deref(), &name.name, context.search_path)
 }
 
+fn is_unloaded(name: &Name<'_>, context: &Context<'_>) -> bool {
+    let schema = &context.topology.schema;
+    schema.is_unloaded(name.schema.as_deref(), &name.name, context.search_path)
+}
+
 /// Plans a statement that is not a query: where it runs follows from its kind and the tables it names.
 ///
 /// # Errors
@@ -65,11 +70,11 @@ pub fn utility(
     match statement {
         Statement::Truncate(names) => match hint {
             Some(shard) => Ok(one(Tier::NamedShard, Access::Write, shard)),
-            None => for_relations(names, "TRUNCATE", context),
+            None => for_relations(names, "TRUNCATE", Access::Write, context),
         },
         Statement::Lock(names) => match hint {
             Some(shard) => Ok(one(Tier::NamedShard, Access::Write, shard)),
-            None => for_relations(names, "LOCK", context),
+            None => for_relations(names, "LOCK", Access::Read, context),
         },
         Statement::CreateTableAs {
             temporary: true, ..
@@ -168,48 +173,42 @@ pub fn utility(
     }
 }
 
-/// TRUNCATE and LOCK: where the tables are.
-fn for_relations(names: &[Name<'_>], what: &str, context: &Context<'_>) -> Result<Plan, PlanError> {
+/// TRUNCATE and LOCK: on the one shard where all the tables live, else on every shard, since each has every definition
+/// and where a table has no rows the statement does nothing.
+fn for_relations(
+    names: &[Name<'_>],
+    what: &str,
+    access: Access,
+    context: &Context<'_>,
+) -> Result<Plan, PlanError> {
     let topology = context.topology;
-    let mut everywhere = false;
-    let mut named: Option<ShardId> = None;
+    let mut homes = Vec::with_capacity(names.len());
     for name in names {
-        let shard = match relation(name, context).map(|relation| &relation.placement) {
-            Some(Placement::Sharded { .. } | Placement::Reference) => {
-                everywhere = true;
-                continue;
-            }
-            Some(Placement::View) => {
-                return Err(PlanError::refused(
-                    Refusal::View,
-                    format!(
-                        "{what} of the view {}, which reads sharded tables",
-                        name.name
-                    ),
-                ));
-            }
-            Some(Placement::Local(shard)) => *shard,
-            // PostgreSQL says what is wrong with it.
-            Some(Placement::Catalog) | None => topology.default_shard,
-        };
-        if named.replace(shard).is_some_and(|other| other != shard) {
-            return Err(PlanError::refused(
-                Refusal::MixedPlacement,
-                format!("{what} of local tables on different shards"),
-            ));
-        }
+        homes.push(
+            match relation(name, context).map(|relation| &relation.placement) {
+                Some(Placement::Sharded { .. } | Placement::Reference) => None,
+                Some(Placement::View) => {
+                    return Err(PlanError::refused(
+                        Refusal::View,
+                        format!(
+                            "{what} of the view {}, which reads sharded tables",
+                            name.name
+                        ),
+                    ));
+                }
+                Some(Placement::Local(shard)) => Some(*shard),
+                // Wherever its rows belong, its definition is everywhere.
+                None if is_unloaded(name, context) => None,
+                // PostgreSQL says what is wrong with it.
+                Some(Placement::Catalog) | None => Some(topology.default_shard),
+            },
+        );
     }
-    match (everywhere, named) {
-        (true, Some(_)) => Err(PlanError::refused(
-            Refusal::MixedPlacement,
-            format!("{what} of local tables along with tables on all shards"),
-        )),
-        (true, None) => Ok(all_shards(Access::Write, topology)),
-        (false, shard) => Ok(one(
-            Tier::NamedShard,
-            Access::Write,
-            shard.unwrap_or(topology.default_shard),
-        )),
+    match homes.first().copied().flatten() {
+        Some(shard) if homes.iter().all(|home| *home == Some(shard)) => {
+            Ok(one(Tier::NamedShard, access, shard))
+        }
+        _ => Ok(all_shards(access, topology)),
     }
 }
 
@@ -276,6 +275,15 @@ pub fn copy_from(
         return Ok(CopyRoute::One(default));
     };
     let Some(relation) = relation(name, context) else {
+        if is_unloaded(name, context) {
+            return Err(PlanError::refused(
+                Refusal::UnloadedTable,
+                format!(
+                    "the sharded table {} is not in the router's catalog yet",
+                    name.name
+                ),
+            ));
+        }
         return Ok(CopyRoute::One(default));
     };
     let order: Vec<&Column> = match columns {

@@ -161,7 +161,7 @@ pub(crate) fn copy_statement<'a>(
     } else {
         CopyTarget::File(reader.string()?)
     };
-    if is_table && (reader.is_word(0, "delimiters") || reader.is_word(1, "delimiters")) {
+    if is_table && (reader.is_word(0, "using") || reader.is_word(0, "delimiters")) {
         reader.take(&["using"]);
         reader.expect(&["delimiters"])?;
         options.delimiter = Some(reader.string()?);

@@ -450,8 +450,11 @@ impl<'a> Lexer<'a> {
 
     fn string(&self, inside: usize, escapes: bool) -> Result<usize, LexError> {
         let bytes = self.sql.as_bytes();
-        string_end(bytes, inside, escapes)
-            .ok_or_else(|| self.error("unterminated quoted string", bytes.len()))
+        // PostgreSQL reads the N of N'…' as a word of its own.
+        let start = self.at + usize::from(matches!(bytes[self.at], b'n' | b'N'));
+        let unterminated =
+            || LexError::syntax(self.sql, "unterminated quoted string", start, bytes.len());
+        string_end(bytes, inside, escapes).ok_or_else(unterminated)
     }
 
     fn bit_string(&self, mut inside: usize) -> Result<usize, LexError> {
@@ -534,12 +537,14 @@ impl<'a> Lexer<'a> {
     fn number(&self) -> Result<usize, LexError> {
         let bytes = self.sql.as_bytes();
         let mut end = digits_end(bytes, self.at);
-        // `1..10` is a range of two integers.
-        if bytes.get(end) == Some(&b'.') && bytes.get(end + 1) != Some(&b'.') {
+        if bytes.get(end) == Some(&b'.') {
+            // `1..10` is a range of two integers.
+            if bytes.get(end + 1) == Some(&b'.') {
+                return Ok(end);
+            }
             end = digits_end(bytes, end + 1);
-        } else if bytes.get(end) == Some(&b'.') {
-            return Ok(end);
         }
+        let mantissa = end;
         if let Some(b'e' | b'E') = bytes.get(end) {
             let signed = matches!(bytes.get(end + 1), Some(b'+' | b'-'));
             let digits = end + 1 + usize::from(signed);
@@ -550,19 +555,28 @@ impl<'a> Lexer<'a> {
                 return Err(self.error("trailing junk after numeric literal", digits));
             }
         }
-        self.no_junk(end, "trailing junk after numeric literal")
+        self.no_junk(mantissa, end, "trailing junk after numeric literal")
     }
 
     fn parameter(&self) -> Result<usize, LexError> {
         let end = digits_end(self.sql.as_bytes(), self.at + 1);
-        self.no_junk(end, "trailing junk after parameter")
+        self.no_junk(end, end, "trailing junk after parameter")
     }
 
-    fn no_junk(&self, end: usize, message: &'static str) -> Result<usize, LexError> {
-        match self.sql[end..].chars().next() {
-            Some(junk) if !junk.is_ascii() || is_identifier_start(junk as u8) => {
-                Err(self.error(message, end + junk.len_utf8()))
-            }
+    /// `end`, unless an identifier that starts after the mantissa, or there, goes on past it.
+    fn no_junk(
+        &self,
+        mantissa: usize,
+        end: usize,
+        message: &'static str,
+    ) -> Result<usize, LexError> {
+        let bytes = self.sql.as_bytes();
+        let word = |at: usize| match bytes.get(at) {
+            Some(byte) if is_identifier_start(*byte) => word_end(bytes, at),
+            _ => at,
+        };
+        match word(mantissa).max(word(end)) {
+            junk if junk > end => Err(self.error(message, junk)),
             _ => Ok(end),
         }
     }
@@ -1165,6 +1179,12 @@ mod tests {
                 r#"trailing junk after parameter at or near "$1a""#,
                 1,
             ),
+            ("N'a", r#"unterminated quoted string at or near "'a""#, 2),
+            (
+                "1e5$1x",
+                r#"trailing junk after numeric literal at or near "1e5$1x""#,
+                1,
+            ),
             (
                 "1a",
                 r#"trailing junk after numeric literal at or near "1a""#,
@@ -1172,12 +1192,12 @@ mod tests {
             ),
             (
                 "0x1F",
-                r#"trailing junk after numeric literal at or near "0x""#,
+                r#"trailing junk after numeric literal at or near "0x1F""#,
                 1,
             ),
             (
                 "1_000",
-                r#"trailing junk after numeric literal at or near "1_""#,
+                r#"trailing junk after numeric literal at or near "1_000""#,
                 1,
             ),
             (

@@ -122,22 +122,11 @@ pub fn depth(sql: &str, tokens: &[Token]) -> usize {
 }
 
 /// Runs `work`, which walks trees `depth` levels deep, on a stack that is large enough.
-///
-/// # Errors
-/// The thread with the large stack cannot be started.
-pub fn on_stack_for<T: Send>(depth: usize, work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+pub fn on_stack_for<T>(depth: usize, work: impl FnOnce() -> T) -> T {
     if depth <= DEPTH_ON_CALLER {
-        return Ok(work());
+        return work();
     }
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("parse".to_owned())
-            .stack_size(STACK_BYTES_BASE + depth * STACK_BYTES_PER_LEVEL)
-            .spawn_scoped(scope, work)?;
-        thread
-            .join()
-            .map_err(|_| std::io::Error::other("the parser panicked"))
-    })
+    stacker::grow(STACK_BYTES_BASE + depth * STACK_BYTES_PER_LEVEL, work)
 }
 
 /// Parses the one statement that `tokens` (of [`tokens`]) are.
@@ -346,17 +335,112 @@ pub fn name(ident: &ast::Ident) -> String {
     name
 }
 
-/// The value of a string literal: `None` when the router does not read it (escapes other than a doubled quote).
+/// The value of a string literal; `None` for one that may hold escapes.
 pub fn string(value: &ast::Value) -> Option<String> {
     match value {
         ast::Value::SingleQuotedString(raw) => Some(raw.replace("''", "'")),
         ast::Value::DollarQuotedString(string) => Some(string.value.clone()),
-        ast::Value::EscapedStringLiteral(raw) | ast::Value::UnicodeStringLiteral(raw)
-            if !raw.contains('\\') =>
-        {
-            // UESCAPE can name another escape character, but that is one more token, which the parser refuses.
-            Some(raw.replace("''", "'"))
-        }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: LexLimits = LexLimits {
+        tokens_max: 1_000_000,
+        depth_max: 1000,
+    };
+
+    fn parsed(sql: &str) -> Result<Parsed, ParseError> {
+        parse(sql, tokens(sql, &LIMITS)?)
+    }
+
+    #[test]
+    fn what_orms_send_is_parsed() {
+        for sql in [
+            "SELECT 1;",
+            "SELECT * FROM t FOR NO KEY UPDATE",
+            "SELECT * FROM t FOR KEY SHARE SKIP LOCKED",
+            "TABLE t",
+            "INSERT INTO t (a) TABLE u",
+            "SELECT a->>'b', a #>> '{c}', a @> b, a || b, a <-> b, a::numeric(10, 2) FROM t WHERE a ~* 'x' AND b ILIKE 'y'",
+            "SELECT e'\\'', '\\', $$'$$, U&'\\0041', B'1', X'f', N'n', 1.5e3, .5 /* /* */ */ FROM \"T\" -- x",
+            "INSERT INTO t (a) VALUES ($1) ON CONFLICT (a) DO UPDATE SET b = EXCLUDED.b WHERE t.a > 1 RETURNING *",
+            "UPDATE t SET (a, b) = (1, 2) WHERE c = ANY($1::int[])",
+            "SELECT * FROM t LIMIT ALL OFFSET 0 ROWS",
+        ] {
+            assert!(parsed(sql).is_ok(), "{sql}: {:?}", parsed(sql).err());
+        }
+    }
+
+    #[test]
+    fn a_text_that_sqlparser_cuts_elsewhere_is_refused() {
+        for sql in [
+            "SELECT 'a'\n'b'",
+            "SELECT U&\"a\"",
+            "SELECT 'a' 'b'",
+            "SELECT 1; SELECT 2",
+            "SELECT a b c",
+        ] {
+            assert!(
+                matches!(parsed(sql), Err(ParseError::Beyond { .. })),
+                "{sql}: {:?}",
+                parsed(sql)
+            );
+        }
+    }
+
+    #[test]
+    fn positions_after_wide_characters_and_lines_agree() {
+        assert!(parsed("SELECT 'ß€😀', \"ñ\"\n\t, 'x' -- é\r\n FROM tä WHERE a = 'ö'").is_ok());
+    }
+
+    #[test]
+    fn deep_statements_neither_overflow_the_stack_nor_pass_the_limit() {
+        let nested =
+            |levels: usize| format!("SELECT {}1{}", "(".repeat(levels), ")".repeat(levels));
+        let chained = |terms: usize| format!("SELECT 1 WHERE {}true", "a OR ".repeat(terms));
+        for sql in [
+            nested(200),
+            chained(900),
+            format!("SELECT {}1", "NOT ".repeat(200)),
+            format!("SELECT 1{}", "::int".repeat(900)),
+        ] {
+            let tokens = tokens(&sql, &LIMITS).expect("within the limit");
+            let depth = depth(&sql, &tokens);
+            let parsed = on_stack_for(depth, || {
+                parse(&sql, tokens).map(|parsed| format!("{:?}", parsed.statement).len())
+            });
+            assert!(parsed.is_ok());
+        }
+        for sql in [nested(600), chained(5000)] {
+            assert!(
+                matches!(tokens(&sql, &LIMITS), Err(ParseError::TooDeep)),
+                "{}",
+                sql.len()
+            );
+        }
+    }
+
+    #[test]
+    fn long_lists_are_not_deep() {
+        let sql = format!("SELECT * FROM t WHERE a IN ({}1)", "1, ".repeat(50_000));
+        let tokens = tokens(&sql, &LIMITS).expect("tokens");
+        assert!(depth(&sql, &tokens) < 20);
+    }
+
+    #[test]
+    fn names_fold_and_are_cut_as_postgresql_does() {
+        let ident = |value: &str, quote_style| ast::Ident {
+            value: value.to_owned(),
+            quote_style,
+            span: Span::empty(),
+        };
+        assert_eq!(name(&ident("FooÄ", None)), "fooÄ");
+        assert_eq!(name(&ident("Fo\"\"o", Some('"'))), "Fo\"o");
+        assert_eq!(name(&ident(&"x".repeat(70), None)).len(), 63);
+        assert_eq!(name(&ident(&"é".repeat(40), None)).len(), 62);
     }
 }

@@ -1176,10 +1176,20 @@ fn plain_ddl<'a>(verb: DdlVerb) -> Statement<'a> {
 }
 
 fn object_kind(reader: &mut Reader<'_, '_>) -> Result<ObjectKind, StatementError> {
-    match OBJECT_KINDS.iter().find(|(words, _)| reader.take(words)) {
-        Some((_, kind)) => Ok(*kind),
-        None => Err(reader.unexpected()),
+    if let Some((_, kind)) = OBJECT_KINDS.iter().find(|(words, _)| reader.take(words)) {
+        return Ok(*kind);
     }
+    // The error is about the first word that no kind goes on with.
+    let known = |words: &[&str]| {
+        let same = words
+            .iter()
+            .enumerate()
+            .take_while(|(ahead, word)| reader.is_word(*ahead, word));
+        same.count()
+    };
+    let ahead = OBJECT_KINDS.iter().map(|(words, _)| known(words)).max();
+    reader.advance(ahead.unwrap_or(0));
+    Err(reader.unexpected())
 }
 
 /// Whether the kind's names are those of relations with rows.
@@ -1195,11 +1205,14 @@ fn is_relation(kind: ObjectKind) -> bool {
 }
 
 fn create<'a>(reader: &mut Reader<'a, '_>) -> Result<Statement<'a>, StatementError> {
-    reader.take(&["or", "replace"]);
-    if reader.is_word(1, "temp") || reader.is_word(1, "temporary") {
-        let _ = reader.take_any(&["local", "global"]);
+    if reader.take(&["or"]) {
+        reader.expect(&["replace"])?;
     }
+    let scoped = reader.take_any(&["local", "global"]).is_some();
     let mut temporary = reader.take_any(&["temp", "temporary"]).is_some();
+    if scoped && !temporary {
+        return Err(reader.unexpected());
+    }
     let _ = reader.take_any(&["unlogged", "recursive", "unique", "trusted", "constraint"]);
     let _ = reader.take_any(&["recursive", "procedural"]);
     if reader.is_word(1, "conversion") {

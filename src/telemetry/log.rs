@@ -14,12 +14,12 @@ pub enum Format {
 }
 
 /// Starts logging to stderr. The variable `PGRING_LOG` sets the levels, in `tracing`'s syntax (`debug`,
-/// `info,pgring::backend=trace`); by default `info`. No effect if logging was started before.
+/// `info,pgring::backend=trace`); where it is not set, `levels` do. No effect if logging was started before.
 ///
 /// # Errors
 /// When `PGRING_LOG` is no such list.
-pub fn start(format: Format) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let levels = std::env::var("PGRING_LOG").unwrap_or_else(|_| "info".to_owned());
+pub fn start(format: Format, levels: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let levels = std::env::var("PGRING_LOG").unwrap_or_else(|_| levels.to_owned());
     let filter = EnvFilter::builder().parse(levels)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

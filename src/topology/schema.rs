@@ -3,7 +3,7 @@
 
 use super::ShardId;
 use super::key_value::KeyType;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Which of PostgreSQL's extended hash functions places a key; keys of one family are co-located: values that
@@ -180,6 +180,8 @@ pub struct Schema {
     pub version: u64,
     /// schema → name → relation. Includes pg_catalog and information_schema (without columns).
     pub relations: HashMap<Arc<str>, HashMap<Arc<str>, Arc<Relation>>>,
+    /// The tables that are declared in the shard map, whether they exist or not: schema, name.
+    pub declared: HashSet<(Arc<str>, Arc<str>)>,
     /// name → function, for functions in pg_catalog.
     pub builtin_functions: HashMap<Arc<str>, Function>,
     /// schema → name → function, for all others.
@@ -187,6 +189,17 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// Whether a name that [`Self::relation`] does not find may mean a declared table that was made since the catalog was
+    /// loaded: where its rows belong is known, what it looks like is not.
+    pub fn is_unloaded(&self, schema: Option<&str>, name: &str, search_path: &[Arc<str>]) -> bool {
+        let declared = |schema: &str| self.declared.contains(&(schema.into(), name.into()));
+        self.relation(schema, name, search_path).is_none()
+            && match schema {
+                Some(schema) => declared(schema),
+                None => search_path.iter().any(|schema| declared(schema)),
+            }
+    }
+
     /// Finds a relation as PostgreSQL would: pg_catalog first (unless the path names it), then `search_path` in order.
     pub fn relation(
         &self,

@@ -111,6 +111,10 @@ pub fn place(
     for table in tables {
         declared.insert((&table.schema, &table.name), table);
     }
+    let names = tables
+        .iter()
+        .map(|table| (table.schema.as_str().into(), table.name.as_str().into()));
+    schema.declared = names.collect();
     let mut placements: HashMap<Name, Placement> = HashMap::new();
     for relation in relations(&schema) {
         let own = declared.get(&(&*relation.schema, &*relation.name)).copied();

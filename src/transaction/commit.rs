@@ -78,9 +78,9 @@ impl ErrorReply for CommitError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::RolledBack(error) => error.hint(),
-            Self::NoDecision(_) => Some("try the transaction again".to_owned()),
+            Self::NoDecision(_) => Some("Try the transaction again.".to_owned()),
             Self::Unknown { .. } => {
-                Some("read back what the transaction wrote before trying it again".to_owned())
+                Some("Read back what the transaction wrote before trying it again.".to_owned())
             }
         }
     }
@@ -120,12 +120,7 @@ impl Transaction {
                 }),
             };
         }
-        let asked = join_all(
-            participants
-                .values_mut()
-                .map(|participant| written(participant)),
-        )
-        .await;
+        let asked = join_all(participants.values_mut().map(written)).await;
         let mut writers = Vec::new();
         for (shard, answer) in participants.keys().copied().zip(asked) {
             match answer {

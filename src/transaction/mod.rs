@@ -31,6 +31,8 @@ pub struct Participant {
     settings_before: Arc<Settings>,
     /// BEGIN was sent.
     begun: bool,
+    /// It ran more than SHOW: leaving it would lose something.
+    used: bool,
 }
 
 /// Who leases, and how its backends must be set.
@@ -80,7 +82,7 @@ impl ErrorReply for JoinError {
             Self::Lease(error) => error.detail(),
             Self::Command(error) => error.detail(),
             Self::SnapshotIsolation => {
-                Some("each shard would see a snapshot of its own".to_owned())
+                Some("Each shard would see a snapshot of its own.".to_owned())
             }
         }
     }
@@ -89,7 +91,7 @@ impl ErrorReply for JoinError {
             Self::Lease(error) => error.hint(),
             Self::Command(error) => error.hint(),
             Self::SnapshotIsolation => {
-                Some("use READ COMMITTED, or keep the block to one sharding key".to_owned())
+                Some("Use READ COMMITTED, or keep the block to one sharding key.".to_owned())
             }
         }
     }
@@ -148,8 +150,12 @@ impl Transaction {
     ) -> Result<&mut Backend, JoinError> {
         if !self.participants.contains_key(&shard) {
             let mut lease = tenant.pools.acquire(shard, tenant.login).await?;
-            let spans = !self.participants.is_empty() && self.block.phase() != Phase::Idle;
-            if spans && (self.block.snapshot_isolation() || lease.snapshot_isolation_by_default) {
+            let snapshot = self.block.phase() != Phase::Idle
+                && (self.block.snapshot_isolation() || lease.snapshot_isolation_by_default);
+            if snapshot {
+                self.leave_unused().await;
+            }
+            if snapshot && !self.participants.is_empty() {
                 lease.release();
                 return Err(JoinError::SnapshotIsolation);
             }
@@ -166,6 +172,7 @@ impl Transaction {
                     lease,
                     settings_before,
                     begun,
+                    used: false,
                 },
             );
         }
@@ -174,6 +181,32 @@ impl Transaction {
             .get_mut(&shard)
             .ok_or(LeaseError::Closed)?;
         Ok(&mut participant.lease)
+    }
+
+    /// Notes that a statement runs on the shard whose outcome belongs to the block.
+    pub fn mark_used(&mut self, shard: ShardId) {
+        if let Some(participant) = self.participants.get_mut(&shard) {
+            participant.used = true;
+        }
+    }
+
+    /// Leaves the shards that only answered SHOW; what the block set is said again to those that join.
+    async fn leave_unused(&mut self) {
+        let unused = |participant: &Participant| !participant.used;
+        let shards: Vec<ShardId> = self
+            .participants
+            .iter()
+            .filter(|(_, one)| unused(one))
+            .map(|(shard, _)| *shard)
+            .collect();
+        let participants = shards
+            .iter()
+            .filter_map(|shard| Some((*shard, self.participants.remove(shard)?)));
+        let mut left = Self {
+            participants: participants.collect(),
+            ..Self::default()
+        };
+        left.rollback().await;
     }
 
     /// Turns the statement outside a block that already ran on some shard, with its Sync still to come, into a part of
@@ -195,6 +228,29 @@ impl Transaction {
             participant.begun = true;
         }
         Ok(())
+    }
+
+    /// Has backends forget what a statement that was not looked at may have left there. One that does not is closed.
+    pub async fn clean_tainted(&mut self) {
+        let mut lost = Vec::new();
+        for (shard, participant) in &mut self.participants {
+            let backend = &mut *participant.lease;
+            if !backend.tainted {
+                continue;
+            }
+            match command::run(backend, "DISCARD ALL").await {
+                Ok(_) => {
+                    backend.tainted = false;
+                    backend.applied = Arc::default();
+                    backend.prepared.clear();
+                    backend.forget_unnamed();
+                }
+                Err(_) => lost.push(*shard),
+            }
+        }
+        for shard in lost {
+            self.participants.remove(&shard);
+        }
     }
 
     /// Gives back the leases of a statement outside a block; each stands at ReadyForQuery 'I'.
@@ -231,22 +287,28 @@ impl Transaction {
         futures_util::future::join_all(commands).await
     }
 
-    /// ROLLBACK on every shard. A connection that does not answer is closed, which rolls back too.
-    pub async fn rollback(&mut self) {
+    /// ROLLBACK on every shard; what the shards said meanwhile for the client's ears. A connection that does not answer
+    /// is closed, which rolls back too.
+    pub async fn rollback(&mut self) -> Vec<Frame> {
         let participants = std::mem::take(&mut self.participants);
-        let rollbacks = participants.into_values().map(|mut participant| async {
-            if !participant.begun {
-                return participant.lease.release();
-            }
-            match command::run(&mut participant.lease, "ROLLBACK").await {
-                Ok(reply) if reply.status == TransactionStatus::Idle => {
-                    participant.lease.applied = participant.settings_before.clone();
+        let rollbacks = participants
+            .into_values()
+            .map(|mut participant| async move {
+                if !participant.begun {
                     participant.lease.release();
+                    return Vec::new();
                 }
-                Ok(_) | Err(_) => drop(participant),
-            }
-        });
-        futures_util::future::join_all(rollbacks).await;
+                match command::run(&mut participant.lease, "ROLLBACK").await {
+                    Ok(reply) if reply.status == TransactionStatus::Idle => {
+                        participant.lease.applied = participant.settings_before.clone();
+                        participant.lease.release();
+                        reply.asides
+                    }
+                    Ok(_) | Err(_) => Vec::new(),
+                }
+            });
+        let asides = futures_util::future::join_all(rollbacks).await;
         self.block.end();
+        asides.into_iter().flatten().collect()
     }
 }

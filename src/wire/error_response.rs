@@ -186,6 +186,25 @@ pub fn write_shard_error(out: &mut BytesMut, body: &[u8], position_offset_chars:
     });
 }
 
+/// Appends a shard's ErrorResponse with body `body` as one that ends the client's connection: its severity becomes
+/// FATAL, all else stays.
+pub fn write_shard_fatal(out: &mut BytesMut, body: &[u8]) {
+    write_message(out, b'E', |out| {
+        let fatal = Severity::Fatal.as_str().as_bytes();
+        for field in body.split(|byte| *byte == 0) {
+            match field.first() {
+                Some(name @ (b'S' | b'V')) => {
+                    out.put_u8(*name);
+                    put_text(out, fatal);
+                }
+                Some(_) => put_text(out, field),
+                None => {}
+            }
+        }
+        out.put_u8(0);
+    });
+}
+
 /// Finds the `P` field's value: where it starts, where its NUL ends, and the number. `None` in a body without one
 /// or that is malformed.
 fn position_field(body: &[u8]) -> Option<(usize, usize, u64)> {

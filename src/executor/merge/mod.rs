@@ -45,6 +45,9 @@ pub enum MergeError {
         /// What differs.
         reason: String,
     },
+    /// What every shard must answer alike came out differently.
+    #[error("the statement's outcome differs between shards")]
+    OutcomesDiffer,
     /// A row that is not as described.
     #[error("a shard sent a row that cannot be read")]
     Row,
@@ -57,7 +60,7 @@ impl ErrorReply for MergeError {
             | Self::SortCollation { .. }
             | Self::SortValue { .. }
             | Self::Columns { .. } => SqlState::FEATURE_NOT_SUPPORTED,
-            Self::InputOrder { .. } => SqlState::INTERNAL_ERROR,
+            Self::InputOrder { .. } | Self::OutcomesDiffer => SqlState::INTERNAL_ERROR,
             Self::Row => SqlState::PROTOCOL_VIOLATION,
         }
     }
@@ -66,7 +69,9 @@ impl ErrorReply for MergeError {
             Self::SortType { .. } | Self::SortCollation { .. } | Self::SortValue { .. } => {
                 Fault::Client
             }
-            Self::Columns { .. } | Self::Row | Self::InputOrder { .. } => Fault::Backend,
+            Self::Columns { .. } | Self::Row | Self::InputOrder { .. } | Self::OutcomesDiffer => {
+                Fault::Backend
+            }
         }
     }
     fn detail(&self) -> Option<String> {
@@ -76,20 +81,24 @@ impl ErrorReply for MergeError {
                 "column {column} is text that does not compare by bytes"
             )),
             Self::InputOrder { .. } => {
-                Some("the order of the router and of the shard differ".to_owned())
+                Some("The order of the router and of the shard differ.".to_owned())
             }
-            Self::SortType { .. } | Self::Row => None,
+            Self::SortType { .. } | Self::OutcomesDiffer | Self::Row => None,
         }
     }
     fn hint(&self) -> Option<String> {
         match self {
-            Self::SortType { .. } => Some("order by an expression of a simpler type".to_owned()),
+            Self::SortType { .. } => Some("Order by an expression of a simpler type.".to_owned()),
             Self::SortCollation { .. } => {
                 Some("order by the column COLLATE \"C\", or name the sharding key".to_owned())
             }
-            Self::SortValue { .. } => Some("use DateStyle ISO".to_owned()),
-            Self::InputOrder { .. } | Self::Row => None,
-            Self::Columns { .. } => Some("compare the table's definition on the shards".to_owned()),
+            Self::SortValue { .. } => {
+                Some("Use DateStyle ISO and extra_float_digits of at least 1.".to_owned())
+            }
+            Self::InputOrder { .. } | Self::OutcomesDiffer | Self::Row => None,
+            Self::Columns { .. } => {
+                Some("Compare the table's definition on the shards.".to_owned())
+            }
         }
     }
     fn refusal(&self) -> Option<&'static str> {
@@ -97,7 +106,7 @@ impl ErrorReply for MergeError {
             Self::SortType { .. } | Self::SortValue { .. } => Some("order-by-type"),
             Self::SortCollation { .. } => Some("order-by-collation"),
             Self::Columns { .. } => Some("schema-drift"),
-            Self::InputOrder { .. } | Self::Row => None,
+            Self::InputOrder { .. } | Self::OutcomesDiffer | Self::Row => None,
         }
     }
 }
