@@ -33,7 +33,9 @@ const SCHEMA: &str = "
     CREATE TABLE places (id int PRIMARY KEY, name text NOT NULL);
     CREATE TABLE notes (id int PRIMARY KEY, body text);
     CREATE FUNCTION notice(message text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS
-        'BEGIN RAISE NOTICE ''%'', message; RETURN message; END'";
+        'BEGIN RAISE NOTICE ''%'', message; RETURN message; END';
+    CREATE FUNCTION fail(message text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS
+        'BEGIN RAISE ''%'', message USING ERRCODE = ''P9999'', DETAIL = ''why'', HINT = ''what then''; END'";
 const TABLES: [&str; 3] = ["items", "places", "notes"];
 
 fn deployment(shards: usize) -> Deployment<'static> {

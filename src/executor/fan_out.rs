@@ -102,10 +102,7 @@ impl Input<'_> {
                     return Err(ExecuteError::Shard(frame));
                 }
                 b'N' => notices.pass(&frame, client.out()),
-                b'S' => {
-                    self.backend.note_parameter(frame.body());
-                    client.out().extend_from_slice(frame.bytes());
-                }
+                b'S' => self.backend.note_parameter(frame.body()),
                 b'1' | b'2' | b'3' | b'n' | b'A' => {}
                 tag => return Err(unexpected(self.backend, tag)),
             }

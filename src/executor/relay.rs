@@ -109,7 +109,7 @@ pub async fn relay(
             (b'S', _) => {
                 let body = backend.stream.input()[5..bytes].to_vec();
                 backend.note_parameter(&body);
-                (true, false)
+                (false, false)
             }
             // A notification for a channel that this client does not listen to.
             (b'A', _) => (false, false),

@@ -812,6 +812,17 @@ fn is_snapshot(isolation: IsolationLevel) -> bool {
     }
 }
 
+/// Whether PostgreSQL knows an encoding of this name (its appendix of character sets, by their first letters).
+pub(super) fn is_postgresql_encoding(name: &str) -> bool {
+    const FAMILIES: [&str; 22] = [
+        "abc", "alt", "big5", "euc", "gb", "iso", "johab", "koi", "latin", "mskanji", "mule",
+        "shift", "sjis", "sql", "tcvn", "uhc", "unicode", "utf8", "vscii", "win", "windows", "mic",
+    ];
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let name = name.to_ascii_lowercase();
+    FAMILIES.iter().any(|family| name.starts_with(family))
+}
+
 /// A string literal, under standard_conforming_strings.
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))

@@ -70,6 +70,7 @@ impl Session {
         };
         for step in &plan.steps {
             self.join(step.shard).await?;
+            self.transaction.mark_used(step.shard);
         }
         let mut backends = Vec::with_capacity(plan.steps.len());
         for backend in self.transaction.backends() {
@@ -173,7 +174,9 @@ impl Session {
         shard: ShardId,
         intake: &mut Intake<'_>,
     ) -> Result<crate::wire::frame::Frame, Stop> {
-        let backend = self.join(shard).await?;
+        self.join(shard).await?;
+        self.transaction.mark_used(shard);
+        let backend = self.transaction.backend(shard).ok_or(Stop::Gone)?;
         match copy_in::start(backend, intake.sql).await {
             Ok(response) => {
                 if !intake.header.is_empty() {

@@ -397,6 +397,9 @@ impl Session {
         frame: &Frame,
     ) -> Result<(), Stop> {
         self.ensure_parsed(prepared, shard).await?;
+        if !is_show(&prepared.sql) {
+            self.transaction.mark_used(shard);
+        }
         let Some(backend) = self.transaction.backend(shard) else {
             return Err(Stop::Gone);
         };
@@ -811,6 +814,13 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Whether a statement only shows settings.
+fn is_show(sql: &str) -> bool {
+    lex::Lexer::new(sql)
+        .next()
+        .is_some_and(|first| first.is_ok_and(|word| word.is(sql, "show")))
 }
 
 fn is_explain(sql: &str) -> bool {

@@ -3,7 +3,7 @@
 
 use super::auth::{AuthError, Users};
 use super::cancel::{Cancels, InUse, KEY_BYTES, LONG_KEY_BYTES};
-use super::control::is_known_encoding;
+use super::control::{is_known_encoding, is_postgresql_encoding};
 use super::parameters::Parameters;
 use super::session::{Registered, Session, Start};
 use crate::backend::connection::Login;
@@ -43,6 +43,9 @@ pub enum HandshakeError {
     /// An encoding in which the router cannot read SQL.
     #[error("client_encoding {0} is not supported through the router")]
     Encoding(String),
+    /// No encoding at all.
+    #[error("invalid value for parameter \"client_encoding\": \"{0}\"")]
+    NoEncoding(String),
     /// Wrong password, or no such user.
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -72,6 +75,7 @@ impl ErrorReply for HandshakeError {
             Self::NoUser => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
             Self::UnknownDatabase(_) => SqlState::INVALID_CATALOG_NAME,
             Self::Replication | Self::Encoding(_) => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::NoEncoding(_) => SqlState::INVALID_PARAMETER_VALUE,
             Self::Auth(error) => error.sqlstate(),
             Self::Join(error) => error.sqlstate(),
             Self::TimedOut => SqlState::PROTOCOL_VIOLATION,
@@ -87,6 +91,7 @@ impl ErrorReply for HandshakeError {
             | Self::UnknownDatabase(_)
             | Self::Replication
             | Self::Encoding(_)
+            | Self::NoEncoding(_)
             | Self::TimedOut => Fault::Client,
             Self::Auth(error) => error.fault(),
             Self::Join(error) => error.fault(),
@@ -319,7 +324,13 @@ fn setting(settings: &mut Settings, name: &str, value: &str) -> Result<(), Hands
     let name = name.to_ascii_lowercase();
     if name == "client_encoding" {
         if !is_known_encoding(value) {
-            return Err(HandshakeError::Encoding(value.to_owned()));
+            let name = value.to_owned();
+            let refused = is_postgresql_encoding(value);
+            return Err(if refused {
+                HandshakeError::Encoding(name)
+            } else {
+                HandshakeError::NoEncoding(name)
+            });
         }
         if !value.to_ascii_lowercase().contains("ascii") {
             return Ok(());

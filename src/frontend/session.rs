@@ -243,6 +243,10 @@ impl Session {
     pub(super) async fn join(&mut self, shard: ShardId) -> Result<&mut Backend, Stop> {
         let joined = self.transaction.backend(shard).is_some();
         if !joined {
+            if self.transaction.block.snapshot_isolation() {
+                // It may leave shards on the way, which a cancel must not reach any more.
+                self.in_use.lock().await.clear();
+            }
             let mut asides = Vec::new();
             let tenant = Tenant {
                 control: &self.router.control,
@@ -250,13 +254,17 @@ impl Session {
                 login: &self.login,
                 settings: self.parameters.shard_settings(),
             };
-            let backend = self
+            let joined = self
                 .transaction
                 .join(shard, tenant, &mut asides)
                 .await
-                .map_err(error::of_join)?;
-            let token = backend.cancel_token();
-            self.in_use.lock().await.push(token);
+                .map(|_| ());
+            let tokens = self
+                .transaction
+                .backends()
+                .map(|backend| backend.cancel_token());
+            *self.in_use.lock().await = tokens.collect();
+            joined.map_err(error::of_join)?;
             self.pass_asides(&asides);
         }
         self.transaction.backend(shard).ok_or(Stop::Gone)

@@ -124,6 +124,10 @@ impl Session {
             }
             statement if control::is_forwarded(statement) => {
                 let shard = self.forward_shard(sentence)?;
+                if !matches!(sentence.statement, Statement::Show(_)) {
+                    self.join(shard).await?;
+                    self.transaction.mark_used(shard);
+                }
                 self.run_on(shard, sentence.sql, offset).await?;
                 self.after_forward(sentence, shard);
             }
@@ -169,6 +173,8 @@ impl Session {
                 StepSql::AsSent => (sql, offset),
                 StepSql::Rewritten(text) => (&**text, 0),
             };
+            self.join(step.shard).await?;
+            self.transaction.mark_used(step.shard);
             self.run_on(step.shard, text, offset).await?;
             self.note_schema_change(plan.access);
             return Ok(());
@@ -288,6 +294,7 @@ impl Session {
         for step in &plan.steps {
             let backend = self.join(step.shard).await?;
             backend.forget_unnamed();
+            self.transaction.mark_used(step.shard);
         }
         let mut backends = Vec::with_capacity(plan.steps.len());
         for backend in self.transaction.backends() {

@@ -31,6 +31,8 @@ pub struct Participant {
     settings_before: Arc<Settings>,
     /// BEGIN was sent.
     begun: bool,
+    /// It ran more than SHOW: leaving it would lose something.
+    used: bool,
 }
 
 /// Who leases, and how its backends must be set.
@@ -148,8 +150,12 @@ impl Transaction {
     ) -> Result<&mut Backend, JoinError> {
         if !self.participants.contains_key(&shard) {
             let mut lease = tenant.pools.acquire(shard, tenant.login).await?;
-            let spans = !self.participants.is_empty() && self.block.phase() != Phase::Idle;
-            if spans && (self.block.snapshot_isolation() || lease.snapshot_isolation_by_default) {
+            let snapshot = self.block.phase() != Phase::Idle
+                && (self.block.snapshot_isolation() || lease.snapshot_isolation_by_default);
+            if snapshot {
+                self.leave_unused().await;
+            }
+            if snapshot && !self.participants.is_empty() {
                 lease.release();
                 return Err(JoinError::SnapshotIsolation);
             }
@@ -166,6 +172,7 @@ impl Transaction {
                     lease,
                     settings_before,
                     begun,
+                    used: false,
                 },
             );
         }
@@ -174,6 +181,32 @@ impl Transaction {
             .get_mut(&shard)
             .ok_or(LeaseError::Closed)?;
         Ok(&mut participant.lease)
+    }
+
+    /// Notes that a statement runs on the shard whose outcome belongs to the block.
+    pub fn mark_used(&mut self, shard: ShardId) {
+        if let Some(participant) = self.participants.get_mut(&shard) {
+            participant.used = true;
+        }
+    }
+
+    /// Leaves the shards that only answered SHOW; what the block set is said again to those that join.
+    async fn leave_unused(&mut self) {
+        let unused = |participant: &Participant| !participant.used;
+        let shards: Vec<ShardId> = self
+            .participants
+            .iter()
+            .filter(|(_, one)| unused(one))
+            .map(|(shard, _)| *shard)
+            .collect();
+        let participants = shards
+            .iter()
+            .filter_map(|shard| Some((*shard, self.participants.remove(shard)?)));
+        let mut left = Self {
+            participants: participants.collect(),
+            ..Self::default()
+        };
+        left.rollback().await;
     }
 
     /// Turns the statement outside a block that already ran on some shard, with its Sync still to come, into a part of

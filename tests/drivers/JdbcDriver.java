@@ -192,8 +192,8 @@ public final class JdbcDriver {
             fails("23505", () -> statement.executeUpdate("INSERT INTO accounts (aid) VALUES (1)"));
             fails("42601", () -> statement.execute("SELEC"));
             fails("22012", () -> statement.executeQuery("SELECT 1/0"));
-            statement.execute("DO $$ BEGIN RAISE WARNING 'heard'; END $$");
-            check("heard".equals(statement.getWarnings().getMessage()), "a warning");
+            statement.execute("DROP TABLE IF EXISTS nowhere");
+            check(statement.getWarnings().getMessage().contains("does not exist, skipping"), "a warning");
         }
         check(connection.isValid(5), "the connection lives");
     }

@@ -378,7 +378,15 @@ fn a_pooled_connection_is_clean_for_the_next_client() {
     let accounts = filled(&deployment);
     let mut one = deployment.connect();
     one.run("SET work_mem = '7MB'; SET application_name = 'one'; SET statement_timeout = '1h'");
-    one.run("PREPARE mine AS SELECT 1");
+    let prepare = |client: &mut Client, sql: &str| {
+        client.message(|buffer| {
+            frontend::parse("mine", sql, [], buffer)?;
+            frontend::sync(buffer);
+            Ok(())
+        });
+        client.reply()
+    };
+    assert_eq!(prepare(&mut one, "SELECT 1").failure, None);
     assert_eq!(one.value("SHOW work_mem"), "7MB");
     assert_eq!(one.value("SELECT current_setting('work_mem')"), "7MB");
     let mut two = deployment.connect();
@@ -389,8 +397,18 @@ fn a_pooled_connection_is_clean_for_the_next_client() {
         assert_eq!(one.value(&sql), "7MB");
     }
     assert_eq!(two.value("SHOW statement_timeout"), "0");
-    assert_eq!(two.fails("EXECUTE mine").code(), "26000");
-    assert_eq!(one.value("EXECUTE mine"), "1");
+    assert_eq!(
+        prepare(&mut two, "SELECT 2").failure,
+        None,
+        "another client's statement of the same name"
+    );
+    assert_eq!(
+        prepare(&mut one, "SELECT 3")
+            .failure
+            .expect("it exists")
+            .code(),
+        "42P05"
+    );
 }
 
 #[test]

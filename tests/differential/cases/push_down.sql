@@ -30,6 +30,7 @@ SELECT id, amount FROM events ORDER BY amount DESC, id;
 
 SELECT id, ratio FROM events ORDER BY ratio, id;
 
+-- refused: order-by-collation
 SELECT id, title FROM events ORDER BY title, id;
 
 SELECT id, title FROM events ORDER BY title COLLATE "C", id;
@@ -53,6 +54,7 @@ SELECT id FROM events ORDER BY id FETCH FIRST 3 ROWS ONLY;
 
 SELECT id FROM events ORDER BY id OFFSET 195;
 
+-- refused: limit-expression
 SELECT id FROM events ORDER BY id LIMIT 2 + 1;
 
 SELECT id FROM events WHERE id IN (1, 2, 3, 4, 5, 6, 7, 8, 999);
