@@ -288,6 +288,9 @@ impl Session {
 
     async fn roll_back_to(&mut self, name: &str, sql: &str) -> Result<(), Stop> {
         self.need_block("ROLLBACK TO SAVEPOINT")?;
+        if self.transaction.block.is_torn() {
+            return Err(SessionError::TornBlock.into());
+        }
         if !self.transaction.block.has_savepoint(name) {
             return Err(SessionError::NoSavepoint(name.to_owned()).into());
         }

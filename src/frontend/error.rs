@@ -91,6 +91,9 @@ pub enum SessionError {
     /// Any statement in a failed block but its end.
     #[error("current transaction is aborted, commands ignored until end of transaction block")]
     FailedBlock,
+    /// ROLLBACK TO in a block that lost a shard.
+    #[error("a shard of this transaction was lost, which no savepoint brings back")]
+    TornBlock,
     /// Parse of a string with several statements.
     #[error("cannot insert multiple commands into a prepared statement")]
     SeveralStatements,
@@ -177,7 +180,7 @@ pub enum SessionError {
 impl ErrorReply for SessionError {
     fn sqlstate(&self) -> SqlState {
         match self {
-            Self::FailedBlock => SqlState::IN_FAILED_SQL_TRANSACTION,
+            Self::FailedBlock | Self::TornBlock => SqlState::IN_FAILED_SQL_TRANSACTION,
             Self::SeveralStatements => SqlState::SYNTAX_ERROR,
             Self::UnknownStatement(_) | Self::NoUnnamedStatement => {
                 SqlState::INVALID_SQL_STATEMENT_NAME
@@ -230,6 +233,7 @@ impl ErrorReply for SessionError {
             Self::TooManyStatements { .. } => {
                 Some("Close statements that are no longer used.".to_owned())
             }
+            Self::TornBlock => Some("Use ROLLBACK and try the transaction again.".to_owned()),
             Self::RequestTooLarge { .. } => Some("Send Sync more often.".to_owned()),
             _ => None,
         }

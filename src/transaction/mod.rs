@@ -264,7 +264,9 @@ impl Transaction {
 
     /// Closes one participant's connection: its state is not known.
     pub fn drop_participant(&mut self, shard: ShardId) {
-        self.participants.remove(&shard);
+        if self.participants.remove(&shard).is_some() {
+            self.block.tear();
+        }
     }
 
     /// Closes all connections of the block, so that the shards roll back.

@@ -41,6 +41,8 @@ pub struct BlockState {
     preamble: Vec<Entry>,
     /// REPEATABLE READ or SERIALIZABLE was asked for.
     snapshot_isolation: bool,
+    /// The connection to a shard of the block is gone, and with it what the block did there.
+    torn: bool,
 }
 
 impl Default for BlockState {
@@ -49,6 +51,7 @@ impl Default for BlockState {
             phase: Phase::Idle,
             preamble: Vec::new(),
             snapshot_isolation: false,
+            torn: false,
         }
     }
 }
@@ -97,6 +100,7 @@ impl BlockState {
             phase: Phase::Open,
             preamble: begin.into_iter().collect(),
             snapshot_isolation,
+            torn: false,
         };
     }
 
@@ -108,6 +112,16 @@ impl BlockState {
             Phase::Implicit => Phase::Implicit,
             Phase::Open | Phase::Failed => Phase::Failed,
         };
+    }
+
+    /// A shard of the block was lost: no savepoint brings back what the block did there.
+    pub fn tear(&mut self) {
+        self.torn = self.phase != Phase::Idle;
+    }
+
+    /// Whether the block can only be rolled back as a whole.
+    pub fn is_torn(&self) -> bool {
+        self.torn
     }
 
     /// SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: what later shards must repeat.

@@ -181,6 +181,25 @@ fn a_savepoint_rescues_a_block_after_an_error() {
 }
 
 #[test]
+fn no_savepoint_rescues_a_block_that_lost_a_shard() {
+    let deployment = deployment();
+    let accounts = one_account_each(&deployment);
+    let mut client = deployment.connect();
+    client.run("BEGIN");
+    add(&mut client, &accounts[0], 1);
+    client.run("SAVEPOINT a");
+    add(&mut client, &accounts[1], 1);
+    deployment.shard(0).run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+         WHERE datname = current_database() AND state = 'idle in transaction'",
+    );
+    client.fails(&format!("SELECT FROM accounts WHERE aid = {}", accounts[0]));
+    assert_eq!(client.fails("ROLLBACK TO a").code(), "25P02");
+    assert_eq!(client.run("COMMIT"), "ROLLBACK");
+    assert_eq!(total(&deployment), 100 * ACCOUNTS as i64);
+}
+
+#[test]
 fn a_block_keeps_its_isolation_and_mode_on_each_shard() {
     let deployment = deployment();
     let accounts = one_account_each(&deployment);
