@@ -29,6 +29,9 @@ const WHO_WROTE: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::tex
 const VERDICT_ATTEMPTS: u32 = 10;
 const VERDICT_PAUSE: Duration = Duration::from_millis(200);
 
+/// How long a decided transaction is waited for on the other shards before it is left to recovery.
+const FINISH_WAIT: Duration = Duration::from_secs(10);
+
 /// How a block ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -401,12 +404,22 @@ async fn finish_prepared(prepared: Vec<(Participant, String)>, verb: &str, tenan
         prepared
             .into_iter()
             .map(|(mut participant, gid)| async move {
-                match command::run(&mut participant.lease, &format!("{verb} '{gid}'")).await {
-                    Ok(reply) => finish(participant, &reply, true, tenant),
+                let sql = format!("{verb} '{gid}'");
+                let run = command::run(&mut participant.lease, &sql);
+                match tokio::time::timeout(FINISH_WAIT, run).await {
+                    Ok(Ok(reply)) => finish(participant, &reply, true, tenant),
                     // Recovery, of any router, may have been faster.
-                    Err(CommandError::Refused(_)) => participant.lease.release(),
-                    Err(error @ CommandError::Lost { .. }) => {
+                    Ok(Err(CommandError::Refused(frame))) => {
+                        tracing::info!(gid, error = ?frame, "not finished here");
+                    }
+                    Ok(Err(error @ CommandError::Lost { .. })) => {
                         tracing::warn!(gid, %error, "a decided transaction is left to recovery");
+                    }
+                    Err(_) => {
+                        tracing::warn!(
+                            gid,
+                            "a shard is slow: a decided transaction is left to recovery"
+                        );
                     }
                 }
             }),
