@@ -7,6 +7,7 @@ use super::{ExecuteError, fill_watched, flush_large, shard_lost, unexpected};
 use crate::backend::connection::Backend;
 use crate::wire::backend_message::{self, TransactionStatus};
 use crate::wire::error_response;
+use crate::wire::frame::Frame;
 use crate::wire::stream::{FrameStream, Head};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -56,7 +57,8 @@ pub enum Relayed {
 /// Meets the expectations in order: sends what waits for the shard, passes its answers to the client.
 ///
 /// # Errors
-/// [`ExecuteError::ClientGone`], [`ExecuteError::ShardLost`], [`ExecuteError::Unexpected`]; the lease must be dropped.
+/// [`ExecuteError::ClientGone`], [`ExecuteError::ShardLost`], [`ExecuteError::Unexpected`], and [`ExecuteError::Shard`]
+/// where that is the shard's farewell; the lease must be dropped.
 ///
 /// # Cancel safety
 /// Not cancel safe: drop the lease with it.
@@ -113,6 +115,11 @@ pub async fn relay(
             }
             // A notification for a channel that this client does not listen to.
             (b'A', _) => (false, false),
+            (b'E', _) if error_response::is_farewell(&backend.stream.input()[5..bytes]) => {
+                backend.mark_broken();
+                let frame = Frame::new(backend.stream.take(bytes).freeze());
+                return Err(ExecuteError::Shard(frame));
+            }
             (b'E', Expect::Query { position_offset }) => {
                 failed = true;
                 error_response::write_shard_error(

@@ -297,6 +297,10 @@ impl Session {
         self.run_on_participants(sql).await?;
         self.transaction.block.rollback_to(name);
         self.parameters.rollback_to(name);
+        self.transaction
+            .settle_settings(self.parameters.shard_settings())
+            .await
+            .map_err(error::of_command)?;
         self.complete("ROLLBACK");
         Ok(())
     }

@@ -178,7 +178,7 @@ pub async fn handshake(
     };
     match &error {
         HandshakeError::Join(JoinError::Command(CommandError::Refused(frame))) => {
-            error_response::write_shard_fatal(client.out(), frame.body());
+            error_response::write_shard_error_as(client.out(), frame.body(), Severity::Fatal);
         }
         error => error_response::write_error_reply(client.out(), error, Severity::Fatal),
     }

@@ -213,6 +213,14 @@ impl Session {
                 }
                 error_response::write_error_reply(self.client.out(), &*error, Severity::Error);
             }
+            // The shard ended its connection, not the client's.
+            Stop::Shard(frame) if error_response::is_farewell(frame.body()) => {
+                error_response::write_shard_error_as(
+                    self.client.out(),
+                    frame.body(),
+                    Severity::Error,
+                );
+            }
             Stop::Shard(frame) => self.client.out().extend_from_slice(frame.bytes()),
         }
         self.transaction.block.fail();

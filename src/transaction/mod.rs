@@ -275,6 +275,21 @@ impl Transaction {
         self.block.end();
     }
 
+    /// After ROLLBACK TO: has every participant use `wanted`. A shard that joined after the savepoint took its settings
+    /// over before its BEGIN, so there the rollback did not undo what was set in between.
+    ///
+    /// # Errors
+    /// [`CommandError`]; the block cannot go on then.
+    pub async fn settle_settings(&mut self, wanted: &Arc<Settings>) -> Result<(), CommandError> {
+        for participant in self.participants.values_mut() {
+            let backend = &mut *participant.lease;
+            // What is in force now is this or `wanted`, and setting it again does no harm.
+            backend.applied = participant.settings_before.clone();
+            settings::apply(backend, wanted).await?;
+        }
+        Ok(())
+    }
+
     /// Runs one statement on all participants at once; the answers in [`ShardId`] order.
     pub async fn run_on_all(
         &mut self,

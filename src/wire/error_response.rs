@@ -186,16 +186,25 @@ pub fn write_shard_error(out: &mut BytesMut, body: &[u8], position_offset_chars:
     });
 }
 
-/// Appends a shard's ErrorResponse with body `body` as one that ends the client's connection: its severity becomes
-/// FATAL, all else stays.
-pub fn write_shard_fatal(out: &mut BytesMut, body: &[u8]) {
+/// Whether a shard's ErrorResponse with body `body` says that the shard closes its connection.
+pub fn is_farewell(body: &[u8]) -> bool {
+    let severity = body.split(|byte| *byte == 0).find_map(|field| {
+        let word = field.strip_prefix(b"V")?;
+        Severity::parse(word)
+    });
+    matches!(severity, Some(Severity::Fatal | Severity::Panic))
+}
+
+/// Appends a shard's ErrorResponse with body `body` under another severity, which says what it means for the client's
+/// own connection; all else stays.
+pub fn write_shard_error_as(out: &mut BytesMut, body: &[u8], severity: Severity) {
     write_message(out, b'E', |out| {
-        let fatal = Severity::Fatal.as_str().as_bytes();
+        let severity = severity.as_str().as_bytes();
         for field in body.split(|byte| *byte == 0) {
             match field.first() {
                 Some(name @ (b'S' | b'V')) => {
                     out.put_u8(*name);
-                    put_text(out, fatal);
+                    put_text(out, severity);
                 }
                 Some(_) => put_text(out, field),
                 None => {}
@@ -309,5 +318,18 @@ mod tests {
             write_shard_error(&mut out, &body, offset);
             prop_assert_eq!(u32::from_be_bytes(out[1..5].try_into().unwrap()) as usize, out.len() - 1);
         }
+    }
+
+    #[test]
+    fn a_farewell_becomes_an_error_of_the_statement() {
+        let body = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0";
+        assert!(is_farewell(body));
+        let mut out = BytesMut::new();
+        write_shard_error_as(&mut out, body, Severity::Error);
+        assert_eq!(
+            &out[5..],
+            b"SERROR\0VERROR\0C57P01\0Mterminating connection\0\0"
+        );
+        assert!(!is_farewell(&out[5..]));
     }
 }

@@ -193,10 +193,35 @@ fn no_savepoint_rescues_a_block_that_lost_a_shard() {
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
          WHERE datname = current_database() AND state = 'idle in transaction'",
     );
-    client.fails(&format!("SELECT FROM accounts WHERE aid = {}", accounts[0]));
+    client.fails(&format!(
+        "SELECT balance FROM accounts WHERE aid = {}",
+        accounts[0]
+    ));
     assert_eq!(client.fails("ROLLBACK TO a").code(), "25P02");
     assert_eq!(client.run("COMMIT"), "ROLLBACK");
     assert_eq!(total(&deployment), 100 * ACCOUNTS as i64);
+}
+
+#[test]
+fn a_savepoint_takes_settings_back_on_shards_that_joined_later() {
+    let deployment = Deployment::shared()
+        .schema(SCHEMA)
+        .sharded("accounts", "aid")
+        .settings("[pool]\nsize = 1")
+        .start();
+    let zone = "SELECT current_setting('timezone')";
+    let (mut client, mut other) = (deployment.connect(), deployment.connect());
+    let before = client.value(zone);
+    client.run("BEGIN; SAVEPOINT a; SET timezone = 'Asia/Tokyo'");
+    client.rows("SELECT aid FROM accounts");
+    client.run("ROLLBACK TO a");
+    assert_eq!(client.value(zone), before);
+    client.run("COMMIT");
+    for aid in 1..=20 {
+        let touch =
+            format!("INSERT INTO accounts VALUES ({aid}, 0) RETURNING current_setting('timezone')");
+        assert_eq!(other.value(&touch), before);
+    }
 }
 
 #[test]
