@@ -477,31 +477,25 @@ fn printable(bytes: &[u8]) -> String {
     }
 }
 
-/// The first lines that differ, with the sent line before them.
+/// Each exchange that differs. Sent lines, comments and empty lines are the same in both.
 fn difference(expected: &str, said: &str) -> String {
-    let (expected, said): (Vec<&str>, Vec<&str>) =
-        (expected.lines().collect(), said.lines().collect());
-    let Some(at) =
-        (0..expected.len().max(said.len())).find(|at| expected.get(*at) != said.get(*at))
-    else {
-        return "  only the end of the file differs\n".into();
-    };
-    let sent = expected[..at.min(expected.len())]
-        .iter()
-        .rev()
-        .find(|line| line.starts_with("> "))
-        .unwrap_or(&"");
-    let around = |lines: &[&str]| {
-        let shown = &lines[at.min(lines.len())..(at + 4).min(lines.len())];
-        shown
-            .iter()
-            .map(|line| format!("    {line}\n"))
-            .collect::<String>()
-    };
-    format!(
-        "  line {}, after {sent:?}\n  expected\n{}  said\n{}",
-        at + 1,
-        around(&expected),
-        around(&said)
-    )
+    let (expected, said): (Vec<&str>, Vec<&str>) = (
+        expected.split("\n\n").collect(),
+        said.split("\n\n").collect(),
+    );
+    let mut text = String::new();
+    for at in 0..expected.len().max(said.len()) {
+        let (expected, said) = (expected.get(at).unwrap_or(&""), said.get(at).unwrap_or(&""));
+        if expected != said {
+            let answers = said.lines().filter(|line| !line.starts_with("> "));
+            let answers: String = answers.map(|line| format!("    {line}\n")).collect();
+            write!(
+                text,
+                "  expected\n    {}\n  said\n{answers}",
+                expected.replace('\n', "\n    ")
+            )
+            .unwrap();
+        }
+    }
+    text
 }
