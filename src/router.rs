@@ -39,8 +39,8 @@ pub struct Router {
     pub unauthenticated_clients: AtomicUsize,
     /// Spreads what any shard can answer.
     spread: AtomicUsize,
-    /// The number of each statement text with its types, while it is in use often enough.
-    statement_ids: quick_cache::sync::Cache<(Arc<str>, Arc<[u32]>), u64>,
+    /// The number of each named statement, while it is in use often enough.
+    statement_ids: quick_cache::sync::Cache<TemplateKey, u64>,
     /// The last number given out.
     statements: AtomicU64,
 }
@@ -73,10 +73,10 @@ impl Router {
         self.spread.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The number of a named statement: the same for all clients with the same text and types.
-    pub fn statement_id(&self, sql: &Arc<str>, parameter_types: &Arc<[u32]>) -> u64 {
-        let key = (sql.clone(), parameter_types.clone());
-        let id = self.statement_ids.get_or_insert_with(&key, || {
+    /// The number of a named statement: the same for all clients that mean the same by it. A text that looks up its
+    /// names elsewhere, or in another schema, may have other columns, which PostgreSQL does not let a statement change.
+    pub fn statement_id(&self, key: &TemplateKey) -> u64 {
+        let id = self.statement_ids.get_or_insert_with(key, || {
             Ok::<_, std::convert::Infallible>(self.next_statement())
         });
         match id {

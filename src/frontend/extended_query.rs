@@ -131,7 +131,9 @@ impl Session {
         };
         let named = !name.is_empty();
         let id = if named {
-            self.router.statement_id(&sql, &parameter_types)
+            let topology = self.router.topology();
+            let key = self.template_key(&sql, &parameter_types, &topology)?;
+            self.router.statement_id(&key)
         } else {
             self.router.next_statement()
         };

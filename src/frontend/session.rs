@@ -12,6 +12,7 @@ use crate::router::{Router, TemplateKey};
 use crate::sql::lex::LexLimits;
 use crate::sql::search_path;
 use crate::topology::ShardId;
+use crate::topology::snapshot::Topology;
 use crate::transaction::command::{self, CommandError};
 use crate::transaction::state::Phase;
 use crate::transaction::{Tenant, Transaction};
@@ -411,6 +412,21 @@ impl Session {
         }))
     }
 
+    /// What tells a statement from others of the same text.
+    pub(super) fn template_key(
+        &mut self,
+        sql: &Arc<str>,
+        parameter_types: &Arc<[u32]>,
+        topology: &Topology,
+    ) -> Result<TemplateKey, Stop> {
+        Ok(TemplateKey {
+            sql: sql.clone(),
+            parameter_types: parameter_types.clone(),
+            search_path: self.search_path()?,
+            schema_version: topology.schema.version,
+        })
+    }
+
     /// The template of one statement, from the cache where there is no hint.
     pub(super) fn template(
         &mut self,
@@ -419,12 +435,12 @@ impl Session {
     ) -> Result<Arc<Template>, Stop> {
         let topology = self.router.topology();
         let hint = self.hint(sql)?;
-        let search_path = self.search_path()?;
+        let key = self.template_key(sql, parameter_types, &topology)?;
         let limits = self.lex_limits();
         let build = |hint: Option<&Hint>| {
             let context = Context {
                 topology: &topology,
-                search_path: &search_path,
+                search_path: &key.search_path,
                 hint,
                 limits: &limits,
             };
@@ -433,12 +449,6 @@ impl Session {
         if hint.is_some() {
             return build(hint.as_ref()).map_err(Stop::from);
         }
-        let key = TemplateKey {
-            sql: sql.clone(),
-            parameter_types: parameter_types.clone(),
-            search_path: search_path.clone(),
-            schema_version: topology.schema.version,
-        };
         let template: Result<_, PlanError> = self
             .router
             .templates

@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// A statement that a client parsed.
 #[derive(Debug)]
 pub struct Prepared {
-    /// Its number; for a named statement the same for all clients with the same text and types.
+    /// Its number; for a named statement the same for all clients that mean the same by it.
     pub id: u64,
     /// Whether it has a name on the shards.
     pub named: bool,

@@ -211,11 +211,16 @@ async fn commit_one(
         }
         Err(CommandError::Lost { .. }) => Err(CommitError::Unknown { shard }),
         Err(error) => {
-            participant.lease.applied = participant.settings_before.clone();
-            participant.lease.release();
+            give_back(participant);
             Err(CommitError::RolledBack(error))
         }
     }
+}
+
+/// Gives back the lease of a participant whose part was rolled back, and its settings with it.
+fn give_back(mut participant: Participant) {
+    participant.lease.applied = participant.settings_before.clone();
+    participant.lease.release();
 }
 
 /// Gives back the lease of a participant whose block ended.
@@ -304,11 +309,11 @@ async fn commit_in_two_phases(
                 done.push((participant, gid));
             }
             Ok(_) => {
-                participant.lease.release();
+                give_back(participant);
                 failure = failure.or(Some(None));
             }
             Err(error @ CommandError::Refused(_)) => {
-                participant.lease.release();
+                give_back(participant);
                 failure = failure.flatten().map(Some).or(Some(Some(error)));
             }
             Err(error) => failure = failure.flatten().map(Some).or(Some(Some(error))),

@@ -363,6 +363,33 @@ async fn a_statement_survives_a_change_of_its_table() {
 }
 
 #[tokio::test]
+async fn a_new_statement_sees_the_table_as_it_is_now() {
+    let deployment = Deployment::shared()
+        .schema(SCHEMA)
+        .sharded("accounts", "aid")
+        .settings("[pool]\nsize = 1")
+        .start();
+    let sql = "SELECT * FROM accounts WHERE aid = 1";
+    let first = connect(&deployment).await;
+    first.query(sql, &[]).await.unwrap();
+    first
+        .batch_execute("ALTER TABLE accounts ADD COLUMN note text; CREATE SCHEMA other; CREATE TABLE other.accounts (aid int)")
+        .await
+        .unwrap();
+    // The same text is prepared on the shards, for other columns.
+    let second = connect(&deployment).await;
+    let columns = second.prepare(sql).await.unwrap().columns().len();
+    assert_eq!(columns, 4);
+    second.query(sql, &[]).await.unwrap();
+    let third = connect(&deployment).await;
+    third
+        .batch_execute("SET search_path = other")
+        .await
+        .unwrap();
+    third.query(sql, &[]).await.unwrap();
+}
+
+#[tokio::test]
 async fn copy_goes_both_ways() {
     let deployment = deployment();
     let client = connect(&deployment).await;

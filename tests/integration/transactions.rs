@@ -225,6 +225,35 @@ fn a_savepoint_takes_settings_back_on_shards_that_joined_later() {
 }
 
 #[test]
+fn a_shard_that_cannot_prepare_returns_to_its_settings() {
+    let deployment = Deployment::shared()
+        .schema(
+            "CREATE TABLE nodes (id int PRIMARY KEY, \
+             parent int REFERENCES nodes DEFERRABLE INITIALLY DEFERRED)",
+        )
+        .sharded("nodes", "id")
+        .settings("[pool]\nsize = 1")
+        .start();
+    let mut client = deployment.connect();
+    let all: Vec<String> = (1..=20).map(|id| format!("({id})")).collect();
+    client.run(&format!("INSERT INTO nodes (id) VALUES {}", all.join(", ")));
+    let ids = deployment.on_each_shard("SELECT min(id) FROM nodes");
+    client.run("BEGIN");
+    for (id, parent) in ids.iter().zip(["NULL", "-1", "NULL", "NULL"]) {
+        client.run(&format!(
+            "UPDATE nodes SET parent = {parent} WHERE id = {id}"
+        ));
+    }
+    client.run("SET timezone = 'Asia/Tokyo'");
+    assert_eq!(client.fails("COMMIT").code(), "23503");
+    client.run("SET timezone = 'Asia/Tokyo'");
+    for id in &ids {
+        let zone = format!("SELECT current_setting('timezone') FROM nodes WHERE id = {id}");
+        assert_eq!(client.value(&zone), "Asia/Tokyo");
+    }
+}
+
+#[test]
 fn a_block_keeps_its_isolation_and_mode_on_each_shard() {
     let deployment = deployment();
     let accounts = one_account_each(&deployment);
