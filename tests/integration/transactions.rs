@@ -1,6 +1,7 @@
 //! Blocks over several shards, their atomic end, and what happens when the router dies in between.
 
-use crate::support::deployment::CLUSTER;
+use crate::support::cluster;
+use crate::support::deployment::{CLUSTER, Options};
 use crate::support::{Client, Deployment, Target, eventually, setting};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -476,17 +477,32 @@ fn killing_the_router_in_the_middle_of_commits_loses_nothing() {
 }
 
 #[test]
-fn two_phase_commits_are_refused_where_a_shard_cannot_prepare() {
-    // A cluster of one shard never needs two phases, whatever max_prepared_transactions says.
-    let deployment = Deployment::shared()
-        .shards(1)
+fn a_commit_over_shards_that_cannot_prepare_is_refused_and_changes_nothing() {
+    let sandbox = cluster::start_with(2, &[("max_prepared_transactions", "0")]);
+    let deployment = Options::new(&sandbox)
         .schema(SCHEMA)
         .sharded("accounts", "aid")
         .start();
     let mut client = deployment.connect();
-    client.run("INSERT INTO accounts VALUES (1, 1), (2, 2), (3, 3)");
+    for aid in 1..=10 {
+        client.run(&format!("INSERT INTO accounts VALUES ({aid}, 100)"));
+    }
+    for sql in [
+        "UPDATE accounts SET balance = 0",
+        "INSERT INTO accounts VALUES (21, 1), (22, 1), (23, 1), (24, 1), (25, 1), (26, 1)",
+        "BEGIN; UPDATE accounts SET balance = 0; COMMIT",
+    ] {
+        let failure = client.fails(sql);
+        assert!(
+            matches!(failure.code(), "0A000" | "55000"),
+            "{sql}: {failure}"
+        );
+        client.simple("ROLLBACK");
+    }
+    assert_eq!(total(&deployment), 1000);
     assert_eq!(
-        client.column("SELECT aid FROM accounts ORDER BY aid"),
-        ["1", "2", "3"]
+        client.run("UPDATE accounts SET balance = 0 WHERE aid = 1"),
+        "UPDATE 1"
     );
+    assert_eq!(total(&deployment), 900);
 }

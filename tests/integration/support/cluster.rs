@@ -20,15 +20,25 @@ pub fn shared() -> &'static Sandbox {
 
 /// A set of its own for a test.
 pub fn start(servers: usize) -> Sandbox {
+    start_with(servers, &[])
+}
+
+/// The same with lines for `postgresql.conf`.
+pub fn start_with(servers: usize, settings: &[(&str, &str)]) -> Sandbox {
+    let mut lines = vec![
+        ("max_connections", "300"),
+        ("max_prepared_transactions", "100"),
+    ];
+    lines.extend_from_slice(settings);
     let options = SandboxOptions {
         clusters: servers,
         listen_tcp: true,
         scram: true,
         users: vec![(USER.into(), PASSWORD.into())],
-        settings: vec![
-            ("max_connections".into(), "300".into()),
-            ("max_prepared_transactions".into(), "100".into()),
-        ],
+        settings: lines
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect(),
         ..SandboxOptions::default()
     };
     let sandbox = Sandbox::start(options).unwrap_or_else(|error| panic!("{error}"));
