@@ -609,6 +609,9 @@ impl Session {
 
     /// SHOW of a setting of the router's own.
     fn show_router(&mut self, name: &str, describe: bool) -> Result<(), Stop> {
+        if ROUTER_SETTINGS.iter().all(|(known, _)| *known != name) {
+            return Err(SessionError::UnknownSetting(name.to_owned()).into());
+        }
         let value = self
             .parameters
             .router_setting(name)

@@ -140,6 +140,9 @@ pub enum SessionError {
         /// What it may be.
         expected: String,
     },
+    /// A setting of ours that does not exist.
+    #[error("unrecognized configuration parameter \"{0}\"")]
+    UnknownSetting(String),
     /// Refused, with a stable code.
     #[error("{what} is not supported through the router")]
     Refused {
@@ -195,6 +198,7 @@ impl ErrorReply for SessionError {
             Self::InBlock(_) => SqlState::ACTIVE_SQL_TRANSACTION,
             Self::NoSavepoint(_) => SqlState::INVALID_SAVEPOINT,
             Self::RouterSetting { .. } => SqlState::INVALID_PARAMETER_VALUE,
+            Self::UnknownSetting(_) => SqlState::UNDEFINED_OBJECT,
             Self::Refused { .. } => SqlState::FEATURE_NOT_SUPPORTED,
             Self::Message(error) => error.sqlstate(),
             Self::UnknownMessage(_) => SqlState::PROTOCOL_VIOLATION,
