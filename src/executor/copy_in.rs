@@ -1,7 +1,7 @@
 //! COPY … FROM STDIN on a shard: start it, hand it data, end it or break it off. Which row goes where is the caller's.
 //! (PostgreSQL's chapter "COPY Operations".)
 
-use super::{ExecuteError, WATCH_BYTES, shard_lost, unexpected};
+use super::{ExecuteError, WATCH_BYTES, flush_large, shard_lost, unexpected};
 use crate::backend::connection::Backend;
 use crate::sql::copy_rows::{CopyKeyError, CopyRowError};
 use crate::wire::backend_message::{self, TransactionStatus};
@@ -9,7 +9,7 @@ use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::frame::Frame;
 use crate::wire::frontend_message;
 use crate::wire::sqlstate::SqlState;
-use crate::wire::stream::Head;
+use crate::wire::stream::FrameStream;
 
 /// What waits for a shard at most before it is sent.
 const SHARD_OUTPUT_BYTES: usize = 64 * 1024;
@@ -84,25 +84,38 @@ pub async fn start(backend: &mut Backend, sql: &str) -> Result<Frame, ExecuteErr
     }
 }
 
-/// Sends what waits for the shard once that is a large write's worth; notices when the shard has given up already.
+/// Sends what waits for the shard once that is a large write's worth; notices when the shard has given up already. What
+/// triggers say meanwhile goes to the client: a shard that is not listened to does not listen.
 ///
 /// # Errors
 /// [`ExecuteError::Shard`] when it has: its ReadyForQuery was read.
-pub async fn push(backend: &mut Backend) -> Result<(), ExecuteError> {
+pub async fn push(backend: &mut Backend, client: &mut FrameStream) -> Result<(), ExecuteError> {
     if backend.stream.out().len() < SHARD_OUTPUT_BYTES {
         return Ok(());
     }
-    let flushed = backend.stream.flush_absorbing(WATCH_BYTES).await;
-    flushed.map_err(|source| shard_lost(backend, source))?;
-    match backend.stream.head(|_| false) {
-        Ok(Head::Frame(b'E', _)) => {
-            let frame = read(backend).await?;
-            settle(backend).await?;
-            Err(ExecuteError::Shard(frame))
+    while !backend.stream.out().is_empty() {
+        let input_bytes_max = backend.stream.input().len() + WATCH_BYTES;
+        let flushed = backend.stream.flush_absorbing(input_bytes_max).await;
+        flushed.map_err(|source| shard_lost(backend, source))?;
+        loop {
+            let frame = backend.stream.buffered_frame();
+            let Some(frame) = frame.map_err(|source| shard_lost(backend, source))? else {
+                break;
+            };
+            match frame.tag() {
+                b'E' => {
+                    settle(backend).await?;
+                    return Err(ExecuteError::Shard(frame));
+                }
+                b'N' => client.out().extend_from_slice(frame.bytes()),
+                b'S' => backend.note_parameter(frame.body()),
+                b'A' => {}
+                tag => return Err(unexpected(backend, tag)),
+            }
+            flush_large(client).await?;
         }
-        Ok(_) => Ok(()),
-        Err(source) => Err(shard_lost(backend, source)),
     }
+    Ok(())
 }
 
 /// Ends a COPY; how many rows it took, the shard's status, and NOTICEs.

@@ -275,7 +275,7 @@ impl Session {
         let Some(backend) = self.transaction.backend(shard) else {
             return Err(Stop::Gone);
         };
-        match copy_in::push(backend).await {
+        match copy_in::push(backend, &mut self.client).await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.copy_failed(shard, intake, error)),
         }

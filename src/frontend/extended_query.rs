@@ -262,6 +262,8 @@ impl Session {
                 self.pipeline
                     .queue
                     .push_back(Expect::Close { shown: false });
+                // After an error it may be there still.
+                self.pipeline.parsed.push(evicted);
             }
             self.pipeline.parsed.push(prepared.id);
         } else {

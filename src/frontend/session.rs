@@ -64,7 +64,7 @@ pub(super) struct Pipeline {
     pub(super) queue: VecDeque<Expect>,
     /// A Parse whose statement no shard has seen yet.
     pub(super) unseen: Option<Arc<Prepared>>,
-    /// Statements that were sent to the shard to be parsed since the last Sync.
+    /// Statements that were sent to the shard to be parsed or closed since the last Sync.
     pub(super) parsed: Vec<u64>,
     /// Statements that changed settings by a function, and where; read back at Sync.
     pub(super) settings: Vec<(ShardId, Arc<Template>)>,

@@ -320,8 +320,8 @@ impl FrameStream {
         poll_fn(|context| self.poll_flush(context)).await
     }
 
-    /// [`Self::flush`], while what arrives is read too, up to `input_bytes_max`, so that a side that answers before it
-    /// has read all does not stop both.
+    /// [`Self::flush`], while what arrives is read too, so that a side that answers before it has read all does not stop
+    /// both. Returns early once `input_bytes_max` bytes wait to be looked at.
     ///
     /// # Errors
     /// As [`Self::flush`] and [`Self::fill`].
@@ -332,7 +332,7 @@ impl FrameStream {
                     return Poll::Ready(flushed);
                 }
                 if self.input.len() >= input_bytes_max {
-                    return Poll::Pending;
+                    return Poll::Ready(Ok(()));
                 }
                 ready!(self.poll_read_only(context))?;
             }

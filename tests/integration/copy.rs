@@ -281,3 +281,25 @@ fn a_copy_from_a_server_file_or_program_is_refused_or_forbidden() {
         );
     }
 }
+
+#[test]
+fn a_trigger_that_talks_during_a_copy_is_heard() {
+    let deployment = Deployment::shared()
+        .schema(
+            "CREATE TABLE facts (id bigint PRIMARY KEY, word text);
+             CREATE FUNCTION talk() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN RAISE NOTICE ''%'', repeat(''x'', 200); RETURN new; END';
+             CREATE TRIGGER talk BEFORE INSERT ON facts FOR EACH ROW EXECUTE FUNCTION talk()",
+        )
+        .sharded("facts", "id")
+        .shards(1)
+        .start();
+    // More than the buffers on the way hold, in both directions.
+    let rows = 2_500;
+    let data: String = (0..rows)
+        .map(|id| format!("{id}\t{}\n", "y".repeat(400)))
+        .collect();
+    let mut client = deployment.connect();
+    let reply = client.copy_in("COPY facts FROM STDIN", data.as_bytes(), 8192);
+    succeeded(&reply, &format!("COPY {rows}"));
+}

@@ -2,6 +2,7 @@
 
 use crate::support::client::{Message, Target};
 use crate::support::{Client, Deployment, Failure};
+use postgres_protocol::message::frontend;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -548,4 +549,46 @@ fn a_cancel_request_with_a_wrong_key_is_ignored() {
         target.cancel(&[1; 200]);
         assert_eq!(client.reply().failure, None);
     });
+}
+
+#[test]
+fn a_statement_that_was_not_closed_after_an_error_can_be_prepared_again() {
+    let deployment = Deployment::shared()
+        .schema("CREATE TABLE facts (id int PRIMARY KEY)")
+        .sharded("facts", "id")
+        .settings("[limits]\nbackend_prepared_statements = 1\n[pool]\nsize = 1")
+        .start();
+    let mut client = deployment.connect();
+    let execute = |buffer: &mut bytes::BytesMut, name: &str| {
+        frontend::bind("", name, [], [], |(), _| unreachable!(), [], buffer).ok();
+        frontend::execute("", 0, buffer)
+    };
+    client.message(|buffer| {
+        frontend::parse("one", "SELECT 1 FROM facts WHERE id = 1", [], buffer)?;
+        execute(buffer, "one")?;
+        frontend::sync(buffer);
+        Ok(())
+    });
+    assert_eq!(client.reply().failure, None);
+    // The second statement drives the first one out, but its place is never reached.
+    client.message(|buffer| {
+        frontend::parse(
+            "",
+            "SELECT 1 / count(*) FROM facts WHERE id = 1",
+            [],
+            buffer,
+        )?;
+        execute(buffer, "")?;
+        frontend::parse("two", "SELECT 2 FROM facts WHERE id = 1", [], buffer)?;
+        execute(buffer, "two")?;
+        frontend::sync(buffer);
+        Ok(())
+    });
+    assert_eq!(client.reply().failure.expect("an error").code(), "22012");
+    client.message(|buffer| {
+        execute(buffer, "one")?;
+        frontend::sync(buffer);
+        Ok(())
+    });
+    assert_eq!(client.reply().failure, None);
 }
