@@ -44,13 +44,24 @@ pub enum Expect {
     Sync,
 }
 
+impl Expect {
+    /// Whether it tells the client that a Parse is done.
+    pub fn is_parse(&self) -> bool {
+        match self {
+            Self::Local(bytes) => bytes.first() == Some(&b'1'),
+            Self::Parse { shown } => *shown,
+            _ => false,
+        }
+    }
+}
+
 /// How far a relay came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relayed {
     /// All expectations are met. The status of the last ReadyForQuery, if one was expected.
     Done(Option<TransactionStatus>),
-    /// The shard reported an error, which the client has been sent; all up to the next Sync is void and the queue is
-    /// empty. A simple query's ReadyForQuery has been read.
+    /// The shard reported an error, which the client has been sent; all up to the next Sync is void, and the queue holds
+    /// what will not be answered. A simple query's ReadyForQuery has been read.
     Failed(Option<TransactionStatus>),
 }
 
@@ -134,7 +145,6 @@ pub async fn relay(
                     .out()
                     .extend_from_slice(&backend.stream.input()[..bytes]);
                 backend.stream.consume(bytes);
-                queue.clear();
                 return Ok(Relayed::Failed(None));
             }
             (tag, _) => return Err(unexpected(backend, tag)),

@@ -53,7 +53,7 @@ impl Session {
             _ => self.drain(false).await,
         };
         self.pipeline.failed = true;
-        self.pipeline.unseen = None;
+        self.forget_unanswered();
         match earlier {
             Ok(()) => self.tell(stop),
             Err(Stop::Gone) => return Err(Stop::Gone),
@@ -96,7 +96,10 @@ impl Session {
         parameter_types: Vec<u32>,
     ) -> Result<(), Stop> {
         self.see_unseen().await?;
-        if !name.is_empty() && self.statements.contains_key(name) {
+        if name.is_empty() {
+            // A Parse ends the unnamed statement, even one that fails.
+            self.statements.remove(name);
+        } else if self.statements.contains_key(name) {
             return Err(SessionError::DuplicateStatement(name.to_owned()).into());
         }
         let max = self.router.config.limits.prepared_statements;
@@ -146,6 +149,10 @@ impl Session {
             kind,
         });
         self.statements.insert(name.to_owned(), prepared.clone());
+        if self.pipeline.queue.is_empty() {
+            self.pipeline.named.clear();
+        }
+        self.pipeline.named.push(name.to_owned());
         if seen_by_shard {
             self.pipeline.unseen = Some(prepared);
         } else {
@@ -713,12 +720,24 @@ impl Session {
         }
         if let Ok(Relayed::Failed(_)) = relayed {
             self.pipeline.failed = true;
+            self.forget_unanswered();
             // The shard skips all up to a Sync; it gets one here or at the client's.
             self.resync(shard, sync).await?;
             self.transaction.block.fail();
             return Err(Stop::Told);
         }
         self.after_relay(shard, relayed)
+    }
+
+    /// After an error: a Parse that the client was not told of did not happen, and its name is free.
+    pub(super) fn forget_unanswered(&mut self) {
+        let queue = std::mem::take(&mut self.pipeline.queue);
+        let unanswered = queue.iter().filter(|expect| expect.is_parse()).count()
+            + usize::from(self.pipeline.unseen.take().is_some());
+        let answered = self.pipeline.named.len().saturating_sub(unanswered);
+        for name in self.pipeline.named.split_off(answered) {
+            self.statements.remove(&name);
+        }
     }
 
     /// After an error in the pipeline: brings the shard back to ReadyForQuery and forgets what it may not have parsed.
@@ -764,6 +783,7 @@ impl Session {
                 Err(Stop::Gone) => return Err(Stop::Gone),
                 Err(stop) => {
                     self.pipeline.failed = true;
+                    self.forget_unanswered();
                     self.tell(stop);
                 }
             }

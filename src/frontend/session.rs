@@ -64,6 +64,8 @@ pub(super) struct Pipeline {
     pub(super) queue: VecDeque<Expect>,
     /// A Parse whose statement no shard has seen yet.
     pub(super) unseen: Option<Arc<Prepared>>,
+    /// The client's names of statements that it parsed since the last Sync, in order; those answered may be left out.
+    pub(super) named: Vec<String>,
     /// Statements that were sent to the shard to be parsed or closed since the last Sync.
     pub(super) parsed: Vec<u64>,
     /// Statements that changed settings by a function, and where; read back at Sync.
@@ -368,7 +370,7 @@ impl Session {
         if self.pipeline.shard == Some(shard) {
             self.pipeline.shard = None;
             self.pipeline.unsynced = false;
-            self.pipeline.queue.clear();
+            self.forget_unanswered();
         }
     }
 
