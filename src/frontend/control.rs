@@ -327,6 +327,25 @@ impl Session {
                     "Write backslashes in E'' strings.",
                 ));
             }
+            // They are the block's, not the session's, and belong to each shard that joins it.
+            "transaction_isolation" | "transaction_read_only" | "transaction_deferrable" => {
+                if name == "transaction_isolation" {
+                    let level = text_of_value(value)
+                        .unwrap_or_default()
+                        .to_ascii_lowercase();
+                    let snapshot = matches!(&*level, "repeatable read" | "serializable");
+                    self.transaction.block.isolate(snapshot);
+                }
+                return self.set_in_block(sql, "SET").await;
+            }
+            "seed" => {
+                return Err(refused(
+                    "SET SEED",
+                    "session-state",
+                    "random() would draw from the seed on one connection only",
+                    "Connect to the shard itself.",
+                ));
+            }
             "session_authorization" => {
                 return Err(refused(
                     "SET SESSION AUTHORIZATION",

@@ -131,7 +131,7 @@ impl BlockState {
 
     /// The isolation level that SET TRANSACTION named.
     pub fn isolate(&mut self, snapshot_isolation: bool) {
-        self.snapshot_isolation = snapshot_isolation;
+        self.snapshot_isolation = snapshot_isolation && self.phase != Phase::Idle;
     }
 
     /// SAVEPOINT.

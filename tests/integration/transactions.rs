@@ -281,6 +281,24 @@ fn a_block_keeps_its_isolation_and_mode_on_each_shard() {
             .is_some_and(|failure| failure.refusal().is_some())
     );
     client.run("ROLLBACK");
+    // Nor by its other spelling; outside a block neither means anything.
+    client.run("BEGIN; SET transaction_isolation = 'repeatable read'");
+    let reply = client.simple("SELECT aid FROM accounts ORDER BY aid");
+    assert!(
+        reply
+            .failure
+            .is_some_and(|failure| failure.refusal().is_some())
+    );
+    client.run("ROLLBACK; SET transaction_isolation = 'serializable'");
+    client.run("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE");
+    client.run("UPDATE accounts SET balance = balance");
+    client.run("BEGIN");
+    balance(&mut client, &accounts[0]);
+    client.run("SET transaction_read_only = on");
+    let delete = format!("DELETE FROM accounts WHERE aid = {}", accounts[1]);
+    assert_eq!(client.fails(&delete).code(), "25006");
+    client.run("ROLLBACK");
+    client.run(&delete);
 }
 
 #[test]
