@@ -124,6 +124,8 @@ refusals! {
     TemporaryTable = "temporary-table", "Use a table, or a WITH query: a temporary object would need a server session of its own.";
     /// A database, tablespace or other object of a server.
     ServerObject = "server-object", "Run the statement on each shard's server.";
+    /// ALTER TABLE that gives a declared table another name, or its sharding key another name or type.
+    PlacementChange = "placement-change", "Create a table under the new declaration and move the rows into it.";
     /// TRUNCATE, LOCK or COPY that names tables of different placements.
     MixedPlacement = "mixed-placement", "Name the tables in statements of their own.";
     /// COPY without the sharding key in its column list.
