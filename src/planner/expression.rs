@@ -267,7 +267,14 @@ impl<'a> Analyzer<'a> {
                     self.effect(Effect::Time, &format!("'{text}'"));
                 }
                 match &value.value {
-                    Value::EscapedStringLiteral(text) | Value::UnicodeStringLiteral(text) => {
+                    Value::EscapedStringLiteral(raw) => {
+                        let value = lex::escape_string_value(raw);
+                        if value.is_err() || value.is_ok_and(|value| function::tells_time(&value)) {
+                            self.effect(Effect::Time, "a string with escapes");
+                        }
+                        Ok(())
+                    }
+                    Value::UnicodeStringLiteral(text) => {
                         // Escapes that are not read here might spell such a word.
                         if text.contains('\\') || function::tells_time(text) {
                             self.effect(Effect::Time, "a string with escapes");

@@ -333,22 +333,68 @@ fn user(name: &str, function: &Function) -> Call {
     }
 }
 
-/// Whether a string literal may be read as a date or time that depends on the clock.
+/// Whether a string may be read as a date or time that depends on the clock, or as an array or range of such.
 pub fn tells_time(text: &str) -> bool {
+    // What PostgreSQL takes beside the words of the clock: it skips punctuation.
+    const BESIDE: [&str; 19] = [
+        "am", "pm", "ad", "bc", "t", "j", "jd", "at", "on", "allballs", "epoch", "null", "sun",
+        "mon", "tue", "wed", "thu", "fri", "sat",
+    ];
+    let is_zone = |word: &str| {
+        text.contains('/')
+            || word.eq_ignore_ascii_case("z")
+            || word.eq_ignore_ascii_case("utc")
+            || (word.len() <= 5 && word.bytes().all(|byte| byte.is_ascii_uppercase()))
+    };
     let mut special = false;
-    text.split([' ', '\t', '\n', ','])
+    text.split(|character: char| character.is_ascii() && !character.is_ascii_alphanumeric())
+        .map(|word| word.trim_matches(|character: char| character.is_ascii_digit()))
         .filter(|word| !word.is_empty())
         .all(|word| {
             let now = ["now", "today", "tomorrow", "yesterday"]
                 .iter()
                 .any(|special| word.eq_ignore_ascii_case(special));
             special |= now;
-            now || ["am", "pm", "z", "utc", "allballs"]
-                .iter()
-                .any(|known| word.eq_ignore_ascii_case(known))
-                || word
-                    .bytes()
-                    .all(|byte| byte.is_ascii_digit() || b":.+-/".contains(&byte))
+            now || BESIDE.iter().any(|known| word.eq_ignore_ascii_case(known)) || is_zone(word)
         })
         && special
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_postgresql_reads_as_the_clock_is_found() {
+        for text in [
+            "now",
+            " NOW\n",
+            "(now)",
+            "{now,NULL}",
+            "[today,)",
+            "today 10:00",
+            "10:00today",
+            "tomorrow CET",
+            "yesterday at 10:00",
+            "today America/New_York",
+            "now bc",
+            "today +2",
+            "mon today",
+            "tomorrow,allballs",
+        ] {
+            assert!(tells_time(text), "{text}");
+        }
+        for text in [
+            "",
+            "10",
+            "2024-01-01",
+            "nowhere",
+            "now or never",
+            "today's news",
+            "epoch",
+            "infinity",
+        ] {
+            assert!(!tells_time(text), "{text}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! each time. A template depends on the schema and the declared tables, never on who owns which slot.
 
 use super::analysis::{self, Analysis, Count};
+use super::function;
 use super::key::{Arguments, Formula, KeyColumn};
 use super::plan::{
     Access, Merge, Plan, SettingChange, SortKey, Step, StepArguments, StepSql, Tier,
@@ -520,11 +521,16 @@ impl Template {
             Route::Shard(shard) => Ok(self.one(Tier::NamedShard, *shard)),
             Route::Key(slot) => Ok(self.one(Tier::NamedShard, owner(topology, *slot)?)),
             Route::Statement(statement) => {
-                if statement.formulas.is_empty() && statement.analysis.stored.is_empty() {
+                let plan = if statement.formulas.is_empty() && statement.analysis.stored.is_empty()
+                {
                     self.unsharded(&statement.analysis, binding, topology)
                 } else {
                     self.sharded(statement, binding, topology)
+                }?;
+                if plan.steps.len() > 1 {
+                    same_everywhere(binding.values)?;
                 }
+                Ok(plan)
             }
         }
     }
@@ -668,17 +674,18 @@ impl Template {
                 },
             ),
             Several::Query { text, keys } => {
-                let limit = count(
-                    analysis.outer.limit.as_ref(),
-                    arguments,
-                    PlanError::LimitNegative,
-                )?;
+                // PostgreSQL looks at OFFSET first.
                 let offset = count(
                     analysis.outer.offset.as_ref(),
                     arguments,
                     PlanError::OffsetNegative,
                 )?
                 .unwrap_or(0);
+                let limit = count(
+                    analysis.outer.limit.as_ref(),
+                    arguments,
+                    PlanError::LimitNegative,
+                )?;
                 let (steps, hidden) = match text {
                     None => (plain(&shards), 0),
                     Some(text) => {
@@ -816,6 +823,24 @@ pub(super) fn owner(topology: &Topology, slot: SlotId) -> Result<ShardId, PlanEr
             first: topology.shard_name(first).clone(),
             second: topology.shard_name(second).clone(),
         }),
+    }
+}
+
+/// Refuses a parameter that each shard's clock would read in its own way.
+fn same_everywhere(values: &[Option<&[u8]>]) -> Result<(), PlanError> {
+    let differs = |value: &&[u8]| std::str::from_utf8(value).is_ok_and(function::tells_time);
+    match values
+        .iter()
+        .position(|value| value.as_ref().is_some_and(differs))
+    {
+        None => Ok(()),
+        Some(index) => Err(PlanError::refused(
+            Refusal::VolatileFunction,
+            format!(
+                "the value of parameter ${} may be the time, which differs between shards",
+                index + 1
+            ),
+        )),
     }
 }
 

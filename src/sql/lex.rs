@@ -801,6 +801,14 @@ impl Iterator for Segments<'_> {
     }
 }
 
+/// The value of `E'raw'`, or `E'raw'` of several parts, without the outermost quotes.
+///
+/// # Errors
+/// As [`string_value`].
+pub fn escape_string_value(raw: &str) -> Result<String, LiteralError> {
+    decode_escapes(&format!("E'{raw}'")).map(Cow::into_owned)
+}
+
 /// The value of `E'…'`.
 fn decode_escapes(text: &str) -> Result<Cow<'_, str>, LiteralError> {
     let mut value = Vec::with_capacity(text.len());
