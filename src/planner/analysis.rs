@@ -2409,6 +2409,22 @@ impl<'a> Analyzer<'a> {
                         "ON CONFLICT may meet the rows in another order on each shard",
                     );
                 }
+                if let (
+                    Some(ast::ConflictTarget::Columns { columns, .. }),
+                    Some(relation),
+                    Some(key),
+                ) = (&conflict.conflict_target, relation.as_deref(), sharded)
+                {
+                    let key = &relation.columns[key].name;
+                    if !columns.iter().any(|column| parse::name(column) == **key) {
+                        return Err(PlanError::refused(
+                            Refusal::OnConflict,
+                            format!(
+                                "ON CONFLICT without the sharding key {key} sees the rows of one shard only"
+                            ),
+                        ));
+                    }
+                }
                 if let ast::OnConflictAction::DoUpdate(update) = &conflict.action {
                     self.conflict_updates(
                         &update.assignments,

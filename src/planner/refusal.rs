@@ -106,8 +106,8 @@ refusals! {
     SequenceDefault = "sequence-default", "Give the column a value: the shards' sequences would repeat each other's.";
     /// INSERT over several shards that leaves a column to a default which differs between shards.
     DefaultDiffers = "default-differs", "Give the column a value, or insert the rows of one sharding key at a time.";
-    /// INSERT … ON CONFLICT that the router cannot split.
-    OnConflict = "on-conflict", "Insert the rows of one sharding key at a time.";
+    /// ON CONFLICT whose columns lack the key: the row that conflicts may be on another shard.
+    OnConflict = "on-conflict", "Name the sharding key among the columns of ON CONFLICT.";
     /// MERGE over several shards that is not a join on the sharding keys.
     Merge = "merge", "Join target and source on their sharding keys, or restrict the keys to one value.";
     /// INSERT, UPDATE, DELETE or MERGE in WITH over several shards.
