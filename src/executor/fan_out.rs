@@ -216,7 +216,9 @@ pub async fn fan_out(
             }
             first
         }
-        Merge::Relay | Merge::Append { .. } | Merge::Sort { .. } => backend_message::sum_tags(tags),
+        Merge::Relay | Merge::Append { .. } | Merge::InTurn(_) | Merge::Sort { .. } => {
+            backend_message::sum_tags(tags)
+        }
     };
     let tag = tag.map(|tag| tag.to_string()).unwrap_or_default();
     let tag = match rows {
@@ -259,27 +261,33 @@ async fn pull(
     }
     let hidden = match merge {
         Merge::Sort { hidden_columns, .. } => *hidden_columns,
-        Merge::Relay | Merge::Append { .. } | Merge::First => 0,
+        Merge::Relay | Merge::Append { .. } | Merge::InTurn(_) | Merge::First => 0,
     };
     let shown = describe(inputs, hidden, show, client)?;
     if !described {
         return Ok(None);
     }
     match merge {
+        Merge::InTurn(turns) => {
+            let mut window = Window::new(0, None, show.rows_max);
+            for turn in turns.iter().map(|turn| usize::from(*turn)) {
+                // A row that ON CONFLICT or a trigger left out is missing in its turn.
+                if let Some(row) = heads.get_mut(turn).and_then(Option::take) {
+                    heads[turn] = next_row(&mut inputs[turn], client, &mut notices).await?;
+                    window.pass(&row, shown, client)?;
+                    flush_large(client).await?;
+                }
+            }
+            append(inputs, heads, &mut window, shown, client, &mut notices).await?;
+            Ok(Some(window.given))
+        }
         Merge::Relay | Merge::Append { .. } => {
             let (offset, limit) = match merge {
                 Merge::Append { offset, limit } => (*offset, *limit),
                 _ => (0, None),
             };
             let mut window = Window::new(offset, limit, show.rows_max);
-            for (input, head) in inputs.iter_mut().zip(heads) {
-                let mut row = head;
-                while let Some(frame) = row {
-                    window.pass(&frame, shown, client)?;
-                    flush_large(client).await?;
-                    row = next_row(input, client, &mut notices).await?;
-                }
-            }
+            append(inputs, heads, &mut window, shown, client, &mut notices).await?;
             Ok(Some(window.given))
         }
         Merge::First => {
@@ -356,6 +364,26 @@ async fn next_row(
         Item::End => Ok(None),
         Item::Description => Err(unexpected(input.backend, b'T')),
     }
+}
+
+/// All rows of one input after those of the other.
+async fn append(
+    inputs: &mut [Input<'_>],
+    heads: Vec<Option<Frame>>,
+    window: &mut Window,
+    shown: u16,
+    client: &mut FrameStream,
+    notices: &mut Notices,
+) -> Result<(), ExecuteError> {
+    for (input, head) in inputs.iter_mut().zip(heads) {
+        let mut row = head;
+        while let Some(frame) = row {
+            window.pass(&frame, shown, client)?;
+            flush_large(client).await?;
+            row = next_row(input, client, notices).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn merge_sorted(

@@ -77,6 +77,7 @@ impl Plan {
                     bounds(*offset, *limit)
                 ));
             }
+            Merge::InTurn(_) => lines.push("merge: in the order of VALUES".to_owned()),
             Merge::First => lines.push("merge: first".to_owned()),
         }
         lines

@@ -107,6 +107,9 @@ pub enum Merge {
         /// Rows to give at most after that.
         limit: Option<u64>,
     },
+    /// Rows of all steps, taken from them in this order (indexes into the steps), as far as they give that many; then
+    /// what is left. Tags are summed. For RETURNING of a VALUES list that was split: clients count on its order.
+    InTurn(Arc<[u16]>),
     /// Every step must say the same (a write of a reference table): the first step's output counts.
     First,
 }

@@ -732,12 +732,11 @@ impl Template {
                         arguments: parameters.map_or(StepArguments::AsSent, StepArguments::Chosen),
                     });
                 }
+                let place = |owner: &ShardId| shards.iter().position(|shard| shard == owner);
+                let turns = rows.iter().filter_map(|(owner, _)| place(owner));
                 (
                     steps,
-                    Merge::Append {
-                        offset: 0,
-                        limit: None,
-                    },
+                    Merge::InTurn(turns.map(|step| step as u16).collect()),
                 )
             }
         };

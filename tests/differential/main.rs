@@ -4,7 +4,8 @@
 //! so that nothing is refused by accident and nothing stays refused unnoticed.
 //!
 //! `cases/*.sql`: statements separated by empty lines. A first line `-- refused: code` says that the router must
-//! refuse, `-- unordered` that an ORDER BY inside does not fix the order of the rows, `-- fails: code` that PostgreSQL
+//! refuse, `-- unordered` that an ORDER BY inside does not fix the order of the rows, `-- ordered` that
+//! something else does, `-- fails: code` that PostgreSQL
 //! itself says no. `UPDATE_EXPECT=1` rewrites the marks of refusals. `PGRING_DIFFERENTIAL_SEED` and `PGRING_DIFFERENTIAL_STATEMENTS` are for long runs of the
 //! generator; a failure prints its seed and the smallest statement found that still differs.
 
@@ -214,12 +215,14 @@ struct Case {
 impl Case {
     fn parse(paragraph: &str) -> Self {
         let (mut comments, mut sql, mut unordered) = (Vec::new(), Vec::new(), false);
+        let mut in_order = false;
         let (mut refused, mut fails) = (None, None);
         for line in paragraph.trim_end().lines() {
             if let Some(code) = line.strip_prefix("-- refused: ") {
                 refused = Some(code.trim().to_owned());
             } else if line.starts_with("--") {
                 unordered |= line == "-- unordered";
+                in_order |= line == "-- ordered";
                 fails = fails.or(line
                     .strip_prefix("-- fails: ")
                     .map(|code| code.trim().to_owned()));
@@ -229,7 +232,7 @@ impl Case {
             }
         }
         let sql = sql.join("\n").trim().trim_end_matches(';').to_owned();
-        let ordered = !unordered && sql.to_uppercase().contains("ORDER BY");
+        let ordered = in_order || !unordered && sql.to_uppercase().contains("ORDER BY");
         Self {
             comments,
             sql,

@@ -105,7 +105,13 @@ DELETE FROM events WHERE id > 190 RETURNING id;
 
 INSERT INTO lines VALUES (1, 50, 'a', 1), (2, 50, 'b', 2), (3, 50, 'c', 3), (4, 50, 'd', 4);
 
-INSERT INTO lines VALUES (1, 51, 'a', 1), (2, 51, 'b', 2), (3, 51, 'c', 3) RETURNING event_id, no;
+-- ordered
+INSERT INTO lines VALUES (9, 51, 'a', 1), (1, 51, 'a', 1), (8, 51, 'x', 1), (2, 51, 'b', 2), (7, 51, 'x', 1), (3, 51, 'c', 3), (5, 51, 'x', 1), (1, 52, 'x', 1) RETURNING event_id, no;
+
+-- ordered
+INSERT INTO lines VALUES (9, 51, 'a', 7), (1, 51, 'a', 8), (8, 61, 'x', 9) ON CONFLICT (event_id, no) DO UPDATE SET qty = excluded.qty RETURNING event_id, no, qty;
+
+INSERT INTO lines VALUES (9, 51, 'a', 7), (1, 61, 'a', 8), (8, 61, 'x', 9), (2, 61, 'x', 9) ON CONFLICT DO NOTHING RETURNING event_id, no, qty;
 
 -- One row of the four exists already: none may stay.
 -- fails: 23505
