@@ -36,6 +36,17 @@ impl Session {
     ) -> Result<(), Stop> {
         let sql = sentence.sql;
         match &sentence.statement {
+            Statement::Begin { modes, .. }
+                if self.transaction.block.phase() == Phase::Implicit
+                    && *modes != TransactionModes::default() =>
+            {
+                Err(refused(
+                    "BEGIN with modes after other statements of its string",
+                    "begin-modes",
+                    "the transaction that it would take over has begun without them",
+                    "Send BEGIN first, or in a string of its own.",
+                ))
+            }
             Statement::Begin { start, modes } => self.begin(sql, *start, modes.isolation),
             Statement::Commit { chain } => self.end_block(true, *chain).await,
             Statement::Rollback { chain } => self.end_block(false, *chain).await,

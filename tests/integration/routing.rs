@@ -152,6 +152,7 @@ fn what_is_not_provably_right_is_refused_with_code_reason_and_hint() {
         "INSERT INTO accounts VALUES (NULL, 1, 1)",
         "INSERT INTO accounts (bid) VALUES (1)",
         "UPDATE accounts SET aid = 1000 WHERE aid = 1",
+        "SELECT 1; BEGIN READ ONLY; UPDATE accounts SET balance = 99 WHERE aid = 1",
     ] {
         let failure = client.fails(sql);
         assert_eq!(failure.code(), "0A000", "{sql}: {failure}");
