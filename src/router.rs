@@ -29,6 +29,8 @@ pub struct Router {
     pub config: Arc<Config>,
     /// Ownership, schema, health.
     pub control: Arc<Control>,
+    /// How many threads answer clients, each with a reactor of its own.
+    pub workers: usize,
     /// Connections to the shards.
     pub pools: Pools,
     /// Templates of statements, by text.
@@ -48,14 +50,16 @@ pub struct Router {
 impl Router {
     /// Builds the router's services and starts the recovery of distributed transactions on the calling runtime.
     pub fn start(config: Arc<Config>, control: Arc<Control>) -> Arc<Self> {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let router = Arc::new(Self {
-            pools: Pools::new(config.clone(), control.clone()),
+            pools: Pools::new(config.clone(), control.clone(), workers),
             templates: quick_cache::sync::Cache::new(config.limits.cached_plans),
             clients: AtomicUsize::new(0),
             unauthenticated_clients: AtomicUsize::new(0),
             spread: AtomicUsize::new(0),
             statement_ids: quick_cache::sync::Cache::new(config.limits.cached_plans),
             statements: AtomicU64::new(1),
+            workers,
             config,
             control: control.clone(),
         });

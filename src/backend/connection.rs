@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::time::timeout;
 
 /// How long a cancel request may take, from connecting to the shard's hanging up.
@@ -129,10 +129,6 @@ pub struct Backend {
     /// Something ran here that may have left more than settings behind: it is not given back as it is.
     pub tainted: bool,
     pub(super) state: BackendState,
-    /// The runtime whose reactor watches the socket.
-    pub(super) home: tokio::runtime::Id,
-    /// When it came back to its pool last.
-    pub(super) released: Instant,
     parameters_changed: bool,
     cancel: CancelToken,
 }
@@ -184,8 +180,6 @@ impl Backend {
             default_search_path: greeting.search_path.clone(),
             tainted: false,
             state: BackendState::InUse,
-            home: tokio::runtime::Handle::current().id(),
-            released: Instant::now(),
             parameters_changed: false,
             cancel: CancelToken {
                 address: address.clone(),

@@ -1,6 +1,12 @@
 //! [`Pools`]: connections to the shards, one pool for each shard and role, made when first asked for; and the [`Lease`]
 //! that a session holds. A connection goes back only clean; whatever else happens to it, it is closed. Must not know
 //! statements or transactions.
+//!
+//! A pool keeps its idle connections by *worker*, the thread whose reactor watches their sockets. A session takes one of
+//! its own worker's, without a lock that others want, and its wake-ups stay on its thread; only a pool that is full, or
+//! one whose other workers have no use for theirs, moves connections between workers. Who finds none waits in line, and
+//! nobody overtakes the line. (The `deadpool` crate has one stack for all: with two workers half of all leases moved a
+//! socket to another reactor, and a lease cost half as much as the statement.)
 
 use super::connection::{Backend, BackendState, Endpoint, Login};
 use super::control::Control;
@@ -10,17 +16,25 @@ use crate::topology::ShardId;
 use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::sqlstate::SqlState;
 use arc_swap::ArcSwap;
-use deadpool::managed::{self, Metrics, Object, QueueMode, RecycleError, RecycleResult};
-use deadpool::{Runtime, managed::PoolError, managed::TimeoutType};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// How often idle connections are looked at.
 const REAP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A connection that another worker has not used for this long is taken rather than a new one opened.
+const UNUSED: Duration = Duration::from_secs(1);
+
+/// How many times a session of another worker may be served before the one that waits longest.
+const OVERTAKEN_MAX: u8 = 4;
+
+/// How far down the line a session of the connection's own worker is looked for.
+const NEAR_MAX: usize = 32;
 
 /// All pools of one router. Shared by its worker threads.
 pub struct Pools {
@@ -30,9 +44,10 @@ pub struct Pools {
 struct Shared {
     endpoints: Vec<Endpoint>,
     settings: Settings,
+    workers: usize,
     control: Arc<Control>,
     /// Role name → its pool on each shard, by [`ShardId`].
-    users: ArcSwap<HashMap<Arc<str>, Arc<[Pool]>>>,
+    users: ArcSwap<HashMap<Arc<str>, Arc<[Arc<Pool>]>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -42,8 +57,6 @@ struct Settings {
     idle: Duration,
     lifetime: Duration,
 }
-
-type Pool = managed::Pool<Connector>;
 
 /// Why there is no lease.
 #[derive(Debug, thiserror::Error)]
@@ -124,8 +137,9 @@ pub struct PoolStatus {
 }
 
 impl Pools {
-    /// No connection yet. Starts a task on the calling runtime that closes idle connections.
-    pub fn new(config: Arc<Config>, control: Arc<Control>) -> Self {
+    /// No connection yet; sessions will run on `workers` threads. Starts a task on the calling runtime that closes idle
+    /// connections.
+    pub fn new(config: Arc<Config>, control: Arc<Control>, workers: usize) -> Self {
         let settings = Settings {
             size: config.pool.size,
             wait: config.pool.wait,
@@ -135,6 +149,7 @@ impl Pools {
         let shared = Shared {
             endpoints: Endpoint::all(&config),
             settings,
+            workers: workers.max(1),
             control,
             users: ArcSwap::default(),
         };
@@ -143,68 +158,29 @@ impl Pools {
         Self { shared }
     }
 
-    /// A connection to `shard` for the role, clean and idle: a pooled one, or a new one while the pool has room.
-    ///
-    /// # Errors
-    /// [`LeaseError`].
-    ///
-    /// # Cancel safety
-    /// A dropped call leaves nothing behind.
-    pub async fn acquire(&self, shard: ShardId, login: &Login) -> Result<Lease, LeaseError> {
-        let pools = self.shared.pools_of(&login.user);
-        let pool = pools.get(usize::from(shard.0)).ok_or(LeaseError::Closed)?;
-        let connector = pool.manager();
-        match ASKING.scope(login.clone(), pool.get()).await {
-            Ok(object) => Ok(Lease {
-                object: Some(object),
-            }),
-            Err(PoolError::Backend(error)) => Err(LeaseError::Connect(error)),
-            Err(PoolError::Timeout(
-                TimeoutType::Wait | TimeoutType::Create | TimeoutType::Recycle,
-            )) => {
-                connector.timeouts.fetch_add(1, Ordering::Relaxed);
-                let shard = connector.endpoint.shard_name.clone();
-                Err(LeaseError::NotInTime {
-                    shard,
-                    after: self.shared.settings.wait,
-                })
-            }
-            Err(
-                PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_),
-            ) => Err(LeaseError::Closed),
+    /// The pools of a role, for a session that runs on `worker`.
+    pub fn of(&self, login: Login, worker: usize) -> UserPools {
+        UserPools {
+            pools: self.shared.pools_of(&login.user),
+            login,
+            worker: worker % self.shared.workers,
         }
     }
 
     /// Every pool, in no order.
     pub fn status(&self) -> Vec<PoolStatus> {
         let users = self.shared.users.load();
-        let status = |user: &Arc<str>, pool: &Pool| {
-            let (status, connector) = (pool.status(), pool.manager());
-            PoolStatus {
-                user: user.clone(),
-                shard: connector.endpoint.shard,
-                open: status.size,
-                idle: status.available,
-                waiting: status.waiting,
-                connects: connector.connects.load(Ordering::Relaxed),
-                connect_errors: connector.connect_errors.load(Ordering::Relaxed),
-                timeouts: connector.timeouts.load(Ordering::Relaxed),
-            }
-        };
-        users
-            .iter()
-            .flat_map(|(user, pools)| pools.iter().map(move |pool| status(user, pool)))
-            .collect()
+        let pools = users.values().flat_map(|pools| pools.iter());
+        pools.map(|pool| pool.status()).collect()
     }
 
     /// Closes all idle connections and gives no more leases. Those that are out are closed when they come back.
     pub fn close(&self) {
-        self.shared
-            .users
-            .load()
+        let users = self.shared.users.load();
+        users
             .values()
             .flat_map(|pools| pools.iter())
-            .for_each(Pool::close);
+            .for_each(|pool| pool.close());
     }
 }
 
@@ -214,15 +190,21 @@ impl fmt::Debug for Pools {
     }
 }
 
+impl Drop for Pools {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 impl Shared {
-    fn pools_of(&self, user: &Arc<str>) -> Arc<[Pool]> {
+    fn pools_of(&self, user: &Arc<str>) -> Arc<[Arc<Pool>]> {
         if let Some(pools) = self.users.load().get(user) {
             return pools.clone();
         }
-        let made: Arc<[Pool]> = self
+        let made: Arc<[Arc<Pool>]> = self
             .endpoints
             .iter()
-            .map(|endpoint| self.pool(endpoint, user))
+            .map(|endpoint| Arc::new(self.pool(endpoint, user)))
             .collect();
         // Another thread may have been faster: its pools stay.
         self.users.rcu(|users| {
@@ -234,25 +216,21 @@ impl Shared {
     }
 
     fn pool(&self, endpoint: &Endpoint, user: &Arc<str>) -> Pool {
-        let connector = Connector {
+        Pool {
             endpoint: endpoint.clone(),
             settings: self.settings,
             user: user.clone(),
             control: self.control.clone(),
             node: AtomicUsize::new(0),
+            idle: (0..self.workers).map(|_| Mutex::default()).collect(),
+            open: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            line: Mutex::default(),
+            closed: AtomicBool::new(false),
             connects: AtomicU64::new(0),
             connect_errors: AtomicU64::new(0),
             timeouts: AtomicU64::new(0),
-        };
-        // The connection that came back last is the warmest; the others grow old and are closed.
-        let mut config = managed::PoolConfig::new(self.settings.size);
-        config.timeouts.wait = Some(self.settings.wait);
-        config.queue_mode = QueueMode::Lifo;
-        let pool = Pool::builder(connector)
-            .config(config)
-            .runtime(Runtime::Tokio1)
-            .build();
-        pool.expect("a pool with timeouts has a runtime")
+        }
     }
 }
 
@@ -264,54 +242,264 @@ async fn reap(shared: Weak<Shared>) {
             return;
         };
         for pool in shared.users.load().values().flat_map(|pools| pools.iter()) {
-            drop(pool.retain(|backend, metrics| !shared.settings.is_too_old(backend, &metrics)));
+            pool.reap();
         }
     }
 }
 
-impl Settings {
-    fn is_too_old(self, backend: &Backend, metrics: &Metrics) -> bool {
-        backend.released.elapsed() >= self.idle || metrics.age() >= self.lifetime
+/// The pools of one role on all shards, as one session sees them.
+#[derive(Clone)]
+pub struct UserPools {
+    pools: Arc<[Arc<Pool>]>,
+    login: Login,
+    worker: usize,
+}
+
+impl UserPools {
+    /// A connection to `shard`, clean and idle: a pooled one, or a new one while the pool has room.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing behind.
+    pub async fn acquire(&self, shard: ShardId) -> Result<Lease, LeaseError> {
+        let pool = self.pools.get(usize::from(shard.0));
+        let pool = pool.ok_or(LeaseError::Closed)?;
+        pool.acquire(&self.login, self.worker).await
+    }
+
+    /// As whom.
+    pub fn login(&self) -> &Login {
+        &self.login
     }
 }
 
-/// Opens and checks the connections of one pool.
-struct Connector {
+impl fmt::Debug for UserPools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UserPools({:?} on {})", self.login, self.worker)
+    }
+}
+
+/// The connections of one role to one shard.
+struct Pool {
     endpoint: Endpoint,
     settings: Settings,
     user: Arc<str>,
     control: Arc<Control>,
     /// Index of the node that was the primary last.
     node: AtomicUsize,
+    /// Idle connections by worker, the one that came back last on top: it is the warmest, the others grow old.
+    idle: Box<[Mutex<Vec<Box<Pooled>>>]>,
+    /// Connections that are open or being opened, never more than `pool.size`.
+    open: AtomicUsize,
+    /// How many stand in line.
+    waiting: AtomicUsize,
+    line: Mutex<VecDeque<Waiter>>,
+    closed: AtomicBool,
     connects: AtomicU64,
     connect_errors: AtomicU64,
     timeouts: AtomicU64,
 }
 
-tokio::task_local! {
-    /// Who asks for a lease, so that a connection is opened with the very proof that this session gave: deadpool's
-    /// `create` takes no argument.
-    static ASKING: Login;
+/// A session in line.
+struct Waiter {
+    worker: usize,
+    overtaken: u8,
+    grant: oneshot::Sender<Grant>,
 }
 
-impl Connector {
-    fn impossible(&self, what: &str) -> ConnectError {
-        ConnectError {
-            shard: self.endpoint.shard_name.clone(),
-            address: None,
-            problem: ConnectProblem::Protocol(what.to_owned()),
-        }
+/// What a session in line is given.
+enum Grant {
+    /// A connection.
+    Idle(Box<Pooled>),
+    /// Room to open one.
+    Room(Room),
+}
+
+/// The right to one connection of a pool's size; dropped, it goes to the next in line.
+struct Room {
+    pool: Arc<Pool>,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.pool.open.fetch_sub(1, Ordering::SeqCst);
+        self.pool.serve();
     }
 }
 
-impl managed::Manager for Connector {
-    type Type = Backend;
-    type Error = ConnectError;
+/// A connection and its place in a pool.
+struct Pooled {
+    backend: Backend,
+    opened: Instant,
+    /// When it came back last.
+    released: Instant,
+    /// Whose reactor watches it.
+    worker: usize,
+    room: Room,
+}
 
-    async fn create(&self) -> Result<Backend, ConnectError> {
-        let Ok(login) = ASKING.try_with(Login::clone) else {
-            return Err(self.impossible("nobody asks"));
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    async fn acquire(self: &Arc<Self>, login: &Login, worker: usize) -> Result<Lease, LeaseError> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(LeaseError::Closed);
+        }
+        if self.waiting.load(Ordering::Relaxed) == 0 {
+            while let Some(pooled) = self.take_idle(worker) {
+                if let Some(lease) = Lease::of(pooled, worker) {
+                    return Ok(lease);
+                }
+            }
+            if let Some(room) = self.take_room() {
+                return self.open(room, login, worker).await;
+            }
+        }
+        self.stand_in_line(login, worker).await
+    }
+
+    /// An idle connection that `worker` may have: one of its own, or one that the others do not need.
+    fn take_idle(&self, worker: usize) -> Option<Box<Pooled>> {
+        if let Some(pooled) = lock(&self.idle[worker]).pop() {
+            return Some(pooled);
+        }
+        let full = self.open.load(Ordering::Relaxed) >= self.settings.size;
+        self.others(worker).find_map(|idle| {
+            let mut idle = lock(idle);
+            let unused = |pooled: &Box<Pooled>| full || pooled.released.elapsed() >= UNUSED;
+            let oldest = idle.first().is_some_and(unused);
+            oldest.then(|| idle.remove(0))
+        })
+    }
+
+    fn others(&self, worker: usize) -> impl Iterator<Item = &Mutex<Vec<Box<Pooled>>>> {
+        let (before, from) = self.idle.split_at(worker);
+        from.iter().skip(1).chain(before)
+    }
+
+    fn take_room(self: &Arc<Self>) -> Option<Room> {
+        let grow = |open| (open < self.settings.size).then_some(open + 1);
+        let grown = self
+            .open
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, grow);
+        grown.ok().map(|_| Room { pool: self.clone() })
+    }
+
+    async fn stand_in_line(
+        self: &Arc<Self>,
+        login: &Login,
+        worker: usize,
+    ) -> Result<Lease, LeaseError> {
+        let (grant, granted) = oneshot::channel();
+        let waiter = Waiter {
+            worker,
+            overtaken: 0,
+            grant,
         };
+        {
+            let mut line = lock(&self.line);
+            line.push_back(waiter);
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+        }
+        let mut place = Place {
+            pool: self,
+            served: false,
+        };
+        // What came back between the look and the place in line.
+        fence(Ordering::SeqCst);
+        self.serve();
+        let deadline = tokio::time::Instant::now() + self.settings.wait;
+        let granted = tokio::time::timeout_at(deadline, granted).await;
+        place.served = matches!(granted, Ok(Ok(_)));
+        drop(place);
+        match granted {
+            Ok(Ok(Grant::Idle(pooled))) => {
+                let room = match Lease::or_room(pooled, worker) {
+                    Ok(lease) => return Ok(lease),
+                    Err(room) => room,
+                };
+                self.open(room, login, worker).await
+            }
+            Ok(Ok(Grant::Room(room))) => self.open(room, login, worker).await,
+            Ok(Err(_)) => Err(LeaseError::Closed),
+            Err(_) => {
+                self.timeouts.fetch_add(1, Ordering::Relaxed);
+                Err(LeaseError::NotInTime {
+                    shard: self.endpoint.shard_name.clone(),
+                    after: self.settings.wait,
+                })
+            }
+        }
+    }
+
+    /// Gives those in line what there is.
+    fn serve(self: &Arc<Self>) {
+        while self.waiting.load(Ordering::SeqCst) > 0 {
+            let idle = self.idle.iter().enumerate().find_map(|(worker, idle)| {
+                let pooled = lock(idle).pop()?;
+                Some((worker, Grant::Idle(pooled)))
+            });
+            let room = || self.take_room().map(|room| (usize::MAX, Grant::Room(room)));
+            let Some((worker, grant)) = idle.or_else(room) else {
+                return;
+            };
+            match self.hand_over(grant, worker) {
+                None => {}
+                Some(Grant::Idle(pooled)) => lock(&self.idle[worker]).push(pooled),
+                Some(Grant::Room(room)) => drop(room),
+            }
+        }
+    }
+
+    /// Gives `grant` to who waits longest, with some preference for a session of the connection's own worker; back, if
+    /// nobody takes it.
+    fn hand_over(&self, mut grant: Grant, worker: usize) -> Option<Grant> {
+        let mut line = lock(&self.line);
+        loop {
+            let first = line.front_mut()?;
+            let mut place = 0;
+            if first.worker != worker && first.overtaken < OVERTAKEN_MAX {
+                let mut front = line.iter().take(NEAR_MAX);
+                let near = front.position(|waiter| waiter.worker == worker);
+                place = near.unwrap_or(0);
+            }
+            if place > 0 {
+                line[0].overtaken += 1;
+            }
+            let waiter = line.remove(place)?;
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            match waiter.grant.send(grant) {
+                Ok(()) => return None,
+                // It gave up.
+                Err(refused) => grant = refused,
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        room: Room,
+        login: &Login,
+        worker: usize,
+    ) -> Result<Lease, LeaseError> {
+        let backend = self.connect(login).await?;
+        let now = Instant::now();
+        Ok(Lease {
+            pooled: Some(Box::new(Pooled {
+                backend,
+                opened: now,
+                released: now,
+                worker,
+                room,
+            })),
+        })
+    }
+
+    async fn connect(&self, login: &Login) -> Result<Backend, ConnectError> {
         let nodes = &self.endpoint.nodes;
         let first = self.node.load(Ordering::Relaxed);
         let mut attempts = (0..nodes.len())
@@ -319,8 +507,7 @@ impl managed::Manager for Connector {
             .peekable();
         while let Some(node) = attempts.next() {
             let cluster_id = self.control.cluster_id();
-            match Backend::connect(&self.endpoint, &nodes[node], &login, cluster_id.as_deref())
-                .await
+            match Backend::connect(&self.endpoint, &nodes[node], login, cluster_id.as_deref()).await
             {
                 Ok((backend, greeting)) => {
                     self.node.store(node, Ordering::Relaxed);
@@ -345,51 +532,126 @@ impl managed::Manager for Connector {
                 }
             }
         }
-        Err(self.impossible("the shard has no nodes"))
+        Err(ConnectError {
+            shard: self.endpoint.shard_name.clone(),
+            address: None,
+            problem: ConnectProblem::Protocol("the shard has no nodes".to_owned()),
+        })
     }
 
-    async fn recycle(
-        &self,
-        backend: &mut Backend,
-        metrics: &Metrics,
-    ) -> RecycleResult<ConnectError> {
-        if backend.state != BackendState::Clean || self.settings.is_too_old(backend, metrics) {
-            return Err(RecycleError::message("not clean, or too old"));
+    /// Keeps a clean connection for others, unless it is too old.
+    fn keep(self: &Arc<Self>, mut pooled: Box<Pooled>) {
+        let now = Instant::now();
+        pooled.released = now;
+        let too_old = now.duration_since(pooled.opened) >= self.settings.lifetime;
+        if too_old || self.closed.load(Ordering::SeqCst) {
+            return;
         }
-        // Bytes are a farewell (the shard shut down), or an answer that nobody waited for.
-        if !backend.stream.is_quiet() {
-            return Err(RecycleError::message(
-                "the shard closed it or sent something",
-            ));
+        lock(&self.idle[pooled.worker]).push(pooled);
+        // Who stands in line since then sees it, or is seen here.
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.serve();
         }
-        let here = tokio::runtime::Handle::current().id();
-        if backend.home != here {
-            backend
-                .stream
-                .rehome()
-                .map_err(|_| RecycleError::message("the socket failed"))?;
-            backend.home = here;
+        // A close that came in between has seen an empty stack.
+        if self.closed.load(Ordering::SeqCst) {
+            self.close();
         }
-        backend.state = BackendState::InUse;
-        Ok(())
+    }
+
+    fn reap(&self) {
+        for idle in &self.idle {
+            let is_too_old = |pooled: &mut Box<Pooled>| {
+                pooled.released.elapsed() >= self.settings.idle
+                    || pooled.opened.elapsed() >= self.settings.lifetime
+            };
+            // Dropped after the lock: a connection's room goes to who stands in line.
+            let old: Vec<_> = lock(idle).extract_if(.., is_too_old).collect();
+            drop(old);
+        }
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        for idle in &self.idle {
+            let closed = std::mem::take(&mut *lock(idle));
+            drop(closed);
+        }
+        let line = std::mem::take(&mut *lock(&self.line));
+        self.waiting.fetch_sub(line.len(), Ordering::SeqCst);
+    }
+
+    fn status(&self) -> PoolStatus {
+        PoolStatus {
+            user: self.user.clone(),
+            shard: self.endpoint.shard,
+            open: self.open.load(Ordering::Relaxed),
+            idle: self.idle.iter().map(|idle| lock(idle).len()).sum(),
+            waiting: self.waiting.load(Ordering::Relaxed),
+            connects: self.connects.load(Ordering::Relaxed),
+            connect_errors: self.connect_errors.load(Ordering::Relaxed),
+            timeouts: self.timeouts.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A place in line; dropped, it is given up.
+struct Place<'a> {
+    pool: &'a Pool,
+    served: bool,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.served {
+            return;
+        }
+        let mut line = lock(&self.pool.line);
+        let before = line.len();
+        line.retain(|waiter| !waiter.grant.is_closed());
+        let gone = before - line.len();
+        self.pool.waiting.fetch_sub(gone, Ordering::SeqCst);
     }
 }
 
 /// A backend that a session holds. Dropping it closes the connection, and cancels what still runs on it; only
 /// [`Lease::release`] gives it back.
-#[derive(Debug)]
 pub struct Lease {
     /// Present until release or drop.
-    object: Option<Object<Connector>>,
+    pooled: Option<Box<Pooled>>,
 }
 
 impl Lease {
+    /// Has `worker` hold an idle connection; `None` if it is of no use any more.
+    fn of(pooled: Box<Pooled>, worker: usize) -> Option<Self> {
+        Self::or_room(pooled, worker).ok()
+    }
+
+    /// As [`Self::of`]; what is left of a useless connection is its room.
+    fn or_room(mut pooled: Box<Pooled>, worker: usize) -> Result<Self, Room> {
+        let backend = &mut pooled.backend;
+        // Bytes are a farewell (the shard shut down), or an answer that nobody waited for.
+        let mut useful = backend.state == BackendState::Clean && backend.stream.is_quiet();
+        if useful && pooled.worker != worker {
+            useful = backend.stream.rehome().is_ok();
+            pooled.worker = worker;
+        }
+        if !useful {
+            return Err(pooled.room);
+        }
+        pooled.backend.state = BackendState::InUse;
+        Ok(Self {
+            pooled: Some(pooled),
+        })
+    }
+
     /// Gives the connection back for others. The caller has seen ReadyForQuery 'I' for all that it sent. A connection
     /// that is broken or tainted, or has bytes left in either direction is closed instead.
     pub fn release(mut self) {
-        let Some(backend) = self.object.as_deref_mut() else {
+        let Some(pooled) = self.pooled.as_mut() else {
             return;
         };
+        let backend = &mut pooled.backend;
         let is_drained = backend.stream.input().is_empty() && backend.stream.out().is_empty();
         if backend.state != BackendState::InUse || backend.tainted {
             return;
@@ -400,8 +662,10 @@ impl Lease {
             return;
         }
         backend.state = BackendState::Clean;
-        backend.released = Instant::now();
-        drop(self.object.take());
+        if let Some(pooled) = self.pooled.take() {
+            let pool = pooled.room.pool.clone();
+            pool.keep(pooled);
+        }
     }
 }
 
@@ -409,30 +673,31 @@ impl Deref for Lease {
     type Target = Backend;
 
     fn deref(&self) -> &Backend {
-        self.object
-            .as_deref()
+        let pooled = self.pooled.as_deref();
+        &pooled
             .expect("a lease holds its backend until it is dropped")
+            .backend
     }
 }
 
 impl DerefMut for Lease {
     fn deref_mut(&mut self) -> &mut Backend {
-        self.object
-            .as_deref_mut()
+        let pooled = self.pooled.as_deref_mut();
+        &mut pooled
             .expect("a lease holds its backend until it is dropped")
+            .backend
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some(object) = self.object.take() else {
+        let Some(pooled) = self.pooled.take() else {
             return;
         };
-        let backend = Object::take(object);
-        if backend.state == BackendState::InUse
+        if pooled.backend.state == BackendState::InUse
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            let token = backend.cancel_token();
+            let token = pooled.backend.cancel_token();
             runtime.spawn(async move {
                 if let Err(error) = token.cancel().await {
                     tracing::debug!(?token, %error, "a cancel did not reach its shard");
@@ -442,12 +707,11 @@ impl Drop for Lease {
     }
 }
 
-impl fmt::Debug for Connector {
+impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Connector({} on {})",
-            self.user, self.endpoint.shard_name
-        )
+        self.pooled
+            .as_deref()
+            .map(|pooled| &pooled.backend)
+            .fmt(f)
     }
 }

@@ -6,7 +6,7 @@ use super::cancel::{Cancels, InUse, KEY_BYTES, LONG_KEY_BYTES};
 use super::control::{is_known_encoding, is_postgresql_encoding};
 use super::parameters::Parameters;
 use super::session::{Registered, Session, Start};
-use crate::backend::connection::Login;
+use crate::backend::pool::UserPools;
 use crate::router::Router;
 use crate::transaction::command::CommandError;
 use crate::transaction::settings::Settings;
@@ -135,7 +135,7 @@ struct Request {
 
 /// What a session starts with, and its place among the cancel keys.
 struct Greeted {
-    login: Login,
+    pools: UserPools,
     parameters: Parameters,
     reported: BTreeMap<Arc<str>, Arc<str>>,
     default_search_path: Arc<str>,
@@ -148,13 +148,14 @@ pub async fn handshake(
     router: &Arc<Router>,
     users: &Users,
     cancels: &Arc<Cancels>,
+    worker: usize,
     mut client: FrameStream,
 ) -> Option<(Session, Registered)> {
     let limit = router.config.limits.login;
-    let error = match tokio::time::timeout(limit, greet(router, users, cancels, &mut client)).await
+    let error = match tokio::time::timeout(limit, greet(router, users, cancels, worker, &mut client)).await
     {
         Ok(Ok(Greeted {
-            login,
+            pools,
             parameters,
             reported,
             default_search_path,
@@ -164,7 +165,7 @@ pub async fn handshake(
             let start = Start {
                 router: router.clone(),
                 client,
-                login,
+                pools,
                 parameters,
                 reported,
                 default_search_path,
@@ -192,6 +193,7 @@ async fn greet(
     router: &Arc<Router>,
     users: &Users,
     cancels: &Arc<Cancels>,
+    worker: usize,
     client: &mut FrameStream,
 ) -> Result<Greeted, HandshakeError> {
     let request = startup(cancels, client).await?;
@@ -201,8 +203,9 @@ async fn greet(
     if request.database != router.config.cluster.database {
         return Err(HandshakeError::UnknownDatabase(request.database));
     }
+    let pools = router.pools.of(login, worker);
     let parameters = Parameters::new(request.settings);
-    let (reported, default_search_path) = shard_parameters(router, &login, &parameters).await?;
+    let (reported, default_search_path) = shard_parameters(router, &pools, &parameters).await?;
     let key_bytes = if request.minor >= 2 {
         LONG_KEY_BYTES
     } else {
@@ -221,7 +224,7 @@ async fn greet(
     backend_message::write_backend_key_data(out, pid as i32, &key);
     backend_message::write_ready_for_query(out, TransactionStatus::Idle);
     Ok(Greeted {
-        login,
+        pools,
         parameters,
         reported,
         default_search_path,
@@ -345,15 +348,14 @@ fn setting(settings: &mut Settings, name: &str, value: &str) -> Result<(), Hands
 /// does not keep clients out.
 async fn shard_parameters(
     router: &Arc<Router>,
-    login: &Login,
+    pools: &UserPools,
     parameters: &Parameters,
 ) -> Result<(BTreeMap<Arc<str>, Arc<str>>, Arc<str>), HandshakeError> {
     let topology = router.topology();
     let settings = parameters.shard_settings();
     let tenant = Tenant {
         control: &router.control,
-        pools: &router.pools,
-        login,
+        pools,
         settings,
     };
     let others = topology

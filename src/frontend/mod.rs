@@ -114,7 +114,7 @@ impl Listener {
     /// # Errors
     /// [`ServeError::Start`].
     pub async fn serve(self) -> Result<(), ServeError> {
-        let count = thread::available_parallelism().map_or(1, usize::from);
+        let count = self.floor.router.workers;
         let mut workers = Vec::with_capacity(count);
         for number in 0..count {
             let (sender, receiver) = mpsc::unbounded_channel();
@@ -124,7 +124,7 @@ impl Listener {
             let floor = self.floor.clone();
             let worker = thread::Builder::new()
                 .name(format!("pgring-{number}"))
-                .spawn(move || runtime.block_on(work(&floor, receiver)))?;
+                .spawn(move || runtime.block_on(work(&floor, number, receiver)))?;
             workers.push((sender, worker));
         }
         let mut stop = self.floor.stop.clone();
@@ -155,12 +155,16 @@ impl Listener {
 }
 
 /// One worker: its clients, each a task.
-async fn work(floor: &Arc<Floor>, mut arrivals: mpsc::UnboundedReceiver<std::net::TcpStream>) {
+async fn work(
+    floor: &Arc<Floor>,
+    worker: usize,
+    mut arrivals: mpsc::UnboundedReceiver<std::net::TcpStream>,
+) {
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
             arrival = arrivals.recv() => match arrival {
-                Some(stream) => { clients.spawn(attend(floor.clone(), stream)); }
+                Some(stream) => { clients.spawn(attend(floor.clone(), worker, stream)); }
                 None => break,
             },
             Some(ended) = clients.join_next() => {
@@ -191,7 +195,7 @@ impl Drop for Counted<'_> {
 }
 
 /// One client from its first byte to its last.
-async fn attend(floor: Arc<Floor>, stream: std::net::TcpStream) {
+async fn attend(floor: Arc<Floor>, worker: usize, stream: std::net::TcpStream) {
     let limits = &floor.router.config.limits;
     let Ok(stream) = TcpStream::from_std(stream) else {
         return;
@@ -209,7 +213,8 @@ async fn attend(floor: Arc<Floor>, stream: std::net::TcpStream) {
         refuse(&mut client, name).await;
         return;
     }
-    let greeted = handshake::handshake(&floor.router, &floor.users, &floor.cancels, client).await;
+    let (router, users, cancels) = (&floor.router, &floor.users, &floor.cancels);
+    let greeted = handshake::handshake(router, users, cancels, worker, client).await;
     drop(arriving);
     if let Some((session, _registered)) = greeted {
         session.run(floor.stop.clone()).await;

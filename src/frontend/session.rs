@@ -5,7 +5,8 @@ use super::cancel::{Cancels, InUse};
 use super::error::{self, SessionError, Stop};
 use super::parameters::Parameters;
 use super::statements::{Portal, Prepared};
-use crate::backend::connection::{Backend, Login};
+use crate::backend::connection::Backend;
+use crate::backend::pool::UserPools;
 use crate::executor::relay::Expect;
 use crate::planner::{Context, Hint, PlanError, Refusal, Template};
 use crate::router::{Router, TemplateKey};
@@ -33,7 +34,7 @@ type SearchPath = (Arc<str>, Arc<[Arc<str>]>);
 pub struct Session {
     pub(super) router: Arc<Router>,
     pub(super) client: FrameStream,
-    pub(super) login: Login,
+    pub(super) pools: UserPools,
     pub(super) parameters: Parameters,
     pub(super) transaction: Transaction,
     /// By the client's name; the unnamed one is "".
@@ -84,8 +85,8 @@ pub struct Start {
     pub router: Arc<Router>,
     /// The client's stream.
     pub client: FrameStream,
-    /// Who it is.
-    pub login: Login,
+    /// Where it leases connections, as whom.
+    pub pools: UserPools,
     /// Its settings.
     pub parameters: Parameters,
     /// What it has been told of the shards' parameters.
@@ -102,7 +103,7 @@ impl Session {
         let Start {
             router,
             client,
-            login,
+            pools,
             parameters,
             reported,
             default_search_path,
@@ -111,7 +112,7 @@ impl Session {
         Self {
             router,
             client,
-            login,
+            pools,
             parameters,
             transaction: Transaction::default(),
             statements: HashMap::new(),
@@ -244,8 +245,7 @@ impl Session {
     pub(super) fn tenant(&self) -> Tenant<'_> {
         Tenant {
             control: &self.router.control,
-            pools: &self.router.pools,
-            login: &self.login,
+            pools: &self.pools,
             settings: self.parameters.shard_settings(),
         }
     }
@@ -261,8 +261,7 @@ impl Session {
             let mut asides = Vec::new();
             let tenant = Tenant {
                 control: &self.router.control,
-                pools: &self.router.pools,
-                login: &self.login,
+                pools: &self.pools,
                 settings: self.parameters.shard_settings(),
             };
             let joined = self
@@ -391,7 +390,7 @@ impl Session {
         {
             return Ok(path.clone());
         }
-        let path: Arc<[Arc<str>]> = search_path::parse(&setting, &self.login.user)?.into();
+        let path: Arc<[Arc<str>]> = search_path::parse(&setting, &self.pools.login().user)?.into();
         self.search_path = Some((setting, path.clone()));
         Ok(path)
     }

@@ -8,9 +8,9 @@ pub mod commit;
 pub mod gid;
 pub mod recovery;
 
-use crate::backend::connection::{Backend, Login};
+use crate::backend::connection::Backend;
 use crate::backend::control::Control;
-use crate::backend::pool::{Lease, LeaseError, Pools};
+use crate::backend::pool::{Lease, LeaseError, UserPools};
 use crate::topology::ShardId;
 use crate::wire::backend_message::TransactionStatus;
 use crate::wire::error_response::{ErrorReply, Fault};
@@ -40,10 +40,8 @@ pub struct Participant {
 pub struct Tenant<'a> {
     /// Makes transaction ids durable before they decide.
     pub control: &'a Arc<Control>,
-    /// Where leases come from.
-    pub pools: &'a Pools,
-    /// As whom.
-    pub login: &'a Login,
+    /// Where leases come from, and as whom.
+    pub pools: &'a UserPools,
     /// With which settings.
     pub settings: &'a Arc<Settings>,
 }
@@ -149,7 +147,7 @@ impl Transaction {
         asides: &mut Vec<Frame>,
     ) -> Result<&mut Backend, JoinError> {
         if !self.participants.contains_key(&shard) {
-            let mut lease = tenant.pools.acquire(shard, tenant.login).await?;
+            let mut lease = tenant.pools.acquire(shard).await?;
             let snapshot = self.block.phase() != Phase::Idle
                 && (self.block.snapshot_isolation() || lease.snapshot_isolation_by_default);
             if snapshot {
