@@ -480,12 +480,7 @@ impl Pool {
         }
     }
 
-    async fn open(
-        &self,
-        room: Room,
-        login: &Login,
-        worker: usize,
-    ) -> Result<Lease, LeaseError> {
+    async fn open(&self, room: Room, login: &Login, worker: usize) -> Result<Lease, LeaseError> {
         let backend = self.connect(login).await?;
         let now = Instant::now();
         Ok(Lease {
@@ -709,9 +704,6 @@ impl Drop for Lease {
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.pooled
-            .as_deref()
-            .map(|pooled| &pooled.backend)
-            .fmt(f)
+        self.pooled.as_deref().map(|pooled| &pooled.backend).fmt(f)
     }
 }

@@ -152,31 +152,32 @@ pub async fn handshake(
     mut client: FrameStream,
 ) -> Option<(Session, Registered)> {
     let limit = router.config.limits.login;
-    let error = match tokio::time::timeout(limit, greet(router, users, cancels, worker, &mut client)).await
-    {
-        Ok(Ok(Greeted {
-            pools,
-            parameters,
-            reported,
-            default_search_path,
-            in_use,
-            registered,
-        })) => {
-            let start = Start {
-                router: router.clone(),
-                client,
+    let error =
+        match tokio::time::timeout(limit, greet(router, users, cancels, worker, &mut client)).await
+        {
+            Ok(Ok(Greeted {
                 pools,
                 parameters,
                 reported,
                 default_search_path,
                 in_use,
-            };
-            return Some((Session::new(start), registered));
-        }
-        Ok(Err(HandshakeError::Gone)) => return None,
-        Ok(Err(error)) => error,
-        Err(_) => HandshakeError::TimedOut,
-    };
+                registered,
+            })) => {
+                let start = Start {
+                    router: router.clone(),
+                    client,
+                    pools,
+                    parameters,
+                    reported,
+                    default_search_path,
+                    in_use,
+                };
+                return Some((Session::new(start), registered));
+            }
+            Ok(Err(HandshakeError::Gone)) => return None,
+            Ok(Err(error)) => error,
+            Err(_) => HandshakeError::TimedOut,
+        };
     match &error {
         HandshakeError::Join(JoinError::Command(CommandError::Refused(frame))) => {
             error_response::write_shard_error_as(client.out(), frame.body(), Severity::Fatal);

@@ -161,6 +161,23 @@ impl KeyColumn {
         }
     }
 
+    /// The slot of the one value that `source` names; `None` where it is not one value, or none that is understood.
+    pub fn slot(&self, source: &Source, arguments: Arguments<'_>) -> Option<SlotId> {
+        let spot = match source {
+            Source::Parameter { index, oid } => match arguments.value(*index).ok()? {
+                (Some(value), binary) => self.compared_spot(value, binary, *oid),
+                (None, _) => Spot::Null,
+            },
+            Source::Text(text) => self.text_spot(text),
+            Source::Number(text) => self.number_spot(text),
+            Source::Null | Source::ArrayText(_) | Source::ArrayParameter { .. } => Spot::Unknown,
+        };
+        match spot {
+            Spot::Slot(slot) => Some(slot),
+            Spot::Null | Spot::Nowhere | Spot::Unknown => None,
+        }
+    }
+
     /// The slots that `source` names, appended to `slots`; `false` if it is not understood.
     fn slots(
         &self,

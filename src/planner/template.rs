@@ -3,7 +3,7 @@
 
 use super::analysis::{self, Analysis, Count};
 use super::function;
-use super::key::{Arguments, Formula, KeyColumn};
+use super::key::{Arguments, Formula, KeyColumn, KeySet, Source};
 use super::plan::{
     Access, Merge, Plan, SettingChange, SortKey, Step, StepArguments, StepSql, Tier,
 };
@@ -145,6 +145,15 @@ struct Statement {
     formulas: Vec<Formula>,
     /// How it runs on several shards.
     several: Result<Several, PlanError>,
+    /// The one value that says where it runs, if it is as simple as that.
+    lone: Option<Lone>,
+}
+
+/// The key of a statement that names one.
+#[derive(Debug, Clone)]
+struct Lone {
+    column: Arc<KeyColumn>,
+    source: Source,
 }
 
 /// How a statement runs on several shards.
@@ -229,16 +238,46 @@ fn understood(
     } else {
         Access::Read
     };
+    let lone = lone(&analysis, &formulas);
     let route = Route::Statement(Box::new(Statement {
         analysis,
         formulas,
         several,
+        lone,
     }));
     Ok(Template {
         sql: sql.into(),
         access,
         route,
     })
+}
+
+fn lone(analysis: &Analysis, formulas: &[Formula]) -> Option<Lone> {
+    if !analysis.locals.is_empty() || !analysis.key_updates.is_empty() {
+        return None;
+    }
+    match (formulas, analysis.stored.as_slice()) {
+        ([Formula::Is(constraint)], []) => {
+            let KeySet::Of(sources) = &constraint.set else {
+                return None;
+            };
+            let [source] = sources.as_slice() else {
+                return None;
+            };
+            Some(Lone {
+                column: constraint.column.clone(),
+                source: source.clone(),
+            })
+        }
+        ([], [stored]) => match stored.keys.as_slice() {
+            [source] => Some(Lone {
+                column: stored.column.clone(),
+                source: source.clone(),
+            }),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// What is refused however many shards it takes.
@@ -535,6 +574,17 @@ impl Template {
         }
     }
 
+    /// The shard of a statement that one value places, without the ceremony of [`Self::plan`], which has the answer for
+    /// all others.
+    pub fn shard(&self, arguments: Arguments<'_>, topology: &Topology) -> Option<ShardId> {
+        let Route::Statement(statement) = &self.route else {
+            return None;
+        };
+        let lone = statement.lone.as_ref()?;
+        let slot = lone.column.slot(&lone.source, arguments)?;
+        owner(topology, slot).ok()
+    }
+
     fn one(&self, tier: Tier, shard: ShardId) -> Plan {
         Plan {
             tier,
@@ -589,6 +639,7 @@ impl Template {
             analysis,
             formulas,
             several,
+            lone: _,
         } = statement;
         let arguments = Arguments {
             values: binding.values,

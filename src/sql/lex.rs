@@ -629,7 +629,7 @@ fn is_identifier_start(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || !byte.is_ascii()
 }
 
-fn is_operator(byte: u8) -> bool {
+pub(super) fn is_operator(byte: u8) -> bool {
     b"~!@#^&|`?+-*/%<>=".contains(&byte)
 }
 
@@ -641,7 +641,7 @@ fn is_unicode_escape(byte: u8) -> bool {
         && !is_space(byte)
 }
 
-fn word_end(bytes: &[u8], start: usize) -> usize {
+pub(super) fn word_end(bytes: &[u8], start: usize) -> usize {
     let part = |byte: &u8| is_identifier_start(*byte) || byte.is_ascii_digit() || *byte == b'$';
     start + bytes[start..].iter().take_while(|byte| part(byte)).count()
 }
@@ -654,12 +654,12 @@ fn digits_end(bytes: &[u8], start: usize) -> usize {
             .count()
 }
 
-fn line_end(bytes: &[u8], start: usize) -> usize {
+pub(super) fn line_end(bytes: &[u8], start: usize) -> usize {
     memchr::memchr2(b'\n', b'\r', &bytes[start..]).map_or(bytes.len(), |length| start + length)
 }
 
 /// The byte after a block comment that opens at `start`; block comments nest.
-fn comment_end(bytes: &[u8], start: usize) -> Option<usize> {
+pub(super) fn comment_end(bytes: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 2;
     let mut depth = 1usize;
     while depth > 0 {
@@ -674,7 +674,7 @@ fn comment_end(bytes: &[u8], start: usize) -> Option<usize> {
 }
 
 /// The byte after the quote that closes what `inside` is the first byte of; a doubled quote does not close.
-fn quoted_end(bytes: &[u8], inside: usize, quote: u8) -> Option<usize> {
+pub(super) fn quoted_end(bytes: &[u8], inside: usize, quote: u8) -> Option<usize> {
     let mut at = inside;
     loop {
         at += memchr::memchr(quote, &bytes[at..])? + 1;
@@ -716,7 +716,7 @@ fn string_end(bytes: &[u8], inside: usize, escapes: bool) -> Option<usize> {
 
 /// Where the next segment's inside starts, if after the closing quote only space, line comments and at least one
 /// newline come before another quote.
-fn continuation(bytes: &[u8], close: usize) -> Option<usize> {
+pub(super) fn continuation(bytes: &[u8], close: usize) -> Option<usize> {
     let mut at = close;
     let mut newline = false;
     loop {

@@ -2,6 +2,7 @@
 //! shards or tables. Start at [`lex`].
 
 pub mod lex;
+pub mod shape;
 pub mod reader;
 pub mod split;
 pub mod statement;

@@ -1,0 +1,419 @@
+//! [`Shape`]: a statement with its literals taken out, as one pass over its bytes. Texts that differ in literals only
+//! have the same shape, so that what is known of one holds for the other: the shape is the text of a prepared statement
+//! (`k = 5` becomes `k = $1`), and the literals are its arguments.
+//!
+//! A literal is taken out only where a parameter may stand in its place whatever its value: as an operand, and in the
+//! lists of `IN` and `VALUES`. All others (`LIMIT 5`, `ORDER BY 1`, a function's arguments, a type's) stay part of the
+//! shape. What is not plain (escape and dollar strings, parameters, hints, several statements) has no shape. Knows no
+//! grammar beyond that; whoever plans the shape must take its parameters as it takes any.
+
+use super::lex;
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::ops::Range;
+
+/// The most literals that are taken out.
+const LITERALS_MAX: usize = 1024;
+
+/// The OIDs of int4, int8 and numeric, the types that PostgreSQL gives to numbers; a string's is not known yet.
+const NUMBER_OIDS: [u32; 3] = [23, 20, 1700];
+const UNKNOWN_OID: u32 = 0;
+
+/// A statement without its literals. Its buffers are kept from one statement to the next.
+#[derive(Debug, Default)]
+pub struct Shape {
+    text: String,
+    types: Vec<u32>,
+    literals: Vec<Range<usize>>,
+}
+
+/// What came before a literal, as far as it matters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// An operator, or a word that takes an operand.
+    Operator,
+    /// `IN` or `VALUES`.
+    ListWord,
+    /// The bracket that closes a list.
+    ListEnd,
+    /// A comma after [`Before::ListEnd`].
+    NextList,
+    /// The bracket or a comma inside a list.
+    Item,
+    /// A word that begins a query: the bracket around it holds no list.
+    Query,
+    /// Anything else.
+    Other,
+}
+
+impl Shape {
+    /// The statement with `$1`, `$2`, … for the literals.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The types that PostgreSQL gives to the literals, 0 for a string.
+    pub fn types(&self) -> &[u32] {
+        &self.types
+    }
+
+    /// The values of the literals in `sql`, the text that was read last.
+    pub fn values<'a>(&self, sql: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
+        self.literals.iter().map(|range| {
+            let literal = &sql[range.clone()];
+            match literal.contains('\'') {
+                true => Cow::Owned(literal.replace("''", "'")),
+                false => Cow::Borrowed(literal),
+            }
+        })
+    }
+
+    /// Reads `sql`. Whether it has a shape; without one the rest of this says nothing.
+    pub fn read(&mut self, sql: &str) -> bool {
+        self.text.clear();
+        self.types.clear();
+        self.literals.clear();
+        self.scan(sql).is_some()
+    }
+
+    fn scan(&mut self, sql: &str) -> Option<()> {
+        let bytes = sql.as_bytes();
+        let mut at = 0;
+        // What is before this is in `text` already.
+        let mut copied = 0;
+        let mut before = Before::Other;
+        // One bit for each open bracket, the innermost lowest: whether it holds a list.
+        let (mut lists, mut depth) = (0u64, 0u32);
+        while let Some(&byte) = bytes.get(at) {
+            match byte {
+                b' ' | b'\t' | b'\n' | b'\r' | b'\x0c' => at += 1,
+                b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => {
+                    let end = lex::word_end(bytes, at);
+                    // E'…', N'…', B'…', X'…', U&'…' and U&"…".
+                    if end == at + 1 && matches!(bytes.get(end), Some(b'\'' | b'&')) {
+                        return None;
+                    }
+                    before = of_word(&bytes[at..end]);
+                    if before == Before::Query {
+                        lists &= !1;
+                    }
+                    at = end;
+                }
+                b'0'..=b'9' => {
+                    let (end, oid) = number(bytes, at)?;
+                    let casts = bytes.get(end) == Some(&b':');
+                    if self.is_taken(before) && !casts {
+                        self.take(sql, &mut copied, at..end, at..end, oid);
+                    }
+                    before = Before::Other;
+                    at = end;
+                }
+                b'\'' => {
+                    let end = lex::quoted_end(bytes, at + 1, b'\'')?;
+                    if lex::continuation(bytes, end).is_some() {
+                        return None;
+                    }
+                    if self.is_taken(before) {
+                        let inside = at + 1..end - 1;
+                        self.take(sql, &mut copied, at..end, inside, UNKNOWN_OID);
+                    }
+                    before = Before::Other;
+                    at = end;
+                }
+                b'"' => {
+                    at = lex::quoted_end(bytes, at + 1, b'"')?;
+                    before = Before::Other;
+                }
+                b'(' => {
+                    let list = matches!(
+                        before,
+                        Before::ListWord | Before::NextList | Before::Item
+                    );
+                    depth += 1;
+                    if depth > u64::BITS {
+                        return None;
+                    }
+                    lists = lists << 1 | u64::from(list);
+                    before = if list { Before::Item } else { Before::Other };
+                    at += 1;
+                }
+                b')' => {
+                    depth = depth.checked_sub(1)?;
+                    let list = lists & 1 == 1;
+                    before = if list { Before::ListEnd } else { Before::Other };
+                    lists >>= 1;
+                    at += 1;
+                }
+                b',' => {
+                    before = match before {
+                        _ if depth > 0 && lists & 1 == 1 => Before::Item,
+                        Before::ListEnd => Before::NextList,
+                        _ => Before::Other,
+                    };
+                    at += 1;
+                }
+                b';' => {
+                    let rest = &bytes[at + 1..];
+                    if !rest.iter().all(u8::is_ascii_whitespace) {
+                        return None;
+                    }
+                    break;
+                }
+                b'-' if bytes.get(at + 1) == Some(&b'-') => {
+                    let end = lex::line_end(bytes, at);
+                    self.skip(sql, &mut copied, at..end);
+                    at = end;
+                }
+                b'/' if bytes.get(at + 1) == Some(&b'*') => {
+                    let end = lex::comment_end(bytes, at)?;
+                    self.skip(sql, &mut copied, at..end);
+                    at = end;
+                }
+                b'.' => {
+                    // `.5` is rare enough to stay.
+                    at += 1 + digits(&bytes[at + 1..]);
+                    before = Before::Other;
+                }
+                b'[' | b']' | b':' => {
+                    at += 1;
+                    before = Before::Other;
+                }
+                _ if lex::is_operator(byte) => {
+                    // `f(name => 5)` names an argument.
+                    let names = bytes[at..].starts_with(b"=>");
+                    before = if names {
+                        Before::Other
+                    } else {
+                        Before::Operator
+                    };
+                    at += if names { 2 } else { 1 };
+                }
+                _ => return None,
+            }
+        }
+        self.text.push_str(sql.get(copied..at)?);
+        Some(())
+    }
+
+    fn is_taken(&self, before: Before) -> bool {
+        matches!(before, Before::Operator | Before::Item) && self.literals.len() < LITERALS_MAX
+    }
+
+    /// Puts a parameter in the place of the literal `whole`.
+    fn take(
+        &mut self,
+        sql: &str,
+        copied: &mut usize,
+        whole: Range<usize>,
+        inside: Range<usize>,
+        oid: u32,
+    ) {
+        self.text.push_str(&sql[*copied..whole.start]);
+        *copied = whole.end;
+        self.literals.push(inside);
+        self.types.push(oid);
+        // Writing to a String does not fail.
+        let _ = write!(self.text, "${}", self.literals.len());
+    }
+
+    /// Leaves a comment out.
+    fn skip(&mut self, sql: &str, copied: &mut usize, comment: Range<usize>) {
+        self.text.push_str(&sql[*copied..comment.start]);
+        self.text.push(' ');
+        *copied = comment.end;
+    }
+}
+
+fn of_word(word: &[u8]) -> Before {
+    let is = |other: &[u8]| word.eq_ignore_ascii_case(other);
+    match word.len() {
+        2 if is(b"in") => Before::ListWord,
+        6 if is(b"values") => Before::ListWord,
+        6 if is(b"select") => Before::Query,
+        5 if is(b"table") => Before::Query,
+        4 if is(b"with") => Before::Query,
+        3 if is(b"and") => Before::Operator,
+        7 if is(b"between") => Before::Operator,
+        4 if is(b"like") => Before::Operator,
+        5 if is(b"ilike") => Before::Operator,
+        _ => Before::Other,
+    }
+}
+
+/// The end of the number that starts at `start`, and its type. None: what follows belongs to it.
+fn number(bytes: &[u8], start: usize) -> Option<(usize, u32)> {
+    let whole = start + digits(&bytes[start..]);
+    let mut end = whole;
+    if bytes.get(end) == Some(&b'.') {
+        end += 1;
+        end += digits(&bytes[end..]);
+    }
+    // Exponents and junk are left to the lexer.
+    if bytes
+        .get(end)
+        .is_some_and(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | 0x80..))
+    {
+        return None;
+    }
+    let [int4, int8, numeric] = NUMBER_OIDS;
+    if end > whole {
+        return Some((end, numeric));
+    }
+    // The last that fits is 19 digits long; more are numeric, leading zeros or not.
+    let value = bytes[start..whole].iter().try_fold(0i64, |value, digit| {
+        value.checked_mul(10)?.checked_add(i64::from(digit - b'0'))
+    });
+    Some((
+        end,
+        match value {
+            Some(value) if value <= i64::from(i32::MAX) => int4,
+            Some(_) => int8,
+            None => numeric,
+        },
+    ))
+}
+
+fn digits(bytes: &[u8]) -> usize {
+    bytes
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::lex::{LexLimits, TokenKind};
+    use proptest::prelude::*;
+
+    fn shape(sql: &str) -> Option<(String, Vec<u32>, Vec<String>)> {
+        let mut shape = Shape::default();
+        shape.read(sql).then(|| {
+            let values = shape.values(sql).map(Cow::into_owned).collect();
+            (shape.text.clone(), shape.types.clone(), values)
+        })
+    }
+
+    #[track_caller]
+    fn check(sql: &str, text: &str, values: &[&str]) {
+        let (shaped, types, found) = shape(sql).expect("it has a shape");
+        assert_eq!(shaped, text);
+        assert_eq!(found, values);
+        assert_eq!(types.len(), values.len());
+    }
+
+    #[test]
+    fn operands_and_list_items_are_taken_out() {
+        check(
+            "SELECT abalance FROM pgbench_accounts WHERE aid = 42;",
+            "SELECT abalance FROM pgbench_accounts WHERE aid = $1",
+            &["42"],
+        );
+        check(
+            "UPDATE t SET a = a + -7, b='it''s' WHERE k IN (1, 22 ,'x') AND d BETWEEN 5 AND 6.5",
+            "UPDATE t SET a = a + -$1, b=$2 WHERE k IN ($3, $4 ,$5) AND d BETWEEN $6 AND $7",
+            &["7", "it's", "1", "22", "x", "5", "6.5"],
+        );
+        check(
+            "SELECT 1 WHERE (a, b) IN ((1, 2), (3, 4)) AND c IN (SELECT 1, 2 GROUP BY 1, 2)",
+            "SELECT 1 WHERE (a, b) IN (($1, $2), ($3, $4)) AND c IN (SELECT 1, 2 GROUP BY 1, 2)",
+            &["1", "2", "3", "4"],
+        );
+        check(
+            "INSERT INTO t (a, b) VALUES (1, 'x'), (2, now()), (3, f(4, 5))",
+            "INSERT INTO t (a, b) VALUES ($1, $2), ($3, now()), ($4, f(4, 5))",
+            &["1", "x", "2", "3"],
+        );
+    }
+
+    #[test]
+    fn what_a_parameter_cannot_stand_for_stays() {
+        for sql in [
+            "SELECT 5, 'x' FROM t ORDER BY 1 LIMIT 10 OFFSET 5",
+            "SELECT set_config('a', 'b', false), f(x => 5)",
+            "SELECT interval '1 day', date '2020-01-01', a[1], numeric(5)",
+            "SELECT 007::text WHERE (5) = ANY ('{1,2}')",
+        ] {
+            check(sql, sql, &[]);
+        }
+        check(
+            "SELECT 1 WHERE a = 007::text",
+            "SELECT 1 WHERE a = 007::text",
+            &[],
+        );
+        check(
+            "SELECT 1 WHERE a = '5'::int",
+            "SELECT 1 WHERE a = $1::int",
+            &["5"],
+        );
+    }
+
+    #[test]
+    fn comments_are_no_part_of_it() {
+        check(
+            "SELECT /* a 'b */ 1 -- c '\n FROM t WHERE k = 1 /* trace=1 */",
+            "SELECT   1  \n FROM t WHERE k = $1  ",
+            &["1"],
+        );
+    }
+
+    #[test]
+    fn numbers_have_the_types_that_postgresql_gives_them() {
+        let types = shape("SELECT 1 WHERE a IN (1, 2147483648, 9223372036854775808, 1.5, 'x')");
+        assert_eq!(types.expect("it has a shape").1, [23, 20, 1700, 1700, 0]);
+    }
+
+    #[test]
+    fn what_is_not_plain_has_no_shape() {
+        for sql in [
+            "SELECT E'a\\'b'",
+            "SELECT $1",
+            "SELECT $$a$$",
+            "SELECT 1; SELECT 2",
+            "SELECT 'open",
+            "SELECT 1 WHERE a = 'x'\n'y'",
+            "SELECT 1 WHERE a = 1e5",
+            "SELECT 1)",
+            "SELECT U&'x'",
+            "SELECT /* open",
+        ] {
+            assert!(shape(sql).is_none(), "{sql}");
+        }
+    }
+
+    proptest! {
+        /// The shape's tokens are the statement's, but for the literals, which are whole tokens of it.
+        #[test]
+        fn a_shape_is_the_statement_but_for_its_literals(
+            parts in prop::collection::vec(prop::sample::select(vec![
+                "SELECT", "a", "=", "<", "-", "(", ")", ",", "IN (", "VALUES (", "5", "6.5", "'x'", "'it''s'", "\"q'\"",
+                "AND", "BETWEEN", "::", "int", "/* c' */", "-- d'\n", "LIMIT", "[", "]", ".", "=>", "||", "é", "\n", "99999999999",
+            ]), 0..24),
+        ) {
+            let sql = parts.join(" ");
+            let limits = LexLimits { tokens_max: usize::MAX, depth_max: usize::MAX };
+            let mut shape = Shape::default();
+            prop_assume!(shape.read(&sql));
+            let whole = lex::lex(&sql, &limits);
+            prop_assume!(whole.is_ok());
+            let shaped = lex::lex(shape.text(), &limits).expect("a shape is SQL where its statement is");
+            let whole = whole.expect("checked");
+            prop_assert_eq!(whole.len(), shaped.len());
+            let mut values = shape.values(&sql);
+            for (token, other) in whole.iter().zip(&shaped) {
+                if other.kind == TokenKind::Parameter {
+                    let text = token.text(&sql);
+                    let value = match token.kind {
+                        TokenKind::Number => Cow::Borrowed(text),
+                        TokenKind::String => lex::string_value(token, &sql).expect("a string"),
+                        other => panic!("{other:?} is no literal"),
+                    };
+                    prop_assert_eq!(values.next(), Some(value));
+                } else {
+                    prop_assert_eq!(token.text(&sql), other.text(shape.text()));
+                }
+            }
+            prop_assert_eq!(values.next(), None);
+        }
+    }
+}
