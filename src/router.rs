@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::planner::Template;
 use crate::topology::snapshot::Topology;
 use crate::transaction::recovery;
+use quick_cache::Equivalent;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -22,6 +23,58 @@ pub struct TemplateKey {
     pub schema_version: u64,
 }
 
+/// A [`TemplateKey`] to look up: hashes and compares as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TemplateRef<'a> {
+    /// See [`TemplateKey::sql`].
+    pub sql: &'a str,
+    /// See [`TemplateKey::parameter_types`].
+    pub parameter_types: &'a [u32],
+    /// See [`TemplateKey::search_path`].
+    pub search_path: &'a Arc<[Arc<str>]>,
+    /// See [`TemplateKey::schema_version`].
+    pub schema_version: u64,
+}
+
+impl Equivalent<TemplateKey> for TemplateRef<'_> {
+    fn equivalent(&self, key: &TemplateKey) -> bool {
+        self.schema_version == key.schema_version
+            && *self.sql == *key.sql
+            && *self.parameter_types == *key.parameter_types
+            && (Arc::ptr_eq(self.search_path, &key.search_path)
+                || *self.search_path == key.search_path)
+    }
+}
+
+impl From<TemplateRef<'_>> for TemplateKey {
+    fn from(key: TemplateRef<'_>) -> Self {
+        Self {
+            sql: key.sql.into(),
+            parameter_types: key.parameter_types.into(),
+            search_path: key.search_path.clone(),
+            schema_version: key.schema_version,
+        }
+    }
+}
+
+/// A bounded cache that forgets what is used least; its locks are many.
+pub type Cache<V> = quick_cache::sync::Cache<
+    TemplateKey,
+    V,
+    quick_cache::UnitWeighter,
+    foldhash::fast::RandomState,
+>;
+
+fn cache<V: Clone>(entries_max: usize) -> Cache<V> {
+    Cache::with(
+        entries_max,
+        entries_max as u64,
+        quick_cache::UnitWeighter,
+        foldhash::fast::RandomState::default(),
+        quick_cache::sync::DefaultLifecycle::default(),
+    )
+}
+
 /// The services of one router.
 #[derive(Debug)]
 pub struct Router {
@@ -34,7 +87,9 @@ pub struct Router {
     /// Connections to the shards.
     pub pools: Pools,
     /// Templates of statements, by text.
-    pub templates: quick_cache::sync::Cache<TemplateKey, Arc<Template>>,
+    pub templates: Cache<Arc<Template>>,
+    /// Templates of shapes, by their text; `None` for a shape that has none which serves.
+    pub shapes: Cache<Option<Arc<Template>>>,
     /// Clients that are connected, and those of them that have not logged in yet.
     pub clients: AtomicUsize,
     /// See [`Self::clients`].
@@ -42,7 +97,7 @@ pub struct Router {
     /// Spreads what any shard can answer.
     spread: AtomicUsize,
     /// The number of each named statement, while it is in use often enough.
-    statement_ids: quick_cache::sync::Cache<TemplateKey, u64>,
+    statement_ids: Cache<u64>,
     /// The last number given out.
     statements: AtomicU64,
 }
@@ -53,11 +108,12 @@ impl Router {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let router = Arc::new(Self {
             pools: Pools::new(config.clone(), control.clone(), workers),
-            templates: quick_cache::sync::Cache::new(config.limits.cached_plans),
+            templates: cache(config.limits.cached_plans),
+            shapes: cache(config.limits.cached_plans),
             clients: AtomicUsize::new(0),
             unauthenticated_clients: AtomicUsize::new(0),
             spread: AtomicUsize::new(0),
-            statement_ids: quick_cache::sync::Cache::new(config.limits.cached_plans),
+            statement_ids: cache(config.limits.cached_plans),
             statements: AtomicU64::new(1),
             workers,
             config,

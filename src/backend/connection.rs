@@ -181,11 +181,11 @@ impl Backend {
             tainted: false,
             state: BackendState::InUse,
             parameters_changed: false,
-            cancel: CancelToken {
+            cancel: CancelToken(Arc::new(CancelTarget {
                 address: address.clone(),
                 pid: logged_in.pid,
                 key: logged_in.key.into(),
-            },
+            })),
         };
         Ok((backend, greeting))
     }
@@ -233,15 +233,17 @@ impl Backend {
 
 /// Stops what one backend runs, over a connection of its own.
 #[derive(Clone)]
-pub struct CancelToken {
+pub struct CancelToken(Arc<CancelTarget>);
+
+struct CancelTarget {
     address: Address,
     pid: i32,
-    key: Arc<[u8]>,
+    key: Box<[u8]>,
 }
 
 impl fmt::Debug for CancelToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CancelToken({} at {})", self.pid, self.address)
+        write!(f, "CancelToken({} at {})", self.0.pid, self.0.address)
     }
 }
 
@@ -252,7 +254,7 @@ impl CancelToken {
     /// # Errors
     /// The shard could not be reached, or gave no cancel key, or did not hang up in time.
     pub async fn cancel(&self) -> io::Result<()> {
-        if self.key.is_empty() {
+        if self.0.key.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "the shard gave no cancel key",
@@ -265,8 +267,8 @@ impl CancelToken {
     }
 
     async fn cancel_now(&self) -> io::Result<()> {
-        let mut stream = FrameStream::connect(&self.address, CANCEL_FRAME_BYTES_MAX).await?;
-        frontend_message::write_cancel_request(stream.out(), self.pid, &self.key);
+        let mut stream = FrameStream::connect(&self.0.address, CANCEL_FRAME_BYTES_MAX).await?;
+        frontend_message::write_cancel_request(stream.out(), self.0.pid, &self.0.key);
         loop {
             match stream.fill().await {
                 Ok(read) => stream.consume(read),

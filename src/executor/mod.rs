@@ -131,7 +131,7 @@ async fn fill_watched(backend: &mut Backend, client: &mut FrameStream) -> Result
             return Poll::Ready(Some(filled));
         }
         while client.input().len() < WATCH_BYTES {
-            match client.poll_read_only(context) {
+            match client.poll_read(context) {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(None),
                 Poll::Pending => break,

@@ -210,7 +210,7 @@ impl Session {
 
     /// Commits the block on all its shards. Whether it committed, rather than found itself failed.
     pub(super) async fn commit(&mut self) -> Result<bool, Stop> {
-        self.in_use.lock().await.clear();
+        self.in_use.clear().await;
         let topology = self.router.topology();
         let mut transaction = std::mem::take(&mut self.transaction);
         let ended = transaction.commit(self.tenant(), &topology).await;
@@ -228,7 +228,7 @@ impl Session {
 
     /// Rolls the block back on all its shards.
     pub(super) async fn roll_back(&mut self) {
-        self.in_use.lock().await.clear();
+        self.in_use.clear().await;
         let asides = self.transaction.rollback().await;
         self.pass_asides(&asides);
         self.end_of_block(false).await;

@@ -21,14 +21,14 @@ use crate::topology::ShardId;
 use crate::transaction::command;
 use crate::transaction::state::Phase;
 use crate::wire::backend_message;
-use crate::wire::frame::Frame;
+use crate::wire::frame::{Frame, FrameView};
 use crate::wire::frontend_message::{self, Bind, FrontendMessage, Target};
 use bytes::BytesMut;
 use std::sync::Arc;
 
 impl Session {
     /// One of the extended protocol's messages.
-    pub(super) async fn extended_message(&mut self, frame: &Frame) -> Result<(), Stop> {
+    pub(super) async fn extended_message(&mut self, frame: FrameView<'_>) -> Result<(), Stop> {
         if frame.tag() == b'S' {
             self.sync().await?;
             self.release_idle().await;
@@ -62,7 +62,11 @@ impl Session {
         Ok(())
     }
 
-    async fn extended(&mut self, message: FrontendMessage<'_>, frame: &Frame) -> Result<(), Stop> {
+    async fn extended(
+        &mut self,
+        message: FrontendMessage<'_>,
+        frame: FrameView<'_>,
+    ) -> Result<(), Stop> {
         match message {
             FrontendMessage::Parse {
                 name,
@@ -314,7 +318,7 @@ impl Session {
         }
     }
 
-    async fn bind(&mut self, bind: Bind<'_>, frame: &Frame) -> Result<(), Stop> {
+    async fn bind(&mut self, bind: Bind<'_>, frame: FrameView<'_>) -> Result<(), Stop> {
         let prepared = self.prepared(bind.statement)?;
         if !bind.portal.is_empty() && self.portals.contains_key(bind.portal) {
             return Err(SessionError::DuplicatePortal(bind.portal.to_owned()).into());
@@ -379,7 +383,7 @@ impl Session {
                         self.bind_on(&prepared, shard, bind.portal, frame).await?;
                         Place::Several {
                             plan: Arc::new(plan),
-                            bind: frame.clone(),
+                            bind: frame.to_frame(),
                             described_on: shard,
                         }
                     }
@@ -405,7 +409,7 @@ impl Session {
         prepared: &Arc<Prepared>,
         shard: ShardId,
         portal: &str,
-        frame: &Frame,
+        frame: FrameView<'_>,
     ) -> Result<(), Stop> {
         self.ensure_parsed(prepared, shard).await?;
         if !is_show(&prepared.sql) {

@@ -8,9 +8,11 @@ pub mod simple_query;
 pub mod extended_query;
 pub mod control;
 pub mod copy;
+pub mod known;
 pub mod statements;
 pub mod parameters;
 pub mod cancel;
+pub mod stop;
 pub mod error;
 
 use crate::config::Address;
@@ -25,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
+use stop::Stop;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
@@ -41,7 +44,7 @@ struct Floor {
     router: Arc<Router>,
     users: Users,
     cancels: Arc<Cancels>,
-    stop: watch::Receiver<bool>,
+    stop: Arc<Stop>,
 }
 
 /// Why the router does not listen.
@@ -68,6 +71,7 @@ pub enum ServeError {
 pub struct Listener {
     listener: TcpListener,
     floor: Arc<Floor>,
+    stop: watch::Receiver<bool>,
 }
 
 impl Listener {
@@ -95,8 +99,9 @@ impl Listener {
                 router,
                 users,
                 cancels: Arc::default(),
-                stop,
+                stop: Arc::default(),
             }),
+            stop,
         })
     }
 
@@ -113,7 +118,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`ServeError::Start`].
-    pub async fn serve(self) -> Result<(), ServeError> {
+    pub async fn serve(mut self) -> Result<(), ServeError> {
         let count = self.floor.router.workers;
         let mut workers = Vec::with_capacity(count);
         for number in 0..count {
@@ -127,12 +132,11 @@ impl Listener {
                 .spawn(move || runtime.block_on(work(&floor, number, receiver)))?;
             workers.push((sender, worker));
         }
-        let mut stop = self.floor.stop.clone();
         let mut next = 0;
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
-                _ = stop.wait_for(|stop| *stop) => break,
+                _ = self.stop.wait_for(|stop| *stop) => break,
             };
             match accepted.and_then(|(stream, _)| stream.into_std()) {
                 Ok(stream) => {
@@ -145,6 +149,7 @@ impl Listener {
                 }
             }
         }
+        self.floor.stop.raise();
         let threads: Vec<_> = workers.into_iter().map(|(_, worker)| worker).collect();
         let joined = tokio::task::spawn_blocking(move || {
             threads.into_iter().for_each(|worker| drop(worker.join()))
@@ -217,7 +222,7 @@ async fn attend(floor: Arc<Floor>, worker: usize, stream: std::net::TcpStream) {
     let greeted = handshake::handshake(router, users, cancels, worker, client).await;
     drop(arriving);
     if let Some((session, _registered)) = greeted {
-        session.run(floor.stop.clone()).await;
+        session.run(floor.stop.listen()).await;
     }
 }
 

@@ -5,6 +5,7 @@ use super::cancel::{Cancels, InUse};
 use super::error::{self, SessionError, Stop};
 use super::parameters::Parameters;
 use super::statements::{Portal, Prepared};
+use super::stop::Listening;
 use crate::backend::connection::Backend;
 use crate::backend::pool::UserPools;
 use crate::executor::relay::Expect;
@@ -12,23 +13,29 @@ use crate::planner::{Context, Hint, PlanError, Refusal, Template};
 use crate::router::{Router, TemplateKey};
 use crate::sql::lex::LexLimits;
 use crate::sql::search_path;
+use crate::sql::shape::Shape;
 use crate::topology::ShardId;
 use crate::topology::snapshot::Topology;
 use crate::transaction::command::{self, CommandError};
+use crate::transaction::settings::Settings;
 use crate::transaction::state::Phase;
 use crate::transaction::{Tenant, Transaction};
 use crate::wire::backend_message;
 use crate::wire::error_response::{self, Severity};
-use crate::wire::frame::Frame;
+use crate::wire::frame::{Frame, FrameView};
 use crate::wire::frontend_message;
-use crate::wire::stream::{FrameStream, StreamError};
+use crate::wire::stream::{FrameStream, Head, StreamError};
 use bytes::BytesMut;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::poll_fn;
 use std::sync::Arc;
-use tokio::sync::watch;
+use std::task::Poll;
 
-/// A setting of the search path, and what it means.
-type SearchPath = (Arc<str>, Arc<[Arc<str>]>);
+/// The settings that were in force, and where they have names looked up.
+type SearchPath = (Arc<Settings>, Arc<[Arc<str>]>);
+
+/// What a session keeps of the room for a message; a larger one is taken as it lies.
+const REQUEST_BYTES: usize = 1024;
 
 /// One client.
 pub struct Session {
@@ -54,6 +61,12 @@ pub struct Session {
     /// The block changed the schema.
     pub(super) schema_changed: bool,
     search_path: Option<SearchPath>,
+    /// The shape of the simple query that was read last.
+    pub(super) shape: Shape,
+    /// What the simple query that runs is answered with.
+    pub(super) query: VecDeque<Expect>,
+    /// Room for the message that is answered.
+    request: BytesMut,
 }
 
 /// The extended-query messages since the last Sync.
@@ -125,15 +138,18 @@ impl Session {
             default_search_path,
             schema_changed: false,
             search_path: None,
+            shape: Shape::default(),
+            query: VecDeque::new(),
+            request: BytesMut::new(),
         }
     }
 
     /// Answers the client until it leaves or the router stops.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+    pub async fn run(mut self, stop: Listening) {
         loop {
-            let frame = match self.client.buffered_frame() {
-                Ok(Some(frame)) => frame,
-                Ok(None) => match self.wait(&mut stop).await {
+            let bytes = match self.client.head(|_| false) {
+                Ok(Head::Frame(_, bytes)) => bytes,
+                Ok(Head::Pass(_) | Head::Incomplete) => match self.wait(&stop).await {
                     Ok(()) => continue,
                     Err(_) => break,
                 },
@@ -142,7 +158,12 @@ impl Session {
                     break;
                 }
             };
-            match self.answer(frame).await {
+            let request = self.take_request(bytes);
+            let answered = self.answer(FrameView::new(&request)).await;
+            if request.capacity() <= REQUEST_BYTES {
+                self.request = request;
+            }
+            match answered {
                 Ok(true) => {}
                 Ok(false) | Err(Stop::Gone) => break,
                 Err(stop) => self.tell(stop),
@@ -152,25 +173,44 @@ impl Session {
     }
 
     /// Sends what waits and waits for the client, or for the router's end.
-    async fn wait(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), Stop> {
+    async fn wait(&mut self, stop: &Listening) -> Result<(), Stop> {
         self.client.flush().await.map_err(error::of_client)?;
+        self.client.rest();
         let idle = self.transaction.block.phase() == Phase::Idle && !self.pipeline.unsynced;
-        tokio::select! {
-            biased;
-            filled = self.client.fill() => filled.map(|_| ()).map_err(error::of_client),
-            () = stopped(stop), if idle => {
-                error_response::write_error_reply(self.client.out(), &SessionError::Stopping, Severity::Fatal);
+        let filled = poll_fn(|context| match self.client.poll_fill(context) {
+            Poll::Ready(filled) => Poll::Ready(Some(filled)),
+            Poll::Pending if idle && stop.poll(context) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        match filled.await {
+            Some(filled) => filled.map(|_| ()).map_err(error::of_client),
+            None => {
+                let stopping = &SessionError::Stopping;
+                error_response::write_error_reply(self.client.out(), stopping, Severity::Fatal);
                 let _ = self.client.flush().await;
                 Err(Stop::Gone)
             }
         }
     }
 
+    /// Takes the message at the head of the client's input.
+    fn take_request(&mut self, bytes: usize) -> BytesMut {
+        if bytes > REQUEST_BYTES {
+            return self.client.take(bytes);
+        }
+        let mut request = std::mem::take(&mut self.request);
+        request.clear();
+        request.reserve(REQUEST_BYTES);
+        request.extend_from_slice(&self.client.input()[..bytes]);
+        self.client.consume(bytes);
+        request
+    }
+
     /// Answers one message. Whether the session goes on.
-    async fn answer(&mut self, frame: Frame) -> Result<bool, Stop> {
+    async fn answer(&mut self, frame: FrameView<'_>) -> Result<bool, Stop> {
         match frame.tag() {
-            b'Q' => self.simple_query(&frame).await?,
-            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => self.extended_message(&frame).await?,
+            b'Q' => self.simple_query(frame).await?,
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => self.extended_message(frame).await?,
             b'X' => return Ok(false),
             // What a client still sends after its COPY failed.
             b'd' | b'c' | b'f' => {}
@@ -203,7 +243,7 @@ impl Session {
 
     /// The client is gone: what runs for it is cancelled and rolled back, since a lease that is dropped cancels.
     async fn leave(mut self) {
-        self.in_use.lock().await.clear();
+        self.in_use.clear().await;
         self.transaction.abandon();
     }
 
@@ -256,7 +296,7 @@ impl Session {
         if !joined {
             if self.transaction.block.snapshot_isolation() {
                 // It may leave shards on the way, which a cancel must not reach any more.
-                self.in_use.lock().await.clear();
+                self.in_use.clear().await;
             }
             let mut asides = Vec::new();
             let tenant = Tenant {
@@ -273,7 +313,7 @@ impl Session {
                 .transaction
                 .backends()
                 .map(|backend| backend.cancel_token());
-            *self.in_use.lock().await = tokens.collect();
+            self.in_use.set(tokens);
             joined.map_err(error::of_join)?;
             self.pass_asides(&asides);
         }
@@ -283,7 +323,7 @@ impl Session {
     /// Gives back the leases of a statement outside a block.
     pub(super) async fn release_idle(&mut self) {
         if self.transaction.block.phase() == Phase::Idle && !self.pipeline.unsynced {
-            self.in_use.lock().await.clear();
+            self.in_use.clear().await;
             self.transaction.clean_tainted().await;
             self.transaction.release_idle();
             if std::mem::take(&mut self.schema_changed) {
@@ -383,15 +423,21 @@ impl Session {
 
     /// Where unqualified names are looked up now.
     pub(super) fn search_path(&mut self) -> Result<Arc<[Arc<str>]>, Stop> {
-        let setting = self.parameters.shard_settings().get("search_path").cloned();
-        let setting = setting.unwrap_or_else(|| self.default_search_path.clone());
-        if let Some((text, path)) = &self.search_path
-            && *text == setting
+        let settings = self.parameters.shard_settings();
+        if let Some((known, path)) = &self.search_path
+            && Arc::ptr_eq(known, settings)
         {
             return Ok(path.clone());
         }
-        let path: Arc<[Arc<str>]> = search_path::parse(&setting, &self.pools.login().user)?.into();
-        self.search_path = Some((setting, path.clone()));
+        let setting = settings.get("search_path");
+        let setting = setting.unwrap_or(&self.default_search_path);
+        let names = search_path::parse(setting, &self.pools.login().user)?;
+        let path = match self.search_path.take() {
+            // The same path stays the same list, by which statements are known.
+            Some((_, path)) if *path == *names => path,
+            _ => names.into(),
+        };
+        self.search_path = Some((settings.clone(), path.clone()));
         Ok(path)
     }
 
@@ -519,12 +565,6 @@ impl Session {
             }
         }
     }
-}
-
-/// Waits until the router stops.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // A router that is gone has stopped.
-    drop(stop.wait_for(|stop| *stop).await);
 }
 
 /// Registers a session's cancel key and forgets it when dropped.

@@ -14,9 +14,8 @@ use crate::sql::statement::{self, Statement};
 use crate::topology::ShardId;
 use crate::transaction::state::Phase;
 use crate::wire::backend_message::{self, TransactionStatus};
-use crate::wire::frame::Frame;
+use crate::wire::frame::FrameView;
 use crate::wire::frontend_message::{self, FrontendMessage};
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// One statement of a client's string, looked at.
@@ -31,7 +30,7 @@ pub(super) struct Sentence<'a> {
 
 impl Session {
     /// Query.
-    pub(super) async fn simple_query(&mut self, frame: &Frame) -> Result<(), Stop> {
+    pub(super) async fn simple_query(&mut self, frame: FrameView<'_>) -> Result<(), Stop> {
         if self.pipeline.unsynced || self.pipeline.failed {
             // A simple query after extended messages without Sync ends them, as in PostgreSQL.
             self.sync().await?;
@@ -40,7 +39,10 @@ impl Session {
         self.statements.remove("");
         self.portals.remove("");
         let answered = match FrontendMessage::decode(frame.tag(), frame.body()) {
-            Ok(FrontendMessage::Query { sql }) => self.run_string(sql).await,
+            Ok(FrontendMessage::Query { sql }) => match self.known_query(sql).await {
+                Ok(false) => self.run_string(sql).await,
+                answered => answered.map(|_| ()),
+            },
             Ok(_) => Err(SessionError::UnknownMessage(frame.tag()).into()),
             Err(error) => Err(error.into()),
         };
@@ -224,13 +226,15 @@ impl Session {
         let backend = self.join(shard).await?;
         frontend_message::write_query(backend.stream.out(), sql);
         backend.forget_unnamed();
-        let mut queue = VecDeque::from([Expect::Query {
-            position_offset: offset,
-        }]);
         let Some(backend) = self.transaction.backend(shard) else {
             return Err(Stop::Gone);
         };
-        let relayed = relay::relay(backend, &mut self.client, &mut queue).await;
+        let queue = &mut self.query;
+        queue.clear();
+        queue.push_back(Expect::Query {
+            position_offset: offset,
+        });
+        let relayed = relay::relay(backend, &mut self.client, queue).await;
         self.after_relay(shard, relayed)
     }
 

@@ -15,6 +15,7 @@ mod scope;
 mod template;
 mod utility;
 
+pub use key::Arguments;
 pub use refusal::{PlanError, Refusal};
 pub use template::{Binding, Context, Hint, Template, all_shards, template};
 pub use utility::{CopyRoute, CopySplit, copy_from, copy_to, utility};

@@ -125,10 +125,7 @@ impl Shape {
                     before = Before::Other;
                 }
                 b'(' => {
-                    let list = matches!(
-                        before,
-                        Before::ListWord | Before::NextList | Before::Item
-                    );
+                    let list = matches!(before, Before::ListWord | Before::NextList | Before::Item);
                     depth += 1;
                     if depth > u64::BITS {
                         return None;

@@ -8,6 +8,7 @@
 
 use super::command::{self, CommandError, Reply};
 use super::gid::GlobalTransactionId;
+use super::participants::Participants;
 use super::{Participant, Tenant, Transaction};
 use crate::backend::control::ControlError;
 use crate::topology::ShardId;
@@ -17,7 +18,6 @@ use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::frame::Frame;
 use crate::wire::sqlstate::SqlState;
 use futures_util::future::join_all;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,7 +125,8 @@ impl Transaction {
         }
         let asked = join_all(participants.values_mut().map(written)).await;
         let mut writers = Vec::new();
-        for (shard, answer) in participants.keys().copied().zip(asked) {
+        let shards: Vec<ShardId> = participants.keys().copied().collect();
+        for (shard, answer) in shards.into_iter().zip(asked) {
             match answer {
                 Ok(Some(written)) => writers.push((shard, written)),
                 Ok(None) => {}
@@ -236,7 +237,7 @@ fn finish(mut participant: Participant, reply: &Reply, committed: bool, tenant: 
     }
 }
 
-async fn roll_back(participants: BTreeMap<ShardId, Participant>) {
+async fn roll_back(participants: Participants) {
     let mut transaction = Transaction {
         participants,
         ..Transaction::default()
@@ -245,7 +246,7 @@ async fn roll_back(participants: BTreeMap<ShardId, Participant>) {
 }
 
 async fn commit_in_two_phases(
-    mut participants: BTreeMap<ShardId, Participant>,
+    mut participants: Participants,
     writers: Vec<(ShardId, Written)>,
     tenant: Tenant<'_>,
     topology: &Topology,
@@ -386,7 +387,7 @@ async fn commit_in_two_phases(
 async fn take_back(
     prepared: Vec<(Participant, String)>,
     decider: Participant,
-    readers: BTreeMap<ShardId, Participant>,
+    readers: Participants,
 ) {
     let undo = prepared
         .into_iter()

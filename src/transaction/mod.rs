@@ -7,6 +7,7 @@ pub mod settings;
 pub mod commit;
 pub mod gid;
 pub mod recovery;
+mod participants;
 
 use crate::backend::connection::Backend;
 use crate::backend::control::Control;
@@ -17,9 +18,9 @@ use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::frame::Frame;
 use crate::wire::sqlstate::SqlState;
 use command::CommandError;
+use participants::Participants;
 use settings::Settings;
 use state::{BlockState, Phase};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One shard's part in a block, or in one statement outside a block.
@@ -107,7 +108,7 @@ impl ErrorReply for JoinError {
 pub struct Transaction {
     /// Phase and preamble.
     pub block: BlockState,
-    participants: BTreeMap<ShardId, Participant>,
+    participants: Participants,
 }
 
 impl Transaction {
@@ -231,7 +232,7 @@ impl Transaction {
     /// Has backends forget what a statement that was not looked at may have left there. One that does not is closed.
     pub async fn clean_tainted(&mut self) {
         let mut lost = Vec::new();
-        for (shard, participant) in &mut self.participants {
+        for (shard, participant) in self.participants.iter_mut() {
             let backend = &mut *participant.lease;
             if !backend.tainted {
                 continue;
@@ -254,7 +255,7 @@ impl Transaction {
     /// Gives back the leases of a statement outside a block; each stands at ReadyForQuery 'I'.
     pub fn release_idle(&mut self) {
         if self.block.phase() == Phase::Idle {
-            for (_, participant) in std::mem::take(&mut self.participants) {
+            for participant in self.participants.drain() {
                 participant.lease.release();
             }
         }

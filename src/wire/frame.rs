@@ -84,6 +84,42 @@ impl ErrorReply for FrameError {
     }
 }
 
+/// One whole message, borrowed.
+#[derive(Clone, Copy)]
+pub struct FrameView<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> FrameView<'a> {
+    /// The bytes of exactly one message, as [`header`] measured it.
+    ///
+    /// # Panics
+    ///
+    /// When there is no whole header.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        assert!(bytes.len() >= HEADER_BYTES, "a frame holds its header");
+        debug_assert!(
+            matches!(header(bytes), Ok(Some(header)) if header.frame_bytes == bytes.len())
+        );
+        Self { bytes }
+    }
+
+    /// The kind of message.
+    pub fn tag(&self) -> u8 {
+        self.bytes[0]
+    }
+
+    /// What follows the header.
+    pub fn body(&self) -> &'a [u8] {
+        &self.bytes[HEADER_BYTES..]
+    }
+
+    /// A message of its own, copied.
+    pub fn to_frame(self) -> Frame {
+        Frame::new(Bytes::copy_from_slice(self.bytes))
+    }
+}
+
 /// One whole message: tag, length and body in one piece of memory.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {

@@ -6,15 +6,27 @@ use super::frame::{self, Frame, FrameError};
 use super::sqlstate::SqlState;
 use crate::config::Address;
 use bytes::{Buf, BytesMut};
+use std::cell::RefCell;
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncReadExt as _, AsyncWrite};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// Room made for each read: what a socket gives in one go.
+/// The most that one read of a stream takes that is not in the midst of something large.
 const READ_BYTES: usize = 16 * 1024;
+
+/// The most that one read takes once a read was full.
+const LARGE_READ_BYTES: usize = 64 * 1024;
+
+/// What an idle stream keeps of its buffers, each.
+const IDLE_BYTES: usize = 1024;
+
+thread_local! {
+    /// Where small reads land. A stream keeps no room for what it does not have: most streams wait most of the time.
+    static LANDING: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
 
 /// A connection's byte stream. TLS joins here.
 #[derive(Debug)]
@@ -62,6 +74,19 @@ impl Transport {
             Self::Tcp(stream) => pin!(stream.read_buf(buffer)).poll(context),
             Self::Unix(stream) => pin!(stream.read_buf(buffer)).poll(context),
         }
+    }
+
+    fn poll_read_into(
+        &mut self,
+        context: &mut Context<'_>,
+        landing: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut landing = ReadBuf::new(landing);
+        ready!(match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, &mut landing),
+            Self::Unix(stream) => Pin::new(stream).poll_read(context, &mut landing),
+        })?;
+        Poll::Ready(Ok(landing.filled().len()))
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
@@ -145,6 +170,8 @@ pub struct FrameStream {
     output: BytesMut,
     /// Bytes of the frame now passing that have not arrived yet.
     passing: usize,
+    /// The last read was full: more of the same is to be expected.
+    large: bool,
     frame_bytes_max: usize,
 }
 
@@ -156,6 +183,7 @@ impl FrameStream {
             input: BytesMut::new(),
             output: BytesMut::new(),
             passing: 0,
+            large: false,
             frame_bytes_max,
         }
     }
@@ -286,29 +314,45 @@ impl FrameStream {
     pub fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, StreamError>> {
         // A failed write is left for the read to explain: what the other side said last may still be there.
         let written = self.poll_flush(context);
-        let transport = self.transport.as_mut().ok_or(StreamError::Closed)?;
-        self.input.reserve(READ_BYTES);
-        match transport.poll_read(context, &mut self.input) {
+        match self.poll_read(context) {
             Poll::Pending => match written {
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
             },
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(StreamError::Closed)),
-            Poll::Ready(Ok(read)) => Poll::Ready(Ok(read)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+            read => read,
         }
     }
 
     /// Reads once without sending; for watching a client while it is being answered.
-    pub fn poll_read_only(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<usize, StreamError>> {
+    pub fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, StreamError>> {
         let transport = self.transport.as_mut().ok_or(StreamError::Closed)?;
-        self.input.reserve(READ_BYTES);
-        match ready!(transport.poll_read(context, &mut self.input))? {
+        let read = if self.large {
+            self.input.reserve(LARGE_READ_BYTES);
+            transport.poll_read(context, &mut self.input)
+        } else {
+            LANDING.with_borrow_mut(|landing| {
+                let read = transport.poll_read_into(context, landing);
+                if let Poll::Ready(Ok(read)) = read {
+                    self.input.extend_from_slice(&landing[..read]);
+                }
+                read
+            })
+        };
+        let read = ready!(read)?;
+        self.large = read >= READ_BYTES;
+        match read {
             0 => Poll::Ready(Err(StreamError::Closed)),
             read => Poll::Ready(Ok(read)),
+        }
+    }
+
+    /// Gives back what room the buffers have beyond what a stream that waits needs.
+    pub fn rest(&mut self) {
+        self.large = false;
+        for buffer in [&mut self.input, &mut self.output] {
+            if buffer.is_empty() && buffer.capacity() > IDLE_BYTES {
+                *buffer = BytesMut::new();
+            }
         }
     }
 
@@ -334,7 +378,7 @@ impl FrameStream {
                 if self.input.len() >= input_bytes_max {
                     return Poll::Ready(Ok(()));
                 }
-                ready!(self.poll_read_only(context))?;
+                ready!(self.poll_read(context))?;
             }
         })
         .await
