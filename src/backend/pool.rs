@@ -46,9 +46,14 @@ struct Shared {
     settings: Settings,
     workers: usize,
     control: Arc<Control>,
-    /// Role name → its pool on each shard, by [`ShardId`].
-    users: ArcSwap<HashMap<Arc<str>, Arc<[Arc<Pool>]>>>,
+    users: ArcSwap<Users>,
 }
+
+/// Role name → its pool on each shard, by [`ShardId`].
+type Users = HashMap<Arc<str>, Arc<[Arc<Pool>]>>;
+
+/// A connection goes from stack to lease and back: as a pointer.
+type Parked = Box<Pooled>;
 
 #[derive(Clone, Copy)]
 struct Settings {
@@ -290,7 +295,7 @@ struct Pool {
     /// Index of the node that was the primary last.
     node: AtomicUsize,
     /// Idle connections by worker, the one that came back last on top: it is the warmest, the others grow old.
-    idle: Box<[Mutex<Vec<Box<Pooled>>>]>,
+    idle: Box<[Mutex<Vec<Parked>>]>,
     /// Connections that are open or being opened, never more than `pool.size`.
     open: AtomicUsize,
     /// How many stand in line.
@@ -312,7 +317,7 @@ struct Waiter {
 /// What a session in line is given.
 enum Grant {
     /// A connection.
-    Idle(Box<Pooled>),
+    Idle(Parked),
     /// Room to open one.
     Room(Room),
 }
@@ -363,20 +368,20 @@ impl Pool {
     }
 
     /// An idle connection that `worker` may have: one of its own, or one that the others do not need.
-    fn take_idle(&self, worker: usize) -> Option<Box<Pooled>> {
+    fn take_idle(&self, worker: usize) -> Option<Parked> {
         if let Some(pooled) = lock(&self.idle[worker]).pop() {
             return Some(pooled);
         }
         let full = self.open.load(Ordering::Relaxed) >= self.settings.size;
         self.others(worker).find_map(|idle| {
             let mut idle = lock(idle);
-            let unused = |pooled: &Box<Pooled>| full || pooled.released.elapsed() >= UNUSED;
+            let unused = |pooled: &Parked| full || pooled.released.elapsed() >= UNUSED;
             let oldest = idle.first().is_some_and(unused);
             oldest.then(|| idle.remove(0))
         })
     }
 
-    fn others(&self, worker: usize) -> impl Iterator<Item = &Mutex<Vec<Box<Pooled>>>> {
+    fn others(&self, worker: usize) -> impl Iterator<Item = &Mutex<Vec<Parked>>> {
         let (before, from) = self.idle.split_at(worker);
         from.iter().skip(1).chain(before)
     }
@@ -535,7 +540,7 @@ impl Pool {
     }
 
     /// Keeps a clean connection for others, unless it is too old.
-    fn keep(self: &Arc<Self>, mut pooled: Box<Pooled>) {
+    fn keep(self: &Arc<Self>, mut pooled: Parked) {
         let now = Instant::now();
         pooled.released = now;
         let too_old = now.duration_since(pooled.opened) >= self.settings.lifetime;
@@ -556,7 +561,7 @@ impl Pool {
 
     fn reap(&self) {
         for idle in &self.idle {
-            let is_too_old = |pooled: &mut Box<Pooled>| {
+            let is_too_old = |pooled: &mut Parked| {
                 pooled.released.elapsed() >= self.settings.idle
                     || pooled.opened.elapsed() >= self.settings.lifetime
             };
@@ -613,17 +618,17 @@ impl Drop for Place<'_> {
 /// [`Lease::release`] gives it back.
 pub struct Lease {
     /// Present until release or drop.
-    pooled: Option<Box<Pooled>>,
+    pooled: Option<Parked>,
 }
 
 impl Lease {
     /// Has `worker` hold an idle connection; `None` if it is of no use any more.
-    fn of(pooled: Box<Pooled>, worker: usize) -> Option<Self> {
+    fn of(pooled: Parked, worker: usize) -> Option<Self> {
         Self::or_room(pooled, worker).ok()
     }
 
     /// As [`Self::of`]; what is left of a useless connection is its room.
-    fn or_room(mut pooled: Box<Pooled>, worker: usize) -> Result<Self, Room> {
+    fn or_room(mut pooled: Parked, worker: usize) -> Result<Self, Room> {
         let backend = &mut pooled.backend;
         // Bytes are a farewell (the shard shut down), or an answer that nobody waited for.
         let mut useful = backend.state == BackendState::Clean && backend.stream.is_quiet();
