@@ -174,9 +174,14 @@ fn read_listen(mut section: Section<'_>) -> Listen {
         }
         Some(address)
     };
+    let (address, admin_http) = (tcp("address").unwrap_or(default), tcp("admin_http"));
     let listen = Listen {
-        address: tcp("address").unwrap_or(default),
-        admin_http: tcp("admin_http"),
+        address,
+        admin_http,
+        workers: match section.count("workers", 1..=1024, 0) {
+            0 => None,
+            workers => Some(workers),
+        },
     };
     if let Some(value) = section.value("tls") {
         value.problem("TLS for clients is not supported yet".to_owned());

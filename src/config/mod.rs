@@ -63,6 +63,8 @@ pub struct Listen {
     pub address: Address,
     /// Metrics, health and page; always [`Address::Tcp`]. None by default.
     pub admin_http: Option<Address>,
+    /// Threads that answer clients. None: one for each two processors.
+    pub workers: Option<usize>,
 }
 
 /// Who may log in.
