@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::planner::Template;
 use crate::topology::snapshot::Topology;
 use crate::transaction::recovery;
+use crate::transaction::settings::Settings;
 use quick_cache::Equivalent;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -75,6 +76,9 @@ fn cache<V: Clone>(entries_max: usize) -> Cache<V> {
     )
 }
 
+/// How many different settings of clients that log in are remembered.
+const SHARED_SETTINGS: usize = 1024;
+
 /// The services of one router.
 #[derive(Debug)]
 pub struct Router {
@@ -94,6 +98,8 @@ pub struct Router {
     pub clients: AtomicUsize,
     /// See [`Self::clients`].
     pub unauthenticated_clients: AtomicUsize,
+    /// The settings that clients log in with.
+    settings: quick_cache::sync::Cache<Settings, Arc<Settings>>,
     /// Spreads what any shard can answer.
     spread: AtomicUsize,
     /// The number of each named statement, while it is in use often enough.
@@ -112,6 +118,7 @@ impl Router {
             pools: Pools::new(config.clone(), control.clone(), workers),
             templates: cache(config.limits.cached_plans),
             shapes: cache(config.limits.cached_plans),
+            settings: quick_cache::sync::Cache::new(SHARED_SETTINGS),
             clients: AtomicUsize::new(0),
             unauthenticated_clients: AtomicUsize::new(0),
             spread: AtomicUsize::new(0),
@@ -123,6 +130,16 @@ impl Router {
         });
         tokio::spawn(recovery::run(control));
         router
+    }
+
+    /// The same pointer for all that log in with the same settings: backends that change hands between them are seen to
+    /// need nothing at a glance.
+    pub fn shared(&self, settings: Settings) -> Arc<Settings> {
+        let share = || Ok::<_, std::convert::Infallible>(Arc::new(settings.clone()));
+        match self.settings.get_or_insert_with(&settings, share) {
+            Ok(shared) => shared,
+            Err(never) => match never {},
+        }
     }
 
     /// The topology that a statement plans against.

@@ -337,7 +337,8 @@ impl Drop for Room {
 /// A connection and its place in a pool.
 struct Pooled {
     backend: Backend,
-    opened: Instant,
+    /// When it is too old.
+    expires: Instant,
     /// When it came back last.
     released: Instant,
     /// Whose reactor watches it.
@@ -491,7 +492,7 @@ impl Pool {
         Ok(Lease {
             pooled: Some(Box::new(Pooled {
                 backend,
-                opened: now,
+                expires: now + self.settings.lifetime,
                 released: now,
                 worker,
                 room,
@@ -543,8 +544,7 @@ impl Pool {
     fn keep(self: &Arc<Self>, mut pooled: Parked) {
         let now = Instant::now();
         pooled.released = now;
-        let too_old = now.duration_since(pooled.opened) >= self.settings.lifetime;
-        if too_old || self.closed.load(Ordering::SeqCst) {
+        if now >= pooled.expires || self.closed.load(Ordering::SeqCst) {
             return;
         }
         lock(&self.idle[pooled.worker]).push(pooled);
@@ -561,9 +561,10 @@ impl Pool {
 
     fn reap(&self) {
         for idle in &self.idle {
+            let now = Instant::now();
             let is_too_old = |pooled: &mut Parked| {
-                pooled.released.elapsed() >= self.settings.idle
-                    || pooled.opened.elapsed() >= self.settings.lifetime
+                now.saturating_duration_since(pooled.released) >= self.settings.idle
+                    || now >= pooled.expires
             };
             // Dropped after the lock: a connection's room goes to who stands in line.
             let old: Vec<_> = lock(idle).extract_if(.., is_too_old).collect();

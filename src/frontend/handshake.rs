@@ -205,7 +205,7 @@ async fn greet(
         return Err(HandshakeError::UnknownDatabase(request.database));
     }
     let pools = router.pools.of(login, worker);
-    let parameters = Parameters::new(request.settings);
+    let parameters = Parameters::new(router.shared(request.settings));
     let (reported, default_search_path) = shard_parameters(router, &pools, &parameters).await?;
     let key_bytes = if request.minor >= 2 {
         LONG_KEY_BYTES

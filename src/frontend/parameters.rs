@@ -29,8 +29,7 @@ pub struct Parameters {
 
 impl Parameters {
     /// The settings that a client asked for at login; RESET returns to them.
-    pub fn new(startup: Settings) -> Self {
-        let startup = Arc::new(startup);
+    pub fn new(startup: Arc<Settings>) -> Self {
         Self {
             now: Values {
                 shard: startup.clone(),
@@ -172,7 +171,7 @@ mod tests {
 
     #[test]
     fn reset_returns_to_what_the_client_logged_in_with() {
-        let mut parameters = Parameters::new([("timezone".into(), "UTC".into())].into());
+        let mut parameters = Parameters::new(Arc::new([("timezone".into(), "UTC".into())].into()));
         parameters.set("timezone", "CET");
         parameters.set("x", "1");
         parameters.reset("timezone");

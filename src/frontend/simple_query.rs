@@ -36,8 +36,12 @@ impl Session {
             self.sync().await?;
         }
         // A simple query ends the unnamed statement and portal.
-        self.statements.remove("");
-        self.portals.remove("");
+        if !self.statements.is_empty() {
+            self.statements.remove("");
+        }
+        if !self.portals.is_empty() {
+            self.portals.remove("");
+        }
         let answered = match FrontendMessage::decode(frame.tag(), frame.body()) {
             Ok(FrontendMessage::Query { sql }) => match self.known_query(sql).await {
                 Ok(false) => self.run_string(sql).await,

@@ -641,9 +641,22 @@ fn is_unicode_escape(byte: u8) -> bool {
         && !is_space(byte)
 }
 
+/// Whether a byte may be part of an unquoted word after its first.
+const WORD_PARTS: [bool; 256] = {
+    let mut parts = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let part = byte as u8;
+        parts[byte] = part.is_ascii_alphanumeric() || !part.is_ascii() || part == b'_' || part == b'$';
+        byte += 1;
+    }
+    parts
+};
+
 pub(super) fn word_end(bytes: &[u8], start: usize) -> usize {
-    let part = |byte: &u8| is_identifier_start(*byte) || byte.is_ascii_digit() || *byte == b'$';
-    start + bytes[start..].iter().take_while(|byte| part(byte)).count()
+    let rest = &bytes[start..];
+    let end = rest.iter().position(|byte| !WORD_PARTS[usize::from(*byte)]);
+    start + end.unwrap_or(rest.len())
 }
 
 fn digits_end(bytes: &[u8], start: usize) -> usize {

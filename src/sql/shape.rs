@@ -9,7 +9,6 @@
 
 use super::lex;
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::ops::Range;
 
 /// The most literals that are taken out.
@@ -209,8 +208,8 @@ impl Shape {
         *copied = whole.end;
         self.literals.push(inside);
         self.types.push(oid);
-        // Writing to a String does not fail.
-        let _ = write!(self.text, "${}", self.literals.len());
+        self.text.push('$');
+        push_number(&mut self.text, self.literals.len());
     }
 
     /// Leaves a comment out.
@@ -219,6 +218,13 @@ impl Shape {
         self.text.push(' ');
         *copied = comment.end;
     }
+}
+
+fn push_number(text: &mut String, number: usize) {
+    if number >= 10 {
+        push_number(text, number / 10);
+    }
+    text.push(char::from(b'0' + (number % 10) as u8));
 }
 
 fn of_word(word: &[u8]) -> Before {

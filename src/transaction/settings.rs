@@ -18,7 +18,12 @@ const ROLE: &str = "role";
 /// # Errors
 /// [`CommandError`]; what was applied is not known then, so the lease must be dropped.
 pub async fn apply(backend: &mut Backend, wanted: &Arc<Settings>) -> Result<(), CommandError> {
-    if Arc::ptr_eq(&backend.applied, wanted) || backend.applied == *wanted {
+    if Arc::ptr_eq(&backend.applied, wanted) {
+        return Ok(());
+    }
+    if backend.applied == *wanted {
+        // The next time it is seen sooner.
+        backend.applied = wanted.clone();
         return Ok(());
     }
     let applied = backend.applied.clone();
