@@ -58,6 +58,17 @@ impl From<TemplateRef<'_>> for TemplateKey {
     }
 }
 
+/// A statement that a client parsed without a name, and its like may parse again.
+#[derive(Debug, Clone)]
+pub struct Parsed {
+    /// Its text without what follows it.
+    pub sql: Arc<str>,
+    /// The OIDs of Parse.
+    pub parameter_types: Arc<[u32]>,
+    /// Its template.
+    pub template: Arc<Template>,
+}
+
 /// A bounded cache that forgets what is used least; its locks are many.
 pub type Cache<V> = quick_cache::sync::Cache<
     TemplateKey,
@@ -102,6 +113,8 @@ pub struct Router {
     settings: quick_cache::sync::Cache<Settings, Arc<Settings>>,
     /// Spreads what any shard can answer.
     spread: AtomicUsize,
+    /// Unnamed statements that clients parsed.
+    pub parsed: Cache<Parsed>,
     /// The number of each named statement, while it is in use often enough.
     statement_ids: Cache<u64>,
     /// The last number given out.
@@ -118,6 +131,7 @@ impl Router {
             pools: Pools::new(config.clone(), control.clone(), workers),
             templates: cache(config.limits.cached_plans),
             shapes: cache(config.limits.cached_plans),
+            parsed: cache(config.limits.cached_plans),
             settings: quick_cache::sync::Cache::new(SHARED_SETTINGS),
             clients: AtomicUsize::new(0),
             unauthenticated_clients: AtomicUsize::new(0),

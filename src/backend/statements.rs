@@ -1,13 +1,14 @@
 //! [`PreparedStatements`]: which statements are prepared on one backend, the least recently used leaving first. Pure;
 //! it sends nothing.
 
+use foldhash::fast::RandomState;
 use std::collections::HashMap;
 
 /// Router-wide ids of the statements that one backend has prepared; never more than its maximum.
 #[derive(Debug)]
 pub struct PreparedStatements {
     /// When each was used last, in uses.
-    last_use: HashMap<u64, u64>,
+    last_use: HashMap<u64, u64, RandomState>,
     uses: u64,
     statements_max: usize,
 }
@@ -16,7 +17,7 @@ impl PreparedStatements {
     /// None yet; `statements_max` (at least 1) is `limits.backend_prepared_statements`.
     pub fn new(statements_max: usize) -> Self {
         Self {
-            last_use: HashMap::new(),
+            last_use: HashMap::default(),
             uses: 0,
             statements_max: statements_max.max(1),
         }

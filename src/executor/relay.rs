@@ -167,6 +167,132 @@ pub async fn relay(
     })
 }
 
+/// What [`relay_whole`] passes on, and what it keeps.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Whole {
+    /// Characters before this statement in the client's string: error positions shift by them.
+    pub position_offset: u32,
+    /// How many ParseComplete and CloseComplete come first that the client did not ask for.
+    pub hidden: u8,
+    /// An error that says that the statement must be prepared anew is kept, if it comes first.
+    pub stale: bool,
+}
+
+/// What a whole answer was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    /// How it ended.
+    pub ending: Ending,
+    /// Of ReadyForQuery.
+    pub status: TransactionStatus,
+    /// How many of [`Whole::hidden`] did not come.
+    pub hidden_left: u8,
+    /// The client has been sent a ParseComplete.
+    pub parsed: bool,
+}
+
+/// How a whole answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// As it should.
+    Done,
+    /// With an error, which the client has been sent.
+    Failed,
+    /// With the error that [`Whole::stale`] kept.
+    Stale,
+}
+
+/// Sends what waits for the shard and passes all of its answer up to ReadyForQuery, which stays with the router.
+///
+/// # Errors
+/// As [`relay`].
+///
+/// # Cancel safety
+/// Not cancel safe: drop the lease with it.
+pub async fn relay_whole(
+    backend: &mut Backend,
+    client: &mut FrameStream,
+    whole: Whole,
+) -> Result<Answered, ExecuteError> {
+    let Whole {
+        position_offset,
+        mut hidden,
+        mut stale,
+    } = whole;
+    let (mut ending, mut parsed) = (Ending::Done, false);
+    loop {
+        let head = backend
+            .stream
+            .head(is_the_clients)
+            .map_err(|source| shard_lost(backend, source))?;
+        let (tag, bytes) = match head {
+            Head::Pass(bytes) => {
+                client
+                    .out()
+                    .extend_from_slice(&backend.stream.input()[..bytes]);
+                backend.stream.consume(bytes);
+                stale = false;
+                flush_large(client).await?;
+                continue;
+            }
+            Head::Incomplete => {
+                fill_watched(backend, client).await?;
+                continue;
+            }
+            Head::Frame(tag, bytes) => (tag, bytes),
+        };
+        let body = &backend.stream.input()[5..bytes];
+        match tag {
+            b'Z' => {
+                let status = backend_message::read_ready_for_query(body);
+                backend.stream.consume(bytes);
+                let status = status.map_err(|_| unexpected(backend, tag))?;
+                return Ok(Answered {
+                    ending,
+                    status,
+                    hidden_left: hidden,
+                    parsed,
+                });
+            }
+            b'1' | b'3' if hidden > 0 => hidden -= 1,
+            b'1' | b'3' => {
+                client
+                    .out()
+                    .extend_from_slice(&backend.stream.input()[..bytes]);
+                parsed |= tag == b'1';
+            }
+            b'S' => {
+                let body = body.to_vec();
+                backend.note_parameter(&body);
+            }
+            // A notification for a channel that this client does not listen to.
+            b'A' => {}
+            b'E' if error_response::is_farewell(body) => {
+                backend.mark_broken();
+                let frame = Frame::new(backend.stream.take(bytes).freeze());
+                return Err(ExecuteError::Shard(frame));
+            }
+            b'E' if stale && error_response::is_stale_statement(body) => {
+                ending = Ending::Stale;
+            }
+            b'E' => {
+                ending = Ending::Failed;
+                error_response::write_shard_error(client.out(), body, position_offset);
+            }
+            tag => return Err(unexpected(backend, tag)),
+        }
+        backend.stream.consume(bytes);
+    }
+}
+
+/// Frames of a whole answer that no one but the client needs.
+fn is_the_clients(tag: u8) -> bool {
+    matches!(
+        tag,
+        b'D' | b'T' | b'C' | b'I' | b'2' | b'n' | b's' | b't' | b'N' | b'd' | b'c' | b'H'
+    )
+}
+
 /// Frames whose contents no one but the client needs.
 fn passes(tag: u8, rows: bool, query: bool) -> bool {
     match tag {

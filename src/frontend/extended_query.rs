@@ -7,6 +7,7 @@
 
 use super::control;
 use super::error::{self, SessionError, Stop};
+use super::known::is_plain;
 use super::session::{Pipeline, Session};
 use super::simple_query::{Sentence, text_of};
 use super::statements::{Place, Portal, Prepared, PreparedKind, backend_name};
@@ -110,6 +111,7 @@ impl Session {
         if self.statements.len() >= max && !self.statements.contains_key(name) {
             return Err(SessionError::TooManyStatements { max }.into());
         }
+        let whole = sql;
         let tokens = lex::lex(sql, &self.lex_limits())?;
         let statements = split::split(sql, &tokens);
         let (sql, tokens) = match statements.as_slice() {
@@ -127,6 +129,9 @@ impl Session {
             Statement::Query(_) => {
                 let template = self.planned(&sql, &parameter_types, 0).await?;
                 let schema_version = self.router.topology().schema.version;
+                if name.is_empty() && is_plain(&template) {
+                    self.remember_parsed(whole, &sql, &parameter_types, &template)?;
+                }
                 PreparedKind::Query {
                     template,
                     schema_version,
@@ -147,7 +152,12 @@ impl Session {
         let seen_by_shard = matches!(kind, PreparedKind::Query { .. } | PreparedKind::Forward);
         let prepared = Arc::new(Prepared {
             id,
-            named,
+            backend_name: if named {
+                backend_name(id)
+            } else {
+                String::new()
+            }
+            .into(),
             sql,
             parameter_types,
             kind,
@@ -252,7 +262,7 @@ impl Session {
         let Some(backend) = self.transaction.backend(shard) else {
             return Err(Stop::Gone);
         };
-        let known = if prepared.named {
+        let known = if prepared.is_named() {
             backend.prepared.contains(prepared.id)
         } else {
             backend.unnamed == Some(prepared.id)
@@ -263,7 +273,7 @@ impl Session {
             }
             return Ok(());
         }
-        if prepared.named {
+        if prepared.is_named() {
             if let Some(evicted) = backend.prepared.insert(prepared.id) {
                 frontend_message::write_close(
                     backend.stream.out(),
@@ -280,10 +290,9 @@ impl Session {
         } else {
             backend.unnamed = Some(prepared.id);
         }
-        let name = prepared.backend_name();
         frontend_message::write_parse(
             backend.stream.out(),
-            &name,
+            &prepared.backend_name,
             &prepared.sql,
             &prepared.parameter_types,
         );
@@ -422,7 +431,7 @@ impl Session {
             backend.stream.out(),
             frame.body(),
             portal,
-            &prepared.backend_name(),
+            &prepared.backend_name,
         )?;
         self.pipeline.queue.push_back(Expect::Bind);
         self.bound_pipeline(shard).await
@@ -448,7 +457,7 @@ impl Session {
                 frontend_message::write_describe(
                     backend.stream.out(),
                     Target::Statement,
-                    &prepared.backend_name(),
+                    &prepared.backend_name,
                 );
                 self.pipeline.queue.push_back(Expect::DescribeStatement);
                 Ok(())

@@ -1,15 +1,24 @@
-//! A simple query whose shape is known: it is not parsed, split or classified again, its literals say where it runs.
-//! Whatever is not plain (a hint, several statements, settings changed by a function, a text that must be rewritten)
-//! is left to [`super::simple_query`], which knows all.
+//! What is answered nearly always: a statement that was seen before and that one key places. It is not parsed, split or
+//! classified again, goes to its shard in one write, and the shard's answer passes up to ReadyForQuery.
+//!
+//! A simple query is known by its shape: its literals say where it runs. A statement of the extended protocol is known
+//! when all of its messages, from Parse or Bind to Sync, have arrived. Whatever is not plain (a hint, several statements,
+//! settings changed by a function, a text that must be rewritten) is left to [`super::simple_query`] and
+//! [`super::extended_query`], which know all.
 
 use super::error::Stop;
 use super::session::Session;
+use super::statements::{Place, Portal, Prepared, PreparedKind, backend_name};
+use crate::backend::connection::Backend;
+use crate::executor::relay::{self, Answered, Ending, Whole};
 use crate::planner::plan::{Plan, StepSql};
 use crate::planner::{Arguments, Binding, Context, Template};
-use crate::router::{TemplateKey, TemplateRef};
+use crate::router::{Parsed, TemplateKey, TemplateRef};
 use crate::sql::lex;
 use crate::topology::ShardId;
 use crate::transaction::state::Phase;
+use crate::wire::frame::{self, FrameView};
+use crate::wire::frontend_message::{self, Bind, FrontendMessage, Target};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -95,7 +104,325 @@ impl Session {
     }
 }
 
+/// The longest pipeline that is looked at as a whole.
+const PIPELINE_BYTES: usize = 16 * 1024;
+
+/// The messages of one statement up to Sync.
+struct Pipelined<'a> {
+    /// Text and parameter types of the unnamed statement, if it is parsed first.
+    parse: Option<(&'a str, Vec<u32>)>,
+    bind: Bind<'a>,
+    bind_body: &'a [u8],
+    /// Describe, if it is there, Execute and Sync as they came.
+    rest: &'a [u8],
+}
+
+impl<'a> Pipelined<'a> {
+    /// Reads the messages that [`Session::whole_pipeline`] found; None if they are not about the unnamed portal.
+    fn read(messages: &'a [u8]) -> Option<Self> {
+        let mut rest = messages;
+        let mut next = split_frame(&mut rest)?;
+        let mut parse = None;
+        if next.tag() == b'P' {
+            let FrontendMessage::Parse {
+                name: "",
+                sql,
+                parameter_types,
+            } = FrontendMessage::decode(b'P', next.body()).ok()?
+            else {
+                return None;
+            };
+            parse = Some((sql, parameter_types));
+            next = split_frame(&mut rest)?;
+        }
+        let bind = Bind::decode(next.body()).ok()?;
+        if !bind.portal.is_empty() || (parse.is_some() && !bind.statement.is_empty()) {
+            return None;
+        }
+        let bind_body = next.body();
+        let mut execute = rest;
+        let mut message = split_frame(&mut execute)?;
+        if message.tag() == b'D' {
+            if message.body() != b"P\0" {
+                return None;
+            }
+            message = split_frame(&mut execute)?;
+        }
+        // The unnamed portal, and four bytes of row limit.
+        let unnamed = message.body().len() == 5 && message.body()[0] == 0;
+        unnamed.then_some(Self {
+            parse,
+            bind,
+            bind_body,
+            rest,
+        })
+    }
+}
+
+/// Takes the first message.
+fn split_frame<'a>(messages: &mut &'a [u8]) -> Option<FrameView<'a>> {
+    let header = frame::header(messages).ok()??;
+    let (message, rest) = messages.split_at_checked(header.frame_bytes)?;
+    *messages = rest;
+    Some(FrameView::new(message))
+}
+
+impl Session {
+    /// The bytes of one statement's messages up to Sync, if they are what the client's input begins with.
+    fn whole_pipeline(&self) -> Option<usize> {
+        if !self.pipeline.is_idle() {
+            return None;
+        }
+        let input = self.client.input();
+        let mut bytes = 0;
+        let mut next = || {
+            let header = frame::header(input.get(bytes..)?).ok()??;
+            bytes += header.frame_bytes;
+            (bytes <= input.len().min(PIPELINE_BYTES)).then_some(header.tag)
+        };
+        let mut tag = next()?;
+        if tag == b'P' {
+            tag = next()?;
+        }
+        if tag != b'B' {
+            return None;
+        }
+        tag = next()?;
+        if tag == b'D' {
+            tag = next()?;
+        }
+        (tag == b'E' && next()? == b'S').then_some(bytes)
+    }
+
+    /// Answers one statement's messages up to Sync, if they are there and it is known. Whether it did.
+    pub(super) async fn known_pipeline(&mut self) -> Result<bool, Stop> {
+        let Some(bytes) = self.whole_pipeline() else {
+            return Ok(false);
+        };
+        let messages = self.copy_request(bytes);
+        let answered = match Pipelined::read(&messages) {
+            Some(pipelined) => match self.place(&pipelined) {
+                Some((prepared, shard)) => {
+                    self.client.consume(bytes);
+                    Some(self.run_whole(&pipelined, &prepared, shard).await)
+                }
+                None => None,
+            },
+            None => None,
+        };
+        self.keep_request(messages);
+        match answered {
+            None => return Ok(false),
+            Some(Ok(())) => {}
+            Some(Err(Stop::Gone)) => return Err(Stop::Gone),
+            Some(Err(stop)) => self.tell(stop),
+        }
+        self.release_idle().await;
+        self.ready_for_query();
+        Ok(true)
+    }
+
+    /// The statement, and the shard that its key places it on.
+    fn place(&mut self, pipelined: &Pipelined<'_>) -> Option<(Arc<Prepared>, ShardId)> {
+        match self.transaction.block.phase() {
+            Phase::Idle | Phase::Open => {}
+            Phase::Implicit | Phase::Failed => return None,
+        }
+        if self.has_hint() {
+            return None;
+        }
+        let search_path = self.search_path().ok()?;
+        let topology = self.router.control.topology.load();
+        let prepared = match &pipelined.parse {
+            None => self.statements.get(pipelined.bind.statement)?.clone(),
+            Some((sql, parameter_types)) => {
+                let key = TemplateRef {
+                    sql,
+                    parameter_types,
+                    search_path: &search_path,
+                    schema_version: topology.schema.version,
+                };
+                let Parsed {
+                    sql,
+                    parameter_types,
+                    template,
+                } = self.router.parsed.get(&key)?;
+                Arc::new(Prepared {
+                    id: self.router.next_statement(),
+                    backend_name: Box::default(),
+                    sql,
+                    parameter_types,
+                    kind: PreparedKind::Query {
+                        template,
+                        schema_version: topology.schema.version,
+                        search_path: search_path.clone(),
+                    },
+                })
+            }
+        };
+        let PreparedKind::Query {
+            template,
+            schema_version,
+            search_path: prepared_for,
+        } = &prepared.kind
+        else {
+            return None;
+        };
+        let fresh = *schema_version == topology.schema.version
+            && Arc::ptr_eq(prepared_for, &search_path)
+            && is_plain(template);
+        if !fresh {
+            return None;
+        }
+        let bind = &pipelined.bind;
+        let values: SmallVec<[_; LITERALS]> = bind.values().collect();
+        let formats = bind.parameter_formats.iter();
+        let formats: SmallVec<[_; LITERALS]> = formats.map(|format| format.code() as i16).collect();
+        let arguments = Arguments {
+            values: &values,
+            formats: &formats,
+        };
+        let shard = template.shard(arguments, &topology)?;
+        if pipelined.parse.is_some() {
+            let full = self.statements.len() >= self.router.config.limits.prepared_statements;
+            match self.statements.get_mut("") {
+                Some(unnamed) => *unnamed = prepared.clone(),
+                None if full => return None,
+                None => {
+                    self.statements.insert(String::new(), prepared.clone());
+                }
+            }
+        }
+        Some((prepared, shard))
+    }
+
+    /// Runs the statement on its shard and passes the answer on, all but ReadyForQuery. One that the shard does not know
+    /// any more, or knows as something else, is prepared anew, once, where nothing else can have happened yet.
+    async fn run_whole(
+        &mut self,
+        pipelined: &Pipelined<'_>,
+        prepared: &Arc<Prepared>,
+        shard: ShardId,
+    ) -> Result<(), Stop> {
+        let idle = self.transaction.block.phase() == Phase::Idle;
+        let mut again = false;
+        loop {
+            self.join(shard).await?;
+            self.transaction.mark_used(shard);
+            let backend = self.transaction.backend(shard).ok_or(Stop::Gone)?;
+            let hidden = send_whole(backend, pipelined, prepared, again)?;
+            let whole = Whole {
+                position_offset: 0,
+                hidden,
+                stale: idle && !again,
+            };
+            let answered = relay::relay_whole(backend, &mut self.client, whole).await;
+            if let Ok(answered) = &answered {
+                self.forget_failed(pipelined, prepared, shard, *answered);
+            }
+            let answered = self.after_whole(shard, answered)?;
+            if answered.ending != Ending::Stale {
+                break;
+            }
+            again = true;
+        }
+        if !idle {
+            let portal = Portal {
+                prepared: prepared.clone(),
+                place: Place::Shard(shard),
+            };
+            self.portals.insert(String::new(), portal);
+        }
+        Ok(())
+    }
+
+    /// Forgets the statements that an answer which failed shows not to be there.
+    fn forget_failed(
+        &mut self,
+        pipelined: &Pipelined<'_>,
+        prepared: &Prepared,
+        shard: ShardId,
+        answered: Answered,
+    ) {
+        if answered.ending == Ending::Done {
+            return;
+        }
+        if pipelined.parse.is_some() && !answered.parsed {
+            self.statements.remove("");
+        }
+        if let Some(backend) = self.transaction.backend(shard) {
+            backend.forget_unnamed();
+            if answered.hidden_left > 0 {
+                backend.prepared.remove(prepared.id);
+            }
+        }
+    }
+}
+
+/// Sends the shard the client's messages; first, if it does not know the statement, what makes it. How many answers the
+/// client did not ask for come first.
+fn send_whole(
+    backend: &mut Backend,
+    pipelined: &Pipelined<'_>,
+    prepared: &Prepared,
+    anew: bool,
+) -> Result<u8, Stop> {
+    let Prepared {
+        id,
+        backend_name: name,
+        sql,
+        parameter_types,
+        ..
+    } = prepared;
+    let mut hidden = 0;
+    if prepared.is_named() {
+        if anew {
+            backend.prepared.remove(*id);
+            frontend_message::write_close(backend.stream.out(), Target::Statement, name);
+            hidden += 1;
+        }
+        if !backend.prepared.contains(*id) {
+            if let Some(evicted) = backend.prepared.insert(*id) {
+                let evicted = backend_name(evicted);
+                frontend_message::write_close(backend.stream.out(), Target::Statement, &evicted);
+                hidden += 1;
+            }
+            frontend_message::write_parse(backend.stream.out(), name, sql, parameter_types);
+            hidden += 1;
+        }
+    } else if pipelined.parse.is_some() || anew || backend.unnamed != Some(*id) {
+        backend.unnamed = Some(*id);
+        frontend_message::write_parse(backend.stream.out(), name, sql, parameter_types);
+        hidden += u8::from(pipelined.parse.is_none());
+    }
+    let out = backend.stream.out();
+    frontend_message::rewrite_bind(out, pipelined.bind_body, "", name)?;
+    out.extend_from_slice(pipelined.rest);
+    Ok(hidden)
+}
+
+impl Session {
+    /// Remembers what the Parse of an unnamed statement with the text `whole` came to, unless a hint was in it.
+    pub(super) fn remember_parsed(
+        &mut self,
+        whole: &str,
+        sql: &Arc<str>,
+        parameter_types: &Arc<[u32]>,
+        template: &Arc<Template>,
+    ) -> Result<(), Stop> {
+        let topology = self.router.topology();
+        let key = self.template_key(&whole.into(), parameter_types, &topology)?;
+        let parsed = Parsed {
+            sql: sql.clone(),
+            parameter_types: parameter_types.clone(),
+            template: template.clone(),
+        };
+        self.router.parsed.insert(key, parsed);
+        Ok(())
+    }
+}
+
 /// Whether nothing but the shards needs to know of the statement.
-fn is_plain(template: &Template) -> bool {
-    template.settings().is_empty() && !template.has_unknown_relation()
+pub(super) fn is_plain(template: &Template) -> bool {
+    template.settings().is_empty() && !template.has_unknown_relation() && !template.is_hinted()
 }

@@ -26,6 +26,7 @@ use crate::wire::frame::{Frame, FrameView};
 use crate::wire::frontend_message;
 use crate::wire::stream::{FrameStream, Head, StreamError};
 use bytes::BytesMut;
+use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -45,9 +46,9 @@ pub struct Session {
     pub(super) parameters: Parameters,
     pub(super) transaction: Transaction,
     /// By the client's name; the unnamed one is "".
-    pub(super) statements: HashMap<String, Arc<Prepared>>,
+    pub(super) statements: HashMap<String, Arc<Prepared>, RandomState>,
     /// By the client's name; the unnamed one is "".
-    pub(super) portals: HashMap<String, Portal>,
+    pub(super) portals: HashMap<String, Portal, RandomState>,
     /// Cursors of the block and the shard that has them.
     pub(super) cursors: HashMap<String, ShardId>,
     /// What was sent to the shard of the messages since the last Sync, and not yet answered.
@@ -63,8 +64,6 @@ pub struct Session {
     search_path: Option<SearchPath>,
     /// The shape of the simple query that was read last.
     pub(super) shape: Shape,
-    /// What the simple query that runs is answered with.
-    pub(super) query: VecDeque<Expect>,
     /// Room for the message that is answered.
     request: BytesMut,
 }
@@ -90,6 +89,18 @@ pub(super) struct Pipeline {
     pub(super) failed: bool,
     /// The shard has been sent something that only Sync ends.
     pub(super) unsynced: bool,
+}
+
+impl Pipeline {
+    /// Whether nothing has come since the last Sync.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.unsynced
+            && !self.failed
+            && !self.executed
+            && self.unseen.is_none()
+            && self.queue.is_empty()
+            && self.named.is_empty()
+    }
 }
 
 /// What a session is made of once its client has logged in.
@@ -128,8 +139,8 @@ impl Session {
             pools,
             parameters,
             transaction: Transaction::default(),
-            statements: HashMap::new(),
-            portals: HashMap::new(),
+            statements: HashMap::default(),
+            portals: HashMap::default(),
             cursors: HashMap::new(),
             pipeline: Pipeline::default(),
             reported,
@@ -139,7 +150,6 @@ impl Session {
             schema_changed: false,
             search_path: None,
             shape: Shape::default(),
-            query: VecDeque::new(),
             request: BytesMut::new(),
         }
     }
@@ -148,6 +158,11 @@ impl Session {
     pub async fn run(mut self, stop: Listening) {
         loop {
             let bytes = match self.client.head(|_| false) {
+                Ok(Head::Frame(b'P' | b'B', bytes)) => match self.known_pipeline().await {
+                    Ok(true) => continue,
+                    Ok(false) => bytes,
+                    Err(_) => break,
+                },
                 Ok(Head::Frame(_, bytes)) => bytes,
                 Ok(Head::Pass(_) | Head::Incomplete) => match self.wait(&stop).await {
                     Ok(()) => continue,
@@ -160,9 +175,7 @@ impl Session {
             };
             let request = self.take_request(bytes);
             let answered = self.answer(FrameView::new(&request)).await;
-            if request.capacity() <= REQUEST_BYTES {
-                self.request = request;
-            }
+            self.keep_request(request);
             match answered {
                 Ok(true) => {}
                 Ok(false) | Err(Stop::Gone) => break,
@@ -198,12 +211,24 @@ impl Session {
         if bytes > REQUEST_BYTES {
             return self.client.take(bytes);
         }
+        let request = self.copy_request(bytes);
+        self.client.consume(bytes);
+        request
+    }
+
+    /// Copies the messages at the head of the client's input.
+    pub(super) fn copy_request(&mut self, bytes: usize) -> BytesMut {
         let mut request = std::mem::take(&mut self.request);
         request.clear();
         request.reserve(REQUEST_BYTES);
         request.extend_from_slice(&self.client.input()[..bytes]);
-        self.client.consume(bytes);
         request
+    }
+
+    pub(super) fn keep_request(&mut self, request: BytesMut) {
+        if request.capacity() <= REQUEST_BYTES {
+            self.request = request;
+        }
     }
 
     /// Answers one message. Whether the session goes on.

@@ -4,8 +4,9 @@
 use super::control;
 use super::error::{self, SessionError, Stop};
 use super::session::Session;
+use crate::executor::ExecuteError;
 use crate::executor::fan_out::{self, FannedOut, Show, Start};
-use crate::executor::relay::{self, Expect, Relayed};
+use crate::executor::relay::{self, Answered, Ending, Relayed, Whole};
 use crate::planner::Binding;
 use crate::planner::plan::{Access, Plan, Step, StepSql};
 use crate::sql::lex::{self, Token};
@@ -233,20 +234,41 @@ impl Session {
         let Some(backend) = self.transaction.backend(shard) else {
             return Err(Stop::Gone);
         };
-        let queue = &mut self.query;
-        queue.clear();
-        queue.push_back(Expect::Query {
+        let whole = Whole {
             position_offset: offset,
-        });
-        let relayed = relay::relay(backend, &mut self.client, queue).await;
-        self.after_relay(shard, relayed)
+            ..Whole::default()
+        };
+        let answered = relay::relay_whole(backend, &mut self.client, whole).await;
+        self.after_whole(shard, answered).map(|_| ())
+    }
+
+    /// Takes note of how a whole answer ended.
+    pub(super) fn after_whole(
+        &mut self,
+        shard: ShardId,
+        answered: Result<Answered, ExecuteError>,
+    ) -> Result<Answered, Stop> {
+        let answered = answered.map_err(|error| self.after_loss(shard, error))?;
+        let status = Some(answered.status);
+        let relayed = match answered.ending {
+            Ending::Done | Ending::Stale => Relayed::Done(status),
+            Ending::Failed => Relayed::Failed(status),
+        };
+        self.after_relay(shard, Ok(relayed)).map(|()| answered)
+    }
+
+    fn after_loss(&mut self, shard: ShardId, error: ExecuteError) -> Stop {
+        if !matches!(error, ExecuteError::ClientGone) {
+            self.lose(shard);
+        }
+        error::of_execute(error)
     }
 
     /// Takes note of how a relay ended.
     pub(super) fn after_relay(
         &mut self,
         shard: ShardId,
-        relayed: Result<Relayed, crate::executor::ExecuteError>,
+        relayed: Result<Relayed, ExecuteError>,
     ) -> Result<(), Stop> {
         match relayed {
             Ok(Relayed::Done(status)) => {
@@ -259,12 +281,7 @@ impl Session {
                 self.transaction.block.fail();
                 Err(Stop::Told)
             }
-            Err(error) => {
-                if !matches!(error, crate::executor::ExecuteError::ClientGone) {
-                    self.lose(shard);
-                }
-                Err(error::of_execute(error))
-            }
+            Err(error) => Err(self.after_loss(shard, error)),
         }
     }
 

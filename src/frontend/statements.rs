@@ -7,12 +7,12 @@ use crate::wire::frame::Frame;
 use std::sync::Arc;
 
 /// A statement that a client parsed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Prepared {
     /// Its number; for a named statement the same for all clients that mean the same by it.
     pub id: u64,
-    /// Whether it has a name on the shards.
-    pub named: bool,
+    /// Its name on the shards; "" for the unnamed one.
+    pub backend_name: Box<str>,
     /// The client's text.
     pub sql: Arc<str>,
     /// The OIDs of Parse.
@@ -22,7 +22,7 @@ pub struct Prepared {
 }
 
 /// What runs a prepared statement.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum PreparedKind {
     /// The planner; the template is that of Parse time and is looked up anew when schema or search path changed.
     Query {
@@ -42,13 +42,9 @@ pub enum PreparedKind {
 }
 
 impl Prepared {
-    /// Its name on the shards.
-    pub fn backend_name(&self) -> String {
-        if self.named {
-            backend_name(self.id)
-        } else {
-            String::new()
-        }
+    /// Whether it has a name.
+    pub fn is_named(&self) -> bool {
+        !self.backend_name.is_empty()
     }
 }
 

@@ -195,6 +195,21 @@ pub fn is_farewell(body: &[u8]) -> bool {
     matches!(severity, Some(Severity::Fatal | Severity::Panic))
 }
 
+/// Whether a shard's ErrorResponse with body `body` says that a prepared statement is gone, or cannot be used since what it
+/// reads has changed: it must be prepared anew (PostgreSQL's `RevalidateCachedQuery`).
+pub fn is_stale_statement(body: &[u8]) -> bool {
+    let field = |tag: u8| {
+        let mut fields = body.split(|byte| *byte == 0);
+        fields.find_map(|field| field.strip_prefix(&[tag]))
+    };
+    match field(b'C') {
+        Some(b"26000") => true,
+        // In every language of PostgreSQL's messages the routine has the same name.
+        Some(b"0A000") => field(b'R') == Some(b"RevalidateCachedQuery"),
+        _ => false,
+    }
+}
+
 /// Appends a shard's ErrorResponse with body `body` under another severity, which says what it means for the client's
 /// own connection; all else stays.
 pub fn write_shard_error_as(out: &mut BytesMut, body: &[u8], severity: Severity) {
