@@ -130,7 +130,7 @@ async fn fill_watched(backend: &mut Backend, client: &mut FrameStream) -> Result
         if let Poll::Ready(filled) = backend.stream.poll_fill(context) {
             return Poll::Ready(Some(filled));
         }
-        while client.input().len() < WATCH_BYTES {
+        while client.input().len() < WATCH_BYTES && client.poll_readable(context) {
             match client.poll_read(context) {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(None),

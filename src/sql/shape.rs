@@ -229,16 +229,17 @@ fn push_number(text: &mut String, number: usize) {
 
 fn of_word(word: &[u8]) -> Before {
     let is = |other: &[u8]| word.eq_ignore_ascii_case(other);
-    match word.len() {
-        2 if is(b"in") => Before::ListWord,
-        6 if is(b"values") => Before::ListWord,
-        6 if is(b"select") => Before::Query,
-        5 if is(b"table") => Before::Query,
-        4 if is(b"with") => Before::Query,
-        3 if is(b"and") => Before::Operator,
-        7 if is(b"between") => Before::Operator,
-        4 if is(b"like") => Before::Operator,
-        5 if is(b"ilike") => Before::Operator,
+    let initial = word.first().map_or(0, u8::to_ascii_lowercase);
+    match (initial, word.len()) {
+        (b'i', 2) if is(b"in") => Before::ListWord,
+        (b'v', 6) if is(b"values") => Before::ListWord,
+        (b's', 6) if is(b"select") => Before::Query,
+        (b't', 5) if is(b"table") => Before::Query,
+        (b'w', 4) if is(b"with") => Before::Query,
+        (b'a', 3) if is(b"and") => Before::Operator,
+        (b'b', 7) if is(b"between") => Before::Operator,
+        (b'l', 4) if is(b"like") => Before::Operator,
+        (b'i', 5) if is(b"ilike") => Before::Operator,
         _ => Before::Other,
     }
 }

@@ -96,6 +96,14 @@ impl Transport {
         }
     }
 
+    fn poll_readable(&self, context: &mut Context<'_>) -> bool {
+        let readable = match self {
+            Self::Tcp(stream) => stream.poll_read_ready(context),
+            Self::Unix(stream) => stream.poll_read_ready(context),
+        };
+        readable.is_ready()
+    }
+
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_read(buffer),
@@ -343,6 +351,14 @@ impl FrameStream {
         match read {
             0 => Poll::Ready(Err(StreamError::Closed)),
             read => Poll::Ready(Ok(read)),
+        }
+    }
+
+    /// Whether a read would give something, bytes or an end; if not, the task is woken once it does. Costs less than a read.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> bool {
+        match &self.transport {
+            Some(transport) => transport.poll_readable(context),
+            None => true,
         }
     }
 
