@@ -126,7 +126,10 @@ impl Router {
     pub fn start(config: Arc<Config>, control: Arc<Control>) -> Arc<Self> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         // A busy thread takes many events at a time; two that are half as busy wake twice as often for the same work.
-        let workers = config.listen.workers.unwrap_or(processors.div_ceil(2));
+        let workers = match config.listen.workers {
+            0 => processors.div_ceil(2),
+            workers => workers,
+        };
         let router = Arc::new(Self {
             pools: Pools::new(config.clone(), control.clone(), workers),
             templates: cache(config.limits.cached_plans),

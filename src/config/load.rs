@@ -178,10 +178,7 @@ fn read_listen(mut section: Section<'_>) -> Listen {
     let listen = Listen {
         address,
         admin_http,
-        workers: match section.count("workers", 1..=1024, 0) {
-            0 => None,
-            workers => Some(workers),
-        },
+        workers: section.count("workers", 0..=1024, 0),
     };
     if let Some(value) = section.value("tls") {
         value.problem("TLS for clients is not supported yet".to_owned());

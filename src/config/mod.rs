@@ -63,8 +63,8 @@ pub struct Listen {
     pub address: Address,
     /// Metrics, health and page; always [`Address::Tcp`]. None by default.
     pub admin_http: Option<Address>,
-    /// Threads that answer clients. None: one for each two processors.
-    pub workers: Option<usize>,
+    /// Threads that answer clients, at most 1024. 0, the default: one for each two processors.
+    pub workers: usize,
 }
 
 /// Who may log in.
