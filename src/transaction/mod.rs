@@ -223,8 +223,10 @@ impl Transaction {
             .values_mut()
             .filter(|participant| !participant.begun)
         {
-            command::run(&mut participant.lease, "BEGIN").await?;
+            command::begin_in_pipeline(&mut participant.lease).await?;
             participant.begun = true;
+            // What was set before BEGIN stays set by a rollback.
+            participant.settings_before = participant.lease.applied.clone();
         }
         Ok(())
     }
