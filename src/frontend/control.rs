@@ -15,7 +15,7 @@ use crate::sql::statement::{
 use crate::topology::ShardId;
 use crate::transaction::command;
 use crate::transaction::settings::quoted;
-use crate::transaction::state::Phase;
+use crate::transaction::state::{Opening, Phase};
 use crate::wire::backend_message::{self, ColumnDescription};
 use crate::wire::error_response::{Report, Severity};
 use crate::wire::sqlstate::SqlState;
@@ -26,6 +26,22 @@ const ROUTER_SETTINGS: [(&str, &str); 2] = [
     ("pgring.shard", "the name of a shard, or empty"),
     ("pgring.key", "a value of the sharding key, or empty"),
 ];
+
+/// Asks a shard for the modes of its transaction.
+const MODES: &str = "SELECT pg_catalog.current_setting('transaction_isolation'), \
+     CASE pg_catalog.current_setting('transaction_read_only') WHEN 'on' THEN 'READ ONLY' ELSE 'READ WRITE' END, \
+     CASE pg_catalog.current_setting('transaction_deferrable') WHEN 'on' THEN 'DEFERRABLE' ELSE 'NOT DEFERRABLE' END";
+
+/// What is set for a block only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InBlock {
+    /// SET LOCAL.
+    Setting,
+    /// SET TRANSACTION.
+    Mode,
+    /// SET CONSTRAINTS.
+    Constraints,
+}
 
 impl Session {
     /// Runs a statement that the session answers. `describe`: whether rows are described (the simple protocol).
@@ -58,9 +74,9 @@ impl Session {
                 if let Some(isolation) = modes.isolation {
                     self.transaction.block.isolate(is_snapshot(isolation));
                 }
-                self.set_in_block(sql, "SET").await
+                self.set_in_block(sql, InBlock::Mode).await
             }
-            Statement::SetConstraints => self.set_in_block(sql, "SET CONSTRAINTS").await,
+            Statement::SetConstraints => self.set_in_block(sql, InBlock::Constraints).await,
             Statement::SetSessionCharacteristics(modes) => {
                 self.set_characteristics(sql, modes).await
             }
@@ -150,13 +166,7 @@ impl Session {
     ) -> Result<(), Stop> {
         match self.transaction.block.phase() {
             Phase::Idle | Phase::Implicit => {
-                let default = self
-                    .parameters
-                    .shard_settings()
-                    .get("default_transaction_isolation");
-                let by_default = default
-                    .is_some_and(|level| matches!(&**level, "repeatable read" | "serializable"));
-                let snapshot = isolation.map_or(by_default, is_snapshot);
+                let snapshot = isolation.map_or_else(|| self.is_snapshot_by_default(), is_snapshot);
                 self.parameters.begin();
                 self.transaction.block.begin(sql, snapshot);
             }
@@ -187,11 +197,10 @@ impl Session {
                 "there is no transaction in progress",
             );
         }
-        let next = chain.then(|| {
-            let mut next = self.transaction.block.clone();
-            next.chain();
-            next
-        });
+        let next = match chain {
+            true => Some(self.chained_opening().await?),
+            false => None,
+        };
         let mut tag = "ROLLBACK";
         if commit && phase != Phase::Failed {
             if self.commit().await? {
@@ -200,12 +209,45 @@ impl Session {
         } else {
             self.roll_back().await;
         }
-        if let Some(next) = next {
+        if let Some(opening) = next {
             self.parameters.begin();
-            self.transaction.block = next;
+            self.transaction.block.chain(opening);
         }
         self.complete(tag);
         Ok(())
+    }
+
+    /// How a block begins that takes over this one's modes, which a shard is asked for.
+    async fn chained_opening(&mut self) -> Result<Opening, Stop> {
+        let asked = match self.transaction.preferred() {
+            Some(shard) if self.transaction.block.phase() != Phase::Failed => Some(shard),
+            Some(_) | None => None,
+        };
+        let Some(shard) = asked else {
+            return Ok(self.transaction.block.opening().unwrap_or_else(|| Opening {
+                sql: "BEGIN".to_owned(),
+                snapshot_isolation: self.is_snapshot_by_default(),
+            }));
+        };
+        let backend = self.join(shard).await?;
+        let reply = command::run(backend, MODES).await;
+        if matches!(reply, Err(command::CommandError::Lost { .. })) {
+            self.lose(shard);
+        }
+        let mut row = reply.map_err(error::of_command)?.rows.into_iter().flatten();
+        let mut mode = || row.next().flatten().unwrap_or_default();
+        let (isolation, access, deferrable) = (mode(), mode(), mode());
+        Ok(Opening {
+            sql: format!("BEGIN ISOLATION LEVEL {isolation}, {access}, {deferrable}"),
+            snapshot_isolation: is_snapshot_level(&isolation),
+        })
+    }
+
+    fn is_snapshot_by_default(&self) -> bool {
+        self.parameters
+            .shard_settings()
+            .get("default_transaction_isolation")
+            .is_some_and(|level| is_snapshot_level(level))
     }
 
     /// Commits the block on all its shards. Whether it committed, rather than found itself failed.
@@ -339,15 +381,13 @@ impl Session {
                 ));
             }
             // They are the block's, not the session's, and belong to each shard that joins it.
-            "transaction_isolation" | "transaction_read_only" | "transaction_deferrable" => {
+            _ if is_mode(name) => {
                 if name == "transaction_isolation" {
-                    let level = text_of_value(value)
-                        .unwrap_or_default()
-                        .to_ascii_lowercase();
-                    let snapshot = matches!(&*level, "repeatable read" | "serializable");
+                    let level = text_of_value(value).unwrap_or_default();
+                    let snapshot = is_snapshot_level(&level.to_ascii_lowercase());
                     self.transaction.block.isolate(snapshot);
                 }
-                return self.set_in_block(sql, "SET").await;
+                return self.set_in_block(sql, InBlock::Mode).await;
             }
             "seed" => {
                 return Err(refused(
@@ -368,17 +408,7 @@ impl Session {
             _ => {}
         }
         if scope == SetScope::Local {
-            return match self.transaction.block.phase() {
-                Phase::Idle => {
-                    self.warn(
-                        SqlState::NO_ACTIVE_SQL_TRANSACTION,
-                        "SET LOCAL can only be used in transaction blocks",
-                    );
-                    self.complete("SET");
-                    Ok(())
-                }
-                _ => self.set_in_block(sql, "SET").await,
-            };
+            return self.set_in_block(sql, InBlock::Setting).await;
         }
         let shards = self.shards_for_setting();
         let show = format!("SHOW {}", quoted(name));
@@ -453,7 +483,12 @@ impl Session {
         changes: &[SettingChange],
     ) -> Result<(), Stop> {
         let idle = self.transaction.block.phase() == Phase::Idle;
-        for change in changes.iter().filter(|change| !(idle && change.local)) {
+        for change in changes {
+            // The block's modes end with it, however they are set.
+            let mode = is_mode(&change.name);
+            if idle && (change.local || mode) {
+                continue;
+            }
             let backend = self.join(shard).await?;
             let shown = command::run(backend, &format!("SHOW {}", quoted(&change.name))).await;
             if shown.is_err() {
@@ -463,14 +498,21 @@ impl Session {
             let shown = shown.map_err(error::of_command)?;
             let value = shown.rows.into_iter().flatten().next().flatten();
             let value = value.unwrap_or_default();
-            if change.local {
+            if change.local || mode {
                 let sql = format!(
                     "SELECT pg_catalog.set_config({}, {}, true)",
                     literal(&change.name),
                     literal(&value)
                 );
                 self.run_on_participants(&sql).await?;
-                self.transaction.block.setting(&sql);
+                if &*change.name == "transaction_isolation" {
+                    self.transaction.block.isolate(is_snapshot_level(&value));
+                }
+                if mode {
+                    self.transaction.block.mode(&sql);
+                } else {
+                    self.transaction.block.setting(&sql);
+                }
             } else {
                 self.parameters.set(&change.name, &value);
                 if let Some(backend) = self.transaction.backend(shard) {
@@ -504,17 +546,17 @@ impl Session {
     }
 
     /// SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: on the block's shards now, and on those that join later.
-    async fn set_in_block(&mut self, sql: &str, tag: &str) -> Result<(), Stop> {
+    async fn set_in_block(&mut self, sql: &str, what: InBlock) -> Result<(), Stop> {
+        let (command, tag) = match what {
+            InBlock::Setting => ("SET LOCAL", "SET"),
+            InBlock::Mode => ("SET TRANSACTION", "SET"),
+            InBlock::Constraints => ("SET CONSTRAINTS", "SET CONSTRAINTS"),
+        };
         match self.transaction.block.phase() {
             Phase::Idle => {
-                let what = if tag == "SET" {
-                    "SET TRANSACTION"
-                } else {
-                    "SET CONSTRAINTS"
-                };
                 self.warn(
                     SqlState::NO_ACTIVE_SQL_TRANSACTION,
-                    &format!("{what} can only be used in transaction blocks"),
+                    &format!("{command} can only be used in transaction blocks"),
                 );
             }
             Phase::Implicit | Phase::Open | Phase::Failed => {
@@ -522,7 +564,10 @@ impl Session {
                     self.join(shard).await?;
                 }
                 self.run_on_participants(sql).await?;
-                self.transaction.block.setting(sql);
+                match what {
+                    InBlock::Setting | InBlock::Constraints => self.transaction.block.setting(sql),
+                    InBlock::Mode => self.transaction.block.mode(sql),
+                }
             }
         }
         self.complete(tag);
@@ -843,6 +888,19 @@ impl Session {
         }
         Ok(lines)
     }
+}
+
+/// Whether a setting is a mode of the transaction.
+fn is_mode(name: &str) -> bool {
+    matches!(
+        name,
+        "transaction_isolation" | "transaction_read_only" | "transaction_deferrable"
+    )
+}
+
+/// [`is_snapshot`] of a level's name.
+fn is_snapshot_level(name: &str) -> bool {
+    matches!(name, "repeatable read" | "serializable")
 }
 
 fn is_snapshot(isolation: IsolationLevel) -> bool {
