@@ -54,7 +54,8 @@ impl Session {
         match &sentence.statement {
             Statement::Begin { modes, .. }
                 if self.transaction.block.phase() == Phase::Implicit
-                    && *modes != TransactionModes::default() =>
+                    && *modes != TransactionModes::default()
+                    && self.transaction.is_used() =>
             {
                 Err(refused(
                     "BEGIN with modes after other statements of its string",
@@ -63,7 +64,7 @@ impl Session {
                     "Send BEGIN first, or in a string of its own.",
                 ))
             }
-            Statement::Begin { start, modes } => self.begin(sql, *start, modes.isolation),
+            Statement::Begin { start, modes } => self.begin(sql, *start, modes).await,
             Statement::Commit { chain } => self.end_block(true, *chain).await,
             Statement::Rollback { chain } => self.end_block(false, *chain).await,
             Statement::Savepoint(name) => self.savepoint(name, sql).await,
@@ -158,17 +159,25 @@ impl Session {
         report.write(self.client.out());
     }
 
-    fn begin(
+    async fn begin(
         &mut self,
         sql: &str,
         start: bool,
-        isolation: Option<IsolationLevel>,
+        modes: &TransactionModes,
     ) -> Result<(), Stop> {
-        match self.transaction.block.phase() {
+        let phase = self.transaction.block.phase();
+        match phase {
             Phase::Idle | Phase::Implicit => {
-                let snapshot = isolation.map_or_else(|| self.is_snapshot_by_default(), is_snapshot);
+                let isolation = modes.isolation.map(is_snapshot);
+                let snapshot = isolation.unwrap_or_else(|| self.is_snapshot_by_default());
                 self.parameters.begin();
                 self.transaction.block.begin(sql, snapshot);
+                if phase == Phase::Implicit && *modes != TransactionModes::default() {
+                    // The block that it takes over has begun without them, on shards that only set something so far.
+                    let sql = format!("SET TRANSACTION {modes}");
+                    self.run_on_participants(&sql).await?;
+                    self.transaction.block.mode(&sql);
+                }
             }
             Phase::Open | Phase::Failed => {
                 self.warn(
@@ -410,30 +419,25 @@ impl Session {
         if scope == SetScope::Local {
             return self.set_in_block(sql, InBlock::Setting).await;
         }
-        let shards = self.shards_for_setting();
-        let show = format!("SHOW {}", quoted(name));
+        if matches!(value, SetValue::Default) {
+            self.reset_setting(name).await?;
+            self.complete("SET");
+            return Ok(());
+        }
+        // In one string, so that a shard that does not show what it has set takes it back.
+        let sql = format!("{sql}\n;SHOW {}", quoted(name));
         let mut confirmed = None;
-        for shard in shards {
+        for shard in self.shards_for_setting() {
             let backend = self.join(shard).await?;
-            let reply = command::run(backend, sql)
+            let reply = command::run(backend, &sql)
                 .await
                 .map_err(error::of_command)?;
-            let shown = command::run(backend, &show)
-                .await
-                .map_err(error::of_command)?;
-            let value = shown
-                .rows
-                .into_iter()
-                .flatten()
-                .next()
-                .flatten()
-                .unwrap_or_default();
-            confirmed = confirmed.or(Some(value));
+            let value = reply.rows.into_iter().flatten().next().flatten();
+            confirmed = confirmed.or(Some(value.unwrap_or_default()));
             self.pass_asides(&reply.asides);
         }
-        match (value, confirmed) {
-            (SetValue::Default, _) | (_, None) => self.parameters.reset(name),
-            (_, Some(value)) => self.parameters.set(name, &value),
+        if let Some(value) = confirmed {
+            self.parameters.set(name, &value);
         }
         let settings = self.parameters.shard_settings().clone();
         for backend in self.transaction.backends() {
@@ -491,8 +495,8 @@ impl Session {
             }
             let backend = self.join(shard).await?;
             let shown = command::run(backend, &format!("SHOW {}", quoted(&change.name))).await;
-            if shown.is_err() {
-                // What is set there now is not known.
+            if shown.is_err() && idle {
+                // What is set there now is not known, and nothing takes it back.
                 self.lose(shard);
             }
             let shown = shown.map_err(error::of_command)?;
@@ -530,9 +534,12 @@ impl Session {
     async fn apply_settings(&mut self, shard: ShardId) -> Result<(), Stop> {
         let settings = self.parameters.shard_settings().clone();
         let backend = self.transaction.backend(shard).ok_or(Stop::Gone)?;
-        crate::transaction::settings::apply(backend, &settings)
-            .await
-            .map_err(error::of_command)
+        let applied = crate::transaction::settings::apply(backend, &settings).await;
+        if applied.is_err() && self.transaction.block.phase() == Phase::Idle {
+            // What is set there now is not known, and nothing takes it back.
+            self.lose(shard);
+        }
+        applied.map_err(error::of_command)
     }
 
     /// All shards of the block, else one that will do.
@@ -547,22 +554,10 @@ impl Session {
 
     /// SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: on the block's shards now, and on those that join later.
     async fn set_in_block(&mut self, sql: &str, what: InBlock) -> Result<(), Stop> {
-        let (command, tag) = match what {
-            InBlock::Setting => ("SET LOCAL", "SET"),
-            InBlock::Mode => ("SET TRANSACTION", "SET"),
-            InBlock::Constraints => ("SET CONSTRAINTS", "SET CONSTRAINTS"),
-        };
         match self.transaction.block.phase() {
-            Phase::Idle => {
-                self.warn(
-                    SqlState::NO_ACTIVE_SQL_TRANSACTION,
-                    &format!("{command} can only be used in transaction blocks"),
-                );
-            }
+            Phase::Idle => self.warn_of_setting(what),
             Phase::Implicit | Phase::Open | Phase::Failed => {
-                for shard in self.shards_for_setting() {
-                    self.join(shard).await?;
-                }
+                self.join_for_setting().await?;
                 self.run_on_participants(sql).await?;
                 match what {
                     InBlock::Setting | InBlock::Constraints => self.transaction.block.setting(sql),
@@ -570,8 +565,36 @@ impl Session {
                 }
             }
         }
-        self.complete(tag);
+        self.complete(match what {
+            InBlock::Setting | InBlock::Mode => "SET",
+            InBlock::Constraints => "SET CONSTRAINTS",
+        });
         Ok(())
+    }
+
+    fn warn_of_setting(&mut self, what: InBlock) {
+        let command = match what {
+            InBlock::Setting => "SET LOCAL",
+            InBlock::Mode => "SET TRANSACTION",
+            InBlock::Constraints => "SET CONSTRAINTS",
+        };
+        self.warn(
+            SqlState::NO_ACTIVE_SQL_TRANSACTION,
+            &format!("{command} can only be used in transaction blocks"),
+        );
+    }
+
+    /// Warns of a statement whose work will end with the pipeline.
+    pub(super) fn warn_of_no_block(&mut self, statement: &Statement<'_>) {
+        match statement {
+            Statement::Set {
+                scope: SetScope::Local,
+                ..
+            } => self.warn_of_setting(InBlock::Setting),
+            Statement::SetTransaction(_) => self.warn_of_setting(InBlock::Mode),
+            Statement::SetConstraints => self.warn_of_setting(InBlock::Constraints),
+            _ => {}
+        }
     }
 
     fn set_router(
@@ -615,23 +638,41 @@ impl Session {
 
     async fn reset(&mut self, target: Option<&str>) -> Result<(), Stop> {
         match target {
-            None => self.parameters.reset_all(),
-            Some(name) if name.starts_with(ROUTER_PREFIX) => self.parameters.reset(name),
-            Some(name) => {
-                let known = self.parameters.shard_settings().contains_key(name);
-                if !known {
-                    // PostgreSQL says whether there is such a setting.
-                    let shard = self.shards_for_setting().remove(0);
-                    let backend = self.join(shard).await?;
-                    command::run(backend, &format!("RESET {}", quoted(name)))
-                        .await
-                        .map_err(error::of_command)?;
-                }
-                self.parameters.reset(name);
+            None => {
+                self.join_for_setting().await?;
+                self.parameters.reset_all();
+                self.settle_settings().await?;
             }
+            Some(name) => self.reset_setting(name).await?,
         }
-        self.settle_settings().await?;
         self.complete("RESET");
+        Ok(())
+    }
+
+    /// Takes a setting back to its default.
+    async fn reset_setting(&mut self, name: &str) -> Result<(), Stop> {
+        if name.starts_with(ROUTER_PREFIX) {
+            self.parameters.reset(name);
+            return Ok(());
+        }
+        self.join_for_setting().await?;
+        if !self.parameters.shard_settings().contains_key(name) {
+            // PostgreSQL says whether there is such a setting.
+            let shard = self.shards_for_setting().remove(0);
+            let backend = self.join(shard).await?;
+            command::run(backend, &format!("RESET {}", quoted(name)))
+                .await
+                .map_err(error::of_command)?;
+        }
+        self.parameters.reset(name);
+        self.settle_settings().await
+    }
+
+    /// Has the shards on which something is to be set take part, with the settings as they are still.
+    async fn join_for_setting(&mut self) -> Result<(), Stop> {
+        for shard in self.shards_for_setting() {
+            self.join(shard).await?;
+        }
         Ok(())
     }
 
@@ -979,6 +1020,18 @@ pub(super) fn is_forwarded(statement: &Statement<'_>) -> bool {
         | Statement::Declare { .. } => true,
         _ => false,
     }
+}
+
+/// Whether the statement sets something that an error later in its transaction takes back.
+pub(super) fn sets(statement: &Statement<'_>) -> bool {
+    matches!(
+        statement,
+        Statement::Set { .. }
+            | Statement::Reset(_)
+            | Statement::SetTransaction(_)
+            | Statement::SetConstraints
+            | Statement::SetSessionCharacteristics(_)
+    )
 }
 
 /// Whether the statement begins or ends a transaction, or a part of one.

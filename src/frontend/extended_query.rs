@@ -237,9 +237,18 @@ impl Session {
             self.drain(false).await?;
             self.begin_implicit().await?;
             self.pipeline.unsynced = false;
-            return Ok(());
+        } else {
+            self.drain(true).await?;
         }
-        self.drain(true).await
+        self.adopt_pipeline_settings().await
+    }
+
+    /// What functions set since the last Sync becomes the session's before anything else can see it.
+    async fn adopt_pipeline_settings(&mut self) -> Result<(), Stop> {
+        for (shard, template) in std::mem::take(&mut self.pipeline.settings) {
+            self.adopt_settings(shard, template.settings()).await?;
+        }
+        Ok(())
     }
 
     /// Whether a Sync outside a block would end portals of a shard, `run` aside.
@@ -566,6 +575,13 @@ impl Session {
                     if touches_shards {
                         self.pipeline.executed = true;
                     }
+                    if control::sets(&sentence.statement)
+                        && self.transaction.block.phase() == Phase::Idle
+                    {
+                        // What fails up to Sync takes it back.
+                        self.warn_of_no_block(&sentence.statement);
+                        self.begin_implicit().await?;
+                    }
                     self.run_in_session(&sentence, false).await
                 };
                 if let Some(portal) = self.portals.get_mut(name) {
@@ -815,11 +831,8 @@ impl Session {
                 }
             }
         }
-        for (shard, template) in std::mem::take(&mut self.pipeline.settings) {
-            if self.pipeline.failed {
-                break;
-            }
-            match self.adopt_settings(shard, template.settings()).await {
+        if !self.pipeline.failed {
+            match self.adopt_pipeline_settings().await {
                 Ok(()) => {}
                 Err(Stop::Gone) => return Err(Stop::Gone),
                 Err(stop) => {

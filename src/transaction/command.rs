@@ -133,8 +133,9 @@ pub async fn answer(backend: &mut Backend) -> Result<Reply, CommandError> {
     }
 }
 
-/// Names the shard of a broken connection.
-pub fn lost(backend: &Backend, source: StreamError) -> CommandError {
+/// Names the shard of a broken connection, which nobody uses any more.
+pub fn lost(backend: &mut Backend, source: StreamError) -> CommandError {
+    backend.mark_broken();
     CommandError::Lost {
         shard: backend.shard_name.clone(),
         source,

@@ -189,6 +189,11 @@ impl Transaction {
         }
     }
 
+    /// Whether a statement ran whose outcome belongs to the block.
+    pub fn is_used(&self) -> bool {
+        self.participants.iter().any(|(_, one)| one.used)
+    }
+
     /// Leaves the shards that only answered SHOW; what the block set is said again to those that join.
     async fn leave_unused(&mut self) {
         let unused = |participant: &Participant| !participant.used;
