@@ -15,7 +15,7 @@ use crate::sql::statement::{
 use crate::topology::ShardId;
 use crate::transaction::command;
 use crate::transaction::settings::quoted;
-use crate::transaction::state::Phase;
+use crate::transaction::state::{Opening, Phase};
 use crate::wire::backend_message::{self, ColumnDescription};
 use crate::wire::error_response::{Report, Severity};
 use crate::wire::sqlstate::SqlState;
@@ -26,6 +26,22 @@ const ROUTER_SETTINGS: [(&str, &str); 2] = [
     ("pgring.shard", "the name of a shard, or empty"),
     ("pgring.key", "a value of the sharding key, or empty"),
 ];
+
+/// Asks a shard for the modes of its transaction.
+const MODES: &str = "SELECT pg_catalog.current_setting('transaction_isolation'), \
+     CASE pg_catalog.current_setting('transaction_read_only') WHEN 'on' THEN 'READ ONLY' ELSE 'READ WRITE' END, \
+     CASE pg_catalog.current_setting('transaction_deferrable') WHEN 'on' THEN 'DEFERRABLE' ELSE 'NOT DEFERRABLE' END";
+
+/// What is set for a block only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InBlock {
+    /// SET LOCAL.
+    Setting,
+    /// SET TRANSACTION.
+    Mode,
+    /// SET CONSTRAINTS.
+    Constraints,
+}
 
 impl Session {
     /// Runs a statement that the session answers. `describe`: whether rows are described (the simple protocol).
@@ -38,7 +54,8 @@ impl Session {
         match &sentence.statement {
             Statement::Begin { modes, .. }
                 if self.transaction.block.phase() == Phase::Implicit
-                    && *modes != TransactionModes::default() =>
+                    && *modes != TransactionModes::default()
+                    && self.transaction.is_used() =>
             {
                 Err(refused(
                     "BEGIN with modes after other statements of its string",
@@ -47,7 +64,7 @@ impl Session {
                     "Send BEGIN first, or in a string of its own.",
                 ))
             }
-            Statement::Begin { start, modes } => self.begin(sql, *start, modes.isolation),
+            Statement::Begin { start, modes } => self.begin(sql, *start, modes).await,
             Statement::Commit { chain } => self.end_block(true, *chain).await,
             Statement::Rollback { chain } => self.end_block(false, *chain).await,
             Statement::Savepoint(name) => self.savepoint(name, sql).await,
@@ -58,9 +75,9 @@ impl Session {
                 if let Some(isolation) = modes.isolation {
                     self.transaction.block.isolate(is_snapshot(isolation));
                 }
-                self.set_in_block(sql, "SET").await
+                self.set_in_block(sql, InBlock::Mode).await
             }
-            Statement::SetConstraints => self.set_in_block(sql, "SET CONSTRAINTS").await,
+            Statement::SetConstraints => self.set_in_block(sql, InBlock::Constraints).await,
             Statement::SetSessionCharacteristics(modes) => {
                 self.set_characteristics(sql, modes).await
             }
@@ -142,23 +159,25 @@ impl Session {
         report.write(self.client.out());
     }
 
-    fn begin(
+    async fn begin(
         &mut self,
         sql: &str,
         start: bool,
-        isolation: Option<IsolationLevel>,
+        modes: &TransactionModes,
     ) -> Result<(), Stop> {
-        match self.transaction.block.phase() {
+        let phase = self.transaction.block.phase();
+        match phase {
             Phase::Idle | Phase::Implicit => {
-                let default = self
-                    .parameters
-                    .shard_settings()
-                    .get("default_transaction_isolation");
-                let by_default = default
-                    .is_some_and(|level| matches!(&**level, "repeatable read" | "serializable"));
-                let snapshot = isolation.map_or(by_default, is_snapshot);
+                let isolation = modes.isolation.map(is_snapshot);
+                let snapshot = isolation.unwrap_or_else(|| self.is_snapshot_by_default());
                 self.parameters.begin();
                 self.transaction.block.begin(sql, snapshot);
+                if phase == Phase::Implicit && *modes != TransactionModes::default() {
+                    // The block that it takes over has begun without them, on shards that only set something so far.
+                    let sql = format!("SET TRANSACTION {modes}");
+                    self.run_on_participants(&sql).await?;
+                    self.transaction.block.mode(&sql);
+                }
             }
             Phase::Open | Phase::Failed => {
                 self.warn(
@@ -187,11 +206,10 @@ impl Session {
                 "there is no transaction in progress",
             );
         }
-        let next = chain.then(|| {
-            let mut next = self.transaction.block.clone();
-            next.chain();
-            next
-        });
+        let next = match chain {
+            true => Some(self.chained_opening().await?),
+            false => None,
+        };
         let mut tag = "ROLLBACK";
         if commit && phase != Phase::Failed {
             if self.commit().await? {
@@ -200,12 +218,45 @@ impl Session {
         } else {
             self.roll_back().await;
         }
-        if let Some(next) = next {
+        if let Some(opening) = next {
             self.parameters.begin();
-            self.transaction.block = next;
+            self.transaction.block.chain(opening);
         }
         self.complete(tag);
         Ok(())
+    }
+
+    /// How a block begins that takes over this one's modes, which a shard is asked for.
+    async fn chained_opening(&mut self) -> Result<Opening, Stop> {
+        let asked = match self.transaction.preferred() {
+            Some(shard) if self.transaction.block.phase() != Phase::Failed => Some(shard),
+            Some(_) | None => None,
+        };
+        let Some(shard) = asked else {
+            return Ok(self.transaction.block.opening().unwrap_or_else(|| Opening {
+                sql: "BEGIN".to_owned(),
+                snapshot_isolation: self.is_snapshot_by_default(),
+            }));
+        };
+        let backend = self.join(shard).await?;
+        let reply = command::run(backend, MODES).await;
+        if matches!(reply, Err(command::CommandError::Lost { .. })) {
+            self.lose(shard);
+        }
+        let mut row = reply.map_err(error::of_command)?.rows.into_iter().flatten();
+        let mut mode = || row.next().flatten().unwrap_or_default();
+        let (isolation, access, deferrable) = (mode(), mode(), mode());
+        Ok(Opening {
+            sql: format!("BEGIN ISOLATION LEVEL {isolation}, {access}, {deferrable}"),
+            snapshot_isolation: is_snapshot_level(&isolation),
+        })
+    }
+
+    fn is_snapshot_by_default(&self) -> bool {
+        self.parameters
+            .shard_settings()
+            .get("default_transaction_isolation")
+            .is_some_and(|level| is_snapshot_level(level))
     }
 
     /// Commits the block on all its shards. Whether it committed, rather than found itself failed.
@@ -339,15 +390,13 @@ impl Session {
                 ));
             }
             // They are the block's, not the session's, and belong to each shard that joins it.
-            "transaction_isolation" | "transaction_read_only" | "transaction_deferrable" => {
+            _ if is_mode(name) => {
                 if name == "transaction_isolation" {
-                    let level = text_of_value(value)
-                        .unwrap_or_default()
-                        .to_ascii_lowercase();
-                    let snapshot = matches!(&*level, "repeatable read" | "serializable");
+                    let level = text_of_value(value).unwrap_or_default();
+                    let snapshot = is_snapshot_level(&level.to_ascii_lowercase());
                     self.transaction.block.isolate(snapshot);
                 }
-                return self.set_in_block(sql, "SET").await;
+                return self.set_in_block(sql, InBlock::Mode).await;
             }
             "seed" => {
                 return Err(refused(
@@ -368,42 +417,27 @@ impl Session {
             _ => {}
         }
         if scope == SetScope::Local {
-            return match self.transaction.block.phase() {
-                Phase::Idle => {
-                    self.warn(
-                        SqlState::NO_ACTIVE_SQL_TRANSACTION,
-                        "SET LOCAL can only be used in transaction blocks",
-                    );
-                    self.complete("SET");
-                    Ok(())
-                }
-                _ => self.set_in_block(sql, "SET").await,
-            };
+            return self.set_in_block(sql, InBlock::Setting).await;
         }
-        let shards = self.shards_for_setting();
-        let show = format!("SHOW {}", quoted(name));
+        if matches!(value, SetValue::Default) {
+            self.reset_setting(name).await?;
+            self.complete("SET");
+            return Ok(());
+        }
+        // In one string, so that a shard that does not show what it has set takes it back.
+        let sql = format!("{sql}\n;SHOW {}", quoted(name));
         let mut confirmed = None;
-        for shard in shards {
+        for shard in self.shards_for_setting() {
             let backend = self.join(shard).await?;
-            let reply = command::run(backend, sql)
+            let reply = command::run(backend, &sql)
                 .await
                 .map_err(error::of_command)?;
-            let shown = command::run(backend, &show)
-                .await
-                .map_err(error::of_command)?;
-            let value = shown
-                .rows
-                .into_iter()
-                .flatten()
-                .next()
-                .flatten()
-                .unwrap_or_default();
-            confirmed = confirmed.or(Some(value));
+            let value = reply.rows.into_iter().flatten().next().flatten();
+            confirmed = confirmed.or(Some(value.unwrap_or_default()));
             self.pass_asides(&reply.asides);
         }
-        match (value, confirmed) {
-            (SetValue::Default, _) | (_, None) => self.parameters.reset(name),
-            (_, Some(value)) => self.parameters.set(name, &value),
+        if let Some(value) = confirmed {
+            self.parameters.set(name, &value);
         }
         let settings = self.parameters.shard_settings().clone();
         for backend in self.transaction.backends() {
@@ -453,24 +487,36 @@ impl Session {
         changes: &[SettingChange],
     ) -> Result<(), Stop> {
         let idle = self.transaction.block.phase() == Phase::Idle;
-        for change in changes.iter().filter(|change| !(idle && change.local)) {
+        for change in changes {
+            // The block's modes end with it, however they are set.
+            let mode = is_mode(&change.name);
+            if idle && (change.local || mode) {
+                continue;
+            }
             let backend = self.join(shard).await?;
             let shown = command::run(backend, &format!("SHOW {}", quoted(&change.name))).await;
-            if shown.is_err() {
-                // What is set there now is not known.
+            if shown.is_err() && idle {
+                // What is set there now is not known, and nothing takes it back.
                 self.lose(shard);
             }
             let shown = shown.map_err(error::of_command)?;
             let value = shown.rows.into_iter().flatten().next().flatten();
             let value = value.unwrap_or_default();
-            if change.local {
+            if change.local || mode {
                 let sql = format!(
                     "SELECT pg_catalog.set_config({}, {}, true)",
                     literal(&change.name),
                     literal(&value)
                 );
                 self.run_on_participants(&sql).await?;
-                self.transaction.block.setting(&sql);
+                if &*change.name == "transaction_isolation" {
+                    self.transaction.block.isolate(is_snapshot_level(&value));
+                }
+                if mode {
+                    self.transaction.block.mode(&sql);
+                } else {
+                    self.transaction.block.setting(&sql);
+                }
             } else {
                 self.parameters.set(&change.name, &value);
                 if let Some(backend) = self.transaction.backend(shard) {
@@ -488,9 +534,12 @@ impl Session {
     async fn apply_settings(&mut self, shard: ShardId) -> Result<(), Stop> {
         let settings = self.parameters.shard_settings().clone();
         let backend = self.transaction.backend(shard).ok_or(Stop::Gone)?;
-        crate::transaction::settings::apply(backend, &settings)
-            .await
-            .map_err(error::of_command)
+        let applied = crate::transaction::settings::apply(backend, &settings).await;
+        if applied.is_err() && self.transaction.block.phase() == Phase::Idle {
+            // What is set there now is not known, and nothing takes it back.
+            self.lose(shard);
+        }
+        applied.map_err(error::of_command)
     }
 
     /// All shards of the block, else one that will do.
@@ -504,29 +553,48 @@ impl Session {
     }
 
     /// SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: on the block's shards now, and on those that join later.
-    async fn set_in_block(&mut self, sql: &str, tag: &str) -> Result<(), Stop> {
+    async fn set_in_block(&mut self, sql: &str, what: InBlock) -> Result<(), Stop> {
         match self.transaction.block.phase() {
-            Phase::Idle => {
-                let what = if tag == "SET" {
-                    "SET TRANSACTION"
-                } else {
-                    "SET CONSTRAINTS"
-                };
-                self.warn(
-                    SqlState::NO_ACTIVE_SQL_TRANSACTION,
-                    &format!("{what} can only be used in transaction blocks"),
-                );
-            }
+            Phase::Idle => self.warn_of_setting(what),
             Phase::Implicit | Phase::Open | Phase::Failed => {
-                for shard in self.shards_for_setting() {
-                    self.join(shard).await?;
-                }
+                self.join_for_setting().await?;
                 self.run_on_participants(sql).await?;
-                self.transaction.block.setting(sql);
+                match what {
+                    InBlock::Setting | InBlock::Constraints => self.transaction.block.setting(sql),
+                    InBlock::Mode => self.transaction.block.mode(sql),
+                }
             }
         }
-        self.complete(tag);
+        self.complete(match what {
+            InBlock::Setting | InBlock::Mode => "SET",
+            InBlock::Constraints => "SET CONSTRAINTS",
+        });
         Ok(())
+    }
+
+    fn warn_of_setting(&mut self, what: InBlock) {
+        let command = match what {
+            InBlock::Setting => "SET LOCAL",
+            InBlock::Mode => "SET TRANSACTION",
+            InBlock::Constraints => "SET CONSTRAINTS",
+        };
+        self.warn(
+            SqlState::NO_ACTIVE_SQL_TRANSACTION,
+            &format!("{command} can only be used in transaction blocks"),
+        );
+    }
+
+    /// Warns of a statement whose work will end with the pipeline.
+    pub(super) fn warn_of_no_block(&mut self, statement: &Statement<'_>) {
+        match statement {
+            Statement::Set {
+                scope: SetScope::Local,
+                ..
+            } => self.warn_of_setting(InBlock::Setting),
+            Statement::SetTransaction(_) => self.warn_of_setting(InBlock::Mode),
+            Statement::SetConstraints => self.warn_of_setting(InBlock::Constraints),
+            _ => {}
+        }
     }
 
     fn set_router(
@@ -570,23 +638,41 @@ impl Session {
 
     async fn reset(&mut self, target: Option<&str>) -> Result<(), Stop> {
         match target {
-            None => self.parameters.reset_all(),
-            Some(name) if name.starts_with(ROUTER_PREFIX) => self.parameters.reset(name),
-            Some(name) => {
-                let known = self.parameters.shard_settings().contains_key(name);
-                if !known {
-                    // PostgreSQL says whether there is such a setting.
-                    let shard = self.shards_for_setting().remove(0);
-                    let backend = self.join(shard).await?;
-                    command::run(backend, &format!("RESET {}", quoted(name)))
-                        .await
-                        .map_err(error::of_command)?;
-                }
-                self.parameters.reset(name);
+            None => {
+                self.join_for_setting().await?;
+                self.parameters.reset_all();
+                self.settle_settings().await?;
             }
+            Some(name) => self.reset_setting(name).await?,
         }
-        self.settle_settings().await?;
         self.complete("RESET");
+        Ok(())
+    }
+
+    /// Takes a setting back to its default.
+    async fn reset_setting(&mut self, name: &str) -> Result<(), Stop> {
+        if name.starts_with(ROUTER_PREFIX) {
+            self.parameters.reset(name);
+            return Ok(());
+        }
+        self.join_for_setting().await?;
+        if !self.parameters.shard_settings().contains_key(name) {
+            // PostgreSQL says whether there is such a setting.
+            let shard = self.shards_for_setting().remove(0);
+            let backend = self.join(shard).await?;
+            command::run(backend, &format!("RESET {}", quoted(name)))
+                .await
+                .map_err(error::of_command)?;
+        }
+        self.parameters.reset(name);
+        self.settle_settings().await
+    }
+
+    /// Has the shards on which something is to be set take part, with the settings as they are still.
+    async fn join_for_setting(&mut self) -> Result<(), Stop> {
+        for shard in self.shards_for_setting() {
+            self.join(shard).await?;
+        }
         Ok(())
     }
 
@@ -845,6 +931,19 @@ impl Session {
     }
 }
 
+/// Whether a setting is a mode of the transaction.
+fn is_mode(name: &str) -> bool {
+    matches!(
+        name,
+        "transaction_isolation" | "transaction_read_only" | "transaction_deferrable"
+    )
+}
+
+/// [`is_snapshot`] of a level's name.
+fn is_snapshot_level(name: &str) -> bool {
+    matches!(name, "repeatable read" | "serializable")
+}
+
 fn is_snapshot(isolation: IsolationLevel) -> bool {
     match isolation {
         IsolationLevel::RepeatableRead | IsolationLevel::Serializable => true,
@@ -921,6 +1020,18 @@ pub(super) fn is_forwarded(statement: &Statement<'_>) -> bool {
         | Statement::Declare { .. } => true,
         _ => false,
     }
+}
+
+/// Whether the statement sets something that an error later in its transaction takes back.
+pub(super) fn sets(statement: &Statement<'_>) -> bool {
+    matches!(
+        statement,
+        Statement::Set { .. }
+            | Statement::Reset(_)
+            | Statement::SetTransaction(_)
+            | Statement::SetConstraints
+            | Statement::SetSessionCharacteristics(_)
+    )
 }
 
 /// Whether the statement begins or ends a transaction, or a part of one.

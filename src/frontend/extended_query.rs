@@ -19,7 +19,7 @@ use crate::sql::lex;
 use crate::sql::split;
 use crate::sql::statement::{self, Statement};
 use crate::topology::ShardId;
-use crate::transaction::command;
+use crate::transaction::command::{self, OWN_NAME};
 use crate::transaction::state::Phase;
 use crate::wire::backend_message;
 use crate::wire::frame::{Frame, FrameView};
@@ -218,7 +218,7 @@ impl Session {
         if self.pipeline.shard == Some(shard) && self.pipeline.unsynced {
             return Ok(());
         }
-        self.leave_shard().await?;
+        self.leave_shard(None).await?;
         self.join(shard).await?;
         self.pipeline.shard = Some(shard);
         self.pipeline.unsynced = true;
@@ -226,23 +226,36 @@ impl Session {
     }
 
     /// Ends the pipeline's talk with its shard, so that something else can be done: what was executed becomes part of
-    /// a block of the router's own, which ends at Sync.
-    async fn leave_shard(&mut self) -> Result<(), Stop> {
+    /// a block of the router's own, which ends at Sync; and so do portals, but for `run`, which runs now.
+    async fn leave_shard(&mut self, run: Option<&str>) -> Result<(), Stop> {
         if !self.pipeline.unsynced {
             return Ok(());
         }
-        if self.transaction.block.phase() == Phase::Idle && self.pipeline.executed {
+        if self.transaction.block.phase() == Phase::Idle
+            && (self.pipeline.executed || self.has_portals(run))
+        {
             self.drain(false).await?;
             self.begin_implicit().await?;
             self.pipeline.unsynced = false;
-            if let Some(shard) = self.pipeline.shard
-                && let Some(backend) = self.transaction.backend(shard)
-            {
-                backend.forget_unnamed();
-            }
-            return Ok(());
+        } else {
+            self.drain(true).await?;
         }
-        self.drain(true).await
+        self.adopt_pipeline_settings().await
+    }
+
+    /// What functions set since the last Sync becomes the session's before anything else can see it.
+    async fn adopt_pipeline_settings(&mut self) -> Result<(), Stop> {
+        for (shard, template) in std::mem::take(&mut self.pipeline.settings) {
+            self.adopt_settings(shard, template.settings()).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a Sync outside a block would end portals of a shard, `run` aside.
+    fn has_portals(&self, run: Option<&str>) -> bool {
+        self.portals.iter().any(|(name, portal)| {
+            run != Some(name) && matches!(portal.place, Place::Shard(_) | Place::Several { .. })
+        })
     }
 
     /// Has `shard` know the statement; the client's ParseComplete comes from it if the client still waits for one.
@@ -536,7 +549,7 @@ impl Session {
             }
             Place::Several { plan, bind, .. } => {
                 let place = self
-                    .execute_several(&portal.prepared, &plan, &bind, row_limit)
+                    .execute_several(name, &portal.prepared, &plan, &bind, row_limit)
                     .await?;
                 if let Some(portal) = self.portals.get_mut(name) {
                     portal.place = place;
@@ -552,7 +565,7 @@ impl Session {
                     let tokens = lex::lex(&portal.prepared.sql, &self.lex_limits())?;
                     let statement = statement::classify(&portal.prepared.sql, &tokens)?;
                     self.check_block(&statement)?;
-                    self.leave_shard().await?;
+                    self.leave_shard(Some(name)).await?;
                     let sentence = Sentence {
                         sql: &portal.prepared.sql,
                         tokens: &tokens,
@@ -561,6 +574,13 @@ impl Session {
                     let touches_shards = !control::controls_transaction(&sentence.statement);
                     if touches_shards {
                         self.pipeline.executed = true;
+                    }
+                    if control::sets(&sentence.statement)
+                        && self.transaction.block.phase() == Phase::Idle
+                    {
+                        // What fails up to Sync takes it back.
+                        self.warn_of_no_block(&sentence.statement);
+                        self.begin_implicit().await?;
                     }
                     self.run_in_session(&sentence, false).await
                 };
@@ -596,6 +616,7 @@ impl Session {
 
     async fn execute_several(
         &mut self,
+        name: &str,
         prepared: &Prepared,
         plan: &Plan,
         bind: &Frame,
@@ -605,7 +626,13 @@ impl Session {
         else {
             return Err(SessionError::UnknownMessage(b'B').into());
         };
-        self.leave_shard().await?;
+        self.leave_shard(Some(name)).await?;
+        // The client's unnamed portal stays, unless it is this one.
+        let portal = if !name.is_empty() && self.portals.contains_key("") {
+            OWN_NAME
+        } else {
+            ""
+        };
         if plan.access != Access::Read && self.transaction.block.phase() == Phase::Idle {
             self.begin_implicit().await?;
         }
@@ -649,14 +676,17 @@ impl Session {
                     frontend_message::write_parse(out, "", text_of(step, &prepared.sql), &types);
                     frontend_message::write_bind(
                         out,
-                        "",
+                        portal,
                         "",
                         formats,
                         chosen_values,
                         results.iter().copied(),
                     );
-                    frontend_message::write_describe(out, Target::Portal, "");
-                    frontend_message::write_execute(out, "", 0);
+                    frontend_message::write_describe(out, Target::Portal, portal);
+                    frontend_message::write_execute(out, portal, 0);
+                    if !portal.is_empty() {
+                        frontend_message::write_close(out, Target::Portal, portal);
+                    }
                     frontend_message::write_sync(out);
                 },
             )
@@ -801,11 +831,8 @@ impl Session {
                 }
             }
         }
-        for (shard, template) in std::mem::take(&mut self.pipeline.settings) {
-            if self.pipeline.failed {
-                break;
-            }
-            match self.adopt_settings(shard, template.settings()).await {
+        if !self.pipeline.failed {
+            match self.adopt_pipeline_settings().await {
                 Ok(()) => {}
                 Err(Stop::Gone) => return Err(Stop::Gone),
                 Err(stop) => {

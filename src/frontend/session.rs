@@ -293,6 +293,10 @@ impl Session {
             Stop::Shard(frame) => self.client.out().extend_from_slice(frame.bytes()),
         }
         self.transaction.block.fail();
+        // An error takes back what was set.
+        for shard in self.transaction.shards().collect::<Vec<_>>() {
+            self.report_parameters(shard);
+        }
     }
 
     pub(super) fn ready_for_query(&mut self) {

@@ -32,7 +32,7 @@ pub(super) struct Sentence<'a> {
 impl Session {
     /// Query.
     pub(super) async fn simple_query(&mut self, frame: FrameView<'_>) -> Result<(), Stop> {
-        if self.pipeline.unsynced || self.pipeline.failed {
+        if self.pipeline.unsynced || self.pipeline.failed || self.pipeline.unseen.is_some() {
             // A simple query after extended messages without Sync ends them, as in PostgreSQL.
             self.sync().await?;
         }

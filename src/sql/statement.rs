@@ -9,6 +9,7 @@ use super::lex::Token;
 use super::reader::Reader;
 pub use super::reader::{Body, Name, StatementError};
 use std::borrow::Cow;
+use std::fmt;
 
 /// One statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,6 +172,28 @@ pub struct TransactionModes {
     pub read_only: Option<bool>,
     /// DEFERRABLE or NOT DEFERRABLE.
     pub deferrable: Option<bool>,
+}
+
+impl fmt::Display for TransactionModes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let isolation = self.isolation.map(|level| match level {
+            IsolationLevel::ReadUncommitted => "ISOLATION LEVEL READ UNCOMMITTED",
+            IsolationLevel::ReadCommitted => "ISOLATION LEVEL READ COMMITTED",
+            IsolationLevel::RepeatableRead => "ISOLATION LEVEL REPEATABLE READ",
+            IsolationLevel::Serializable => "ISOLATION LEVEL SERIALIZABLE",
+        });
+        let access = self
+            .read_only
+            .map(|only| if only { "READ ONLY" } else { "READ WRITE" });
+        let deferrable = self
+            .deferrable
+            .map(|is| if is { "DEFERRABLE" } else { "NOT DEFERRABLE" });
+        let said: Vec<&str> = [isolation, access, deferrable]
+            .into_iter()
+            .flatten()
+            .collect();
+        f.write_str(&said.join(", "))
+    }
 }
 
 /// A transaction's isolation.

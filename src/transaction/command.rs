@@ -4,10 +4,13 @@ use crate::backend::connection::Backend;
 use crate::wire::backend_message::{self, DataRow, TransactionStatus};
 use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::frame::Frame;
-use crate::wire::frontend_message;
+use crate::wire::frontend_message::{self, Target};
 use crate::wire::sqlstate::SqlState;
 use crate::wire::stream::StreamError;
 use std::sync::Arc;
+
+/// What the router's own statements and portals are named where a client's unnamed ones must stay.
+pub const OWN_NAME: &str = "pgring_own";
 
 /// What a command of the router's own gave.
 #[derive(Debug)]
@@ -75,6 +78,22 @@ pub async fn run(backend: &mut Backend, sql: &str) -> Result<Reply, CommandError
     answer(backend).await
 }
 
+/// Begins a block between extended messages that were not synced: by such messages too, since a simple query would end
+/// the client's unnamed statement and portal.
+///
+/// # Errors
+/// As [`run`].
+pub async fn begin_in_pipeline(backend: &mut Backend) -> Result<Reply, CommandError> {
+    let out = backend.stream.out();
+    frontend_message::write_parse(out, OWN_NAME, "BEGIN", &[]);
+    frontend_message::write_bind(out, OWN_NAME, OWN_NAME, [], [], []);
+    frontend_message::write_execute(out, OWN_NAME, 0);
+    frontend_message::write_close(out, Target::Portal, OWN_NAME);
+    frontend_message::write_close(out, Target::Statement, OWN_NAME);
+    frontend_message::write_sync(out);
+    answer(backend).await
+}
+
 /// Waits for the answer to one message that ends in ReadyForQuery.
 ///
 /// # Errors
@@ -114,8 +133,9 @@ pub async fn answer(backend: &mut Backend) -> Result<Reply, CommandError> {
     }
 }
 
-/// Names the shard of a broken connection.
-pub fn lost(backend: &Backend, source: StreamError) -> CommandError {
+/// Names the shard of a broken connection, which nobody uses any more.
+pub fn lost(backend: &mut Backend, source: StreamError) -> CommandError {
+    backend.mark_broken();
     CommandError::Lost {
         shard: backend.shard_name.clone(),
         source,

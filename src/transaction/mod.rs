@@ -189,6 +189,11 @@ impl Transaction {
         }
     }
 
+    /// Whether a statement ran whose outcome belongs to the block.
+    pub fn is_used(&self) -> bool {
+        self.participants.iter().any(|(_, one)| one.used)
+    }
+
     /// Leaves the shards that only answered SHOW; what the block set is said again to those that join.
     async fn leave_unused(&mut self) {
         let unused = |participant: &Participant| !participant.used;
@@ -223,8 +228,10 @@ impl Transaction {
             .values_mut()
             .filter(|participant| !participant.begun)
         {
-            command::run(&mut participant.lease, "BEGIN").await?;
+            command::begin_in_pipeline(&mut participant.lease).await?;
             participant.begun = true;
+            // What was set before BEGIN stays set by a rollback.
+            participant.settings_before = participant.lease.applied.clone();
         }
         Ok(())
     }

@@ -23,15 +23,32 @@ pub enum Phase {
 enum Entry {
     Begin(String),
     Setting(String),
-    Savepoint { name: String, sql: String },
+    /// What SET TRANSACTION sets: it ends with the savepoint that it came after, even a released one.
+    Mode(String),
+    Savepoint {
+        name: String,
+        sql: String,
+    },
 }
 
 impl Entry {
     fn sql(&self) -> &str {
         match self {
-            Self::Begin(sql) | Self::Setting(sql) | Self::Savepoint { sql, .. } => sql,
+            Self::Begin(sql)
+            | Self::Setting(sql)
+            | Self::Mode(sql)
+            | Self::Savepoint { sql, .. } => sql,
         }
     }
+}
+
+/// How a block begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opening {
+    /// BEGIN with its modes.
+    pub sql: String,
+    /// Whether these are REPEATABLE READ or SERIALIZABLE.
+    pub snapshot_isolation: bool,
 }
 
 /// A block's phase and its preamble.
@@ -41,6 +58,8 @@ pub struct BlockState {
     preamble: Vec<Entry>,
     /// REPEATABLE READ or SERIALIZABLE was asked for.
     snapshot_isolation: bool,
+    /// How the block was opened by the AND CHAIN of the one before it.
+    chained: Option<Opening>,
     /// The connection to a shard of the block is gone, and with it what the block did there.
     torn: bool,
 }
@@ -51,6 +70,7 @@ impl Default for BlockState {
             phase: Phase::Idle,
             preamble: Vec::new(),
             snapshot_isolation: false,
+            chained: None,
             torn: false,
         }
     }
@@ -92,14 +112,25 @@ impl BlockState {
         *self = Self::default();
     }
 
-    /// Ends the block and opens one with the same characteristics (AND CHAIN).
-    pub fn chain(&mut self) {
-        let snapshot_isolation = self.snapshot_isolation;
-        let begin = self.preamble.drain(..).next();
+    /// How the block that AND CHAIN opens begins where no shard can be asked for its modes: as this one did. After an
+    /// error PostgreSQL keeps no more than what this one was chained with.
+    pub fn opening(&self) -> Option<Opening> {
+        if self.phase == Phase::Failed || self.chained.is_some() {
+            return self.chained.clone();
+        }
+        self.preamble.first().map(|begin| Opening {
+            sql: begin.sql().to_owned(),
+            snapshot_isolation: self.snapshot_isolation,
+        })
+    }
+
+    /// Opens a block by AND CHAIN.
+    pub fn chain(&mut self, opening: Opening) {
         *self = Self {
             phase: Phase::Open,
-            preamble: begin.into_iter().collect(),
-            snapshot_isolation,
+            preamble: vec![Entry::Begin(opening.sql.clone())],
+            snapshot_isolation: opening.snapshot_isolation,
+            chained: Some(opening),
             torn: false,
         };
     }
@@ -124,9 +155,14 @@ impl BlockState {
         self.torn
     }
 
-    /// SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: what later shards must repeat.
+    /// SET LOCAL, SET CONSTRAINTS: what later shards must repeat.
     pub fn setting(&mut self, sql: &str) {
         self.preamble.push(Entry::Setting(sql.to_owned()));
+    }
+
+    /// SET TRANSACTION: what later shards must repeat.
+    pub fn mode(&mut self, sql: &str) {
+        self.preamble.push(Entry::Mode(sql.to_owned()));
     }
 
     /// The isolation level that SET TRANSACTION named.
@@ -162,13 +198,13 @@ impl BlockState {
         }
     }
 
-    /// RELEASE: forgets the savepoint and those after it; what was set stays.
+    /// RELEASE: forgets the savepoint and those after it; what was set stays, but for modes.
     pub fn release(&mut self, name: &str) {
         if let Some(position) = self.position(name) {
             let mut index = 0;
             self.preamble.retain(|entry| {
                 index += 1;
-                index <= position || !matches!(entry, Entry::Savepoint { .. })
+                index <= position || matches!(entry, Entry::Begin(_) | Entry::Setting(_))
             });
         }
     }
@@ -256,15 +292,30 @@ mod tests {
     }
 
     #[test]
-    fn chain_keeps_the_characteristics_only() {
+    fn a_mode_ends_with_the_release_of_its_savepoint() {
+        let mut block = open();
+        block.savepoint("s", "SAVEPOINT s");
+        block.mode("SET TRANSACTION READ ONLY");
+        block.setting("SET LOCAL a = 1");
+        block.release("s");
+        assert_eq!(block.preamble().unwrap(), "BEGIN;SET LOCAL a = 1");
+    }
+
+    #[test]
+    fn a_failed_block_is_chained_as_it_was_chained_itself() {
         let mut block = BlockState::default();
         block.begin("BEGIN ISOLATION LEVEL SERIALIZABLE", true);
         block.setting("SET LOCAL a = 1");
-        block.chain();
+        let opening = block.opening().unwrap();
+        assert!(opening.snapshot_isolation);
+        block.fail();
+        assert_eq!(block.opening(), None);
+        block.chain(opening.clone());
         assert_eq!(
             block.preamble().unwrap(),
             "BEGIN ISOLATION LEVEL SERIALIZABLE"
         );
-        assert!(block.snapshot_isolation());
+        block.fail();
+        assert_eq!(block.opening(), Some(opening));
     }
 }

@@ -9,4 +9,5 @@ mod pgbench;
 mod prepared;
 mod protocol_errors;
 mod routing;
+mod sessions;
 mod transactions;

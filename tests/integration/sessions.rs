@@ -1,0 +1,82 @@
+//! What a session keeps of its own, over connections that it shares with others.
+
+use crate::support::{Deployment, cluster};
+use postgres_protocol::message::frontend;
+
+const SCHEMA: &str = "CREATE TABLE accounts (aid bigint PRIMARY KEY, balance int)";
+
+/// One connection a shard, so that each client has what the one before left.
+fn deployment() -> Deployment<'static> {
+    Deployment::shared()
+        .schema(SCHEMA)
+        .sharded("accounts", "aid")
+        .settings("[pool]\nsize = 1")
+        .start()
+}
+
+/// Runs `sql` on each server as its superuser.
+fn as_superuser(sql: &str) {
+    let sandbox = cluster::shared();
+    for server in 0..cluster::SERVERS {
+        cluster::superuser(sandbox, server, "postgres")
+            .connect()
+            .run(sql);
+    }
+}
+
+#[test]
+fn a_setting_that_was_not_confirmed_is_not_left_to_others() {
+    let deployment = deployment();
+    as_superuser("GRANT SET ON PARAMETER session_preload_libraries TO app");
+    let mut one = deployment.connect();
+    let set = "SET session_preload_libraries = 'nothing'";
+    assert_eq!(one.fails(set).code(), "42501", "it may set, but not show");
+    assert_eq!(one.fails(&format!("SELECT 1; {set}")).code(), "42501");
+    assert_eq!(
+        one.extended(set, &[], false).failure.unwrap().code(),
+        "42501"
+    );
+    let set = "SELECT set_config('session_preload_libraries', 'nothing', false)";
+    assert_eq!(one.fails(set).code(), "42501");
+    as_superuser("GRANT pg_read_all_settings TO app");
+    let shown = deployment.connect().value("SHOW session_preload_libraries");
+    let own = one.value("SHOW session_preload_libraries");
+    as_superuser("REVOKE pg_read_all_settings FROM app");
+    assert_eq!((shown.as_str(), own.as_str()), ("", ""));
+}
+
+#[test]
+fn a_default_is_what_the_client_logged_in_with() {
+    let deployment = deployment();
+    let mut client = deployment
+        .target()
+        .login(&[("options", "-c work_mem=9MB")])
+        .unwrap();
+    for back in ["SET work_mem TO DEFAULT", "RESET work_mem", "RESET ALL"] {
+        client.run("SET work_mem = '5MB'");
+        assert_eq!(client.value("SHOW work_mem"), "5MB");
+        client.run(back);
+        assert_eq!(client.value("SHOW work_mem"), "9MB", "{back}");
+        assert_eq!(deployment.connect().value("SHOW work_mem"), "4MB");
+        assert_eq!(client.value("SHOW work_mem"), "9MB", "{back}");
+    }
+}
+
+#[test]
+fn a_hint_that_was_set_in_a_pipeline_that_failed_is_taken_back() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    client.run("SET pgring.shard = 's1'");
+    client.message(|buffer| {
+        for sql in ["SET pgring.shard = 's2'", "SELECT 1/0"] {
+            frontend::parse("", sql, [], buffer)?;
+            frontend::bind("", "", [], [(); 0], |(), _| unreachable!(), [], buffer)
+                .map_err(|_| std::io::Error::other("cannot bind"))?;
+            frontend::execute("", 0, buffer)?;
+        }
+        frontend::sync(buffer);
+        Ok(())
+    });
+    assert_eq!(client.reply().failure.unwrap().code(), "22012");
+    assert_eq!(client.value("SHOW pgring.shard"), "s1");
+}
