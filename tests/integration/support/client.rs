@@ -359,6 +359,14 @@ impl Client {
         .expect("set a read timeout");
     }
 
+    /// The socket of a client that has read all that was sent, for those who measure.
+    pub fn into_tcp(self) -> Option<TcpStream> {
+        match self.stream {
+            Stream::Tcp(stream) if self.received.is_empty() => Some(stream),
+            Stream::Tcp(_) | Stream::Unix(_) => None,
+        }
+    }
+
     /// Sends bytes as they are. That the peer hung up shows in the next read.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = match &mut self.stream {
