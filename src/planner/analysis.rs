@@ -15,10 +15,11 @@ use super::key::{Formula, Graph, KeyColumn, NodeId, Source};
 use super::plan::SettingChange;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{Found, From, Item, Key, Lookup, OutColumn, Scope};
+use super::{attached, catalog_text};
 use crate::sql::parse::{self, ast};
 use crate::topology::ShardId;
 use crate::topology::schema::{
-    Collation, Column, ColumnDefault, Placement, Relation, RelationKind,
+    Collation, Column, ColumnDefault, Event, Placement, Relation, RelationKind,
 };
 use crate::topology::snapshot::Topology;
 use ast::{
@@ -1813,6 +1814,9 @@ impl<'a> Analyzer<'a> {
             });
         };
         let full: Arc<str> = format!("{}.{}", relation.schema, relation.name).into();
+        if let Some(obstacle) = attached::read(&relation, &self.topology.schema)? {
+            self.differs_by_shard(obstacle);
+        }
         let mut columns: Option<Vec<OutColumn>> = (!relation.columns.is_empty()).then(|| {
             relation
                 .columns
@@ -1906,6 +1910,29 @@ impl<'a> Analyzer<'a> {
             groups,
             ..From::default()
         })
+    }
+
+    /// Notes what gives other rows or values on each shard.
+    fn differs_by_shard(&mut self, obstacle: PlanError) {
+        self.found.differs.get_or_insert_with(|| obstacle.clone());
+        self.found.multi.get_or_insert(obstacle);
+    }
+
+    /// A write of `relation`; `assigned` as in [`attached::write()`].
+    fn written(
+        &mut self,
+        relation: Option<&Relation>,
+        events: &[Event],
+        assigned: Option<&[Arc<str>]>,
+    ) -> Outcome<()> {
+        let Some(relation) = relation else {
+            return Ok(());
+        };
+        let obstacle = attached::write(relation, events, assigned, &self.topology.schema)?;
+        if let Some(obstacle) = obstacle {
+            self.differs_by_shard(obstacle);
+        }
+        Ok(())
     }
 
     fn returning(
@@ -2026,6 +2053,8 @@ impl<'a> Analyzer<'a> {
         };
         self.blocks.push(Block::default());
         let (target, relation) = self.target(&table.relation)?;
+        let assigned = assigned_columns(assignments)?;
+        self.written(relation.as_deref(), &[Event::Update], Some(&assigned))?;
         let key = target
             .groups
             .first()
@@ -2085,7 +2114,8 @@ impl<'a> Analyzer<'a> {
             return beyond("DELETE FROM a join");
         }
         self.blocks.push(Block::default());
-        let (target, _) = self.target(&table.relation)?;
+        let (target, relation) = self.target(&table.relation)?;
+        self.written(relation.as_deref(), &[Event::Delete], None)?;
         let is_sharded = target.partitioned;
         let others = self.sources(using.as_deref().unwrap_or_default(), &outer)?;
         self.write(
@@ -2218,6 +2248,14 @@ impl<'a> Analyzer<'a> {
             target.items[0].schema = None;
         }
         let relation = self.relation(&parts);
+        let updates = matches!(on, Some(ast::OnInsert::OnConflict(conflict))
+            if matches!(conflict.action, ast::OnConflictAction::DoUpdate(_)));
+        let events: &[Event] = if updates {
+            &[Event::Insert, Event::Update]
+        } else {
+            &[Event::Insert]
+        };
+        self.written(relation.as_deref(), events, None)?;
         let reference = target.items[0].reference;
         let sharded = match relation.as_deref() {
             Some(Relation {
@@ -2409,21 +2447,8 @@ impl<'a> Analyzer<'a> {
                         "ON CONFLICT may meet the rows in another order on each shard",
                     );
                 }
-                if let (
-                    Some(ast::ConflictTarget::Columns { columns, .. }),
-                    Some(relation),
-                    Some(key),
-                ) = (&conflict.conflict_target, relation.as_deref(), sharded)
-                {
-                    let key = &relation.columns[key].name;
-                    if !columns.iter().any(|column| parse::name(column) == **key) {
-                        return Err(PlanError::refused(
-                            Refusal::OnConflict,
-                            format!(
-                                "ON CONFLICT without the sharding key {key} sees the rows of one shard only"
-                            ),
-                        ));
-                    }
+                if let (Some(relation), Some(key)) = (relation.as_deref(), sharded) {
+                    arbitrates_by_key(conflict.conflict_target.as_ref(), relation, key)?;
                 }
                 if let ast::OnConflictAction::DoUpdate(update) = &conflict.action {
                     self.conflict_updates(
@@ -2544,6 +2569,13 @@ impl<'a> Analyzer<'a> {
         }
         self.blocks.push(Block::default());
         let (target, relation) = self.target(table)?;
+        let events = clauses.iter().filter_map(|clause| match &clause.action {
+            ast::MergeAction::Insert(_) => Some(Event::Insert),
+            ast::MergeAction::Update(_) => Some(Event::Update),
+            ast::MergeAction::Delete { .. } => Some(Event::Delete),
+            ast::MergeAction::DoNothing { .. } => None,
+        });
+        self.written(relation.as_deref(), &events.collect::<Vec<_>>(), None)?;
         if target.items[0].reference {
             self.unstable(
                 Refusal::ReferenceWriteDiffers,
@@ -3049,6 +3081,62 @@ fn renamed(mut columns: Vec<OutColumn>, alias: &TableAlias) -> Outcome<Vec<OutCo
     Ok(columns)
 }
 
+/// Refuses an ON CONFLICT whose unique index lacks the sharding key: the row that conflicts may be on another shard.
+fn arbitrates_by_key(
+    target: Option<&ast::ConflictTarget>,
+    relation: &Relation,
+    key: usize,
+) -> Outcome<()> {
+    let key_name = &relation.columns[key].name;
+    let reason = match target {
+        Some(ast::ConflictTarget::Columns { columns, .. }) => {
+            if columns
+                .iter()
+                .any(|column| parse::name(column) == **key_name)
+            {
+                return Ok(());
+            }
+            "ON CONFLICT".to_owned()
+        }
+        Some(ast::ConflictTarget::OnConstraint(name)) => {
+            let name = object_name(name)?.pop().unwrap_or_default();
+            let named = relation
+                .unique
+                .iter()
+                .find(|unique| unique.is_constraint && *unique.name == *name);
+            if named.is_some_and(|unique| unique.columns.contains(&key)) {
+                return Ok(());
+            }
+            format!("ON CONFLICT ON CONSTRAINT {name}")
+        }
+        None => match attached::without_key(relation).next() {
+            None => return Ok(()),
+            Some(unique) => format!("ON CONFLICT by {}", unique.name),
+        },
+    };
+    Err(PlanError::refused(
+        Refusal::OnConflict,
+        format!("{reason} without the sharding key {key_name} sees the rows of one shard only"),
+    ))
+}
+
+/// The columns that an UPDATE sets.
+fn assigned_columns(assignments: &[ast::Assignment]) -> Outcome<Vec<Arc<str>>> {
+    let mut columns = Vec::with_capacity(assignments.len());
+    for assignment in assignments {
+        let names = match &assignment.target {
+            ast::AssignmentTarget::ColumnName(name) => std::slice::from_ref(name),
+            ast::AssignmentTarget::Tuple(names) => names,
+        };
+        for name in names {
+            // `a.b` sets a part of column a.
+            let first = object_name(name)?.into_iter().next();
+            columns.push(first.unwrap_or_default().into());
+        }
+    }
+    Ok(columns)
+}
+
 /// Why a column's default is not what one PostgreSQL would give, and whether that is so on one shard too.
 pub(super) fn default_obstacle(
     relation: &Relation,
@@ -3069,20 +3157,19 @@ pub(super) fn default_obstacle(
         "{}.{} is left to its default {text}",
         relation.name, column.name
     );
-    let (refusal, always) =
-        match super::expression::default_effect(text, &topology.schema, search_path) {
-            Effect::Same => return None,
-            Effect::Random if !reference => return None,
-            Effect::Random | Effect::Time | Effect::Catalog | Effect::Unknown if reference => {
-                (Refusal::ReferenceWriteDiffers, false)
-            }
-            Effect::Random | Effect::Time | Effect::Catalog | Effect::Unknown => {
-                (Refusal::DefaultDiffers, false)
-            }
-            Effect::Designated => (Refusal::SequenceDefault, true),
-            Effect::Procedural => (Refusal::ProceduralFunction, true),
-            Effect::Session => (Refusal::SessionState, true),
-        };
+    let (refusal, always) = match catalog_text::effect(text, &topology.schema, search_path) {
+        Effect::Same => return None,
+        Effect::Random if !reference => return None,
+        Effect::Random | Effect::Time | Effect::Catalog | Effect::Unknown if reference => {
+            (Refusal::ReferenceWriteDiffers, false)
+        }
+        Effect::Random | Effect::Time | Effect::Catalog | Effect::Unknown => {
+            (Refusal::DefaultDiffers, false)
+        }
+        Effect::Designated => (Refusal::SequenceDefault, true),
+        Effect::Procedural => (Refusal::ProceduralFunction, true),
+        Effect::Session => (Refusal::SessionState, true),
+    };
     Some((PlanError::refused(refusal, reason), always))
 }
 

@@ -315,7 +315,16 @@ fn built_in(name: &str, function: &Function, arguments: usize) -> Call {
 }
 
 fn user(name: &str, function: &Function) -> Call {
-    let effect = if RUNS_SQL.contains(&name) {
+    Call {
+        effect: of_user(name, function),
+        aggregate: function.aggregate,
+        ordered: function.aggregate || function.window,
+    }
+}
+
+/// What calling a function that a user or an extension made means.
+pub fn of_user(name: &str, function: &Function) -> Effect {
+    if RUNS_SQL.contains(&name) {
         Effect::Procedural
     } else if RANDOM_EXTENSION.contains(&name) && !function.procedural {
         Effect::Random
@@ -325,11 +334,6 @@ fn user(name: &str, function: &Function) -> Call {
             (Volatility::Stable | Volatility::Volatile, true) => Effect::Procedural,
             (Volatility::Volatile, false) => Effect::Designated,
         }
-    };
-    Call {
-        effect,
-        aggregate: function.aggregate,
-        ordered: function.aggregate || function.window,
     }
 }
 

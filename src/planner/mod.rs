@@ -6,6 +6,8 @@ pub mod plan;
 pub mod refusal;
 
 mod analysis;
+mod attached;
+mod catalog_text;
 mod describe;
 mod expression;
 mod function;

@@ -1,5 +1,6 @@
 //! Statements that are placed by the tables they name, not by keys: DDL, TRUNCATE, LOCK, and COPY.
 
+use super::attached;
 use super::key::{Arguments, KeyColumn, Source};
 use super::plan::{Access, Merge, Plan, Step, StepArguments, StepSql, Tier};
 use super::refusal::{PlanError, Refusal};
@@ -9,7 +10,7 @@ use crate::sql::lex::{self, Token};
 use crate::sql::statement::{DdlVerb, Maintenance, Name, ObjectKind, Statement};
 use crate::topology::ShardId;
 use crate::topology::schema::{
-    Column, ColumnDefault, HashFamily, Placement, Relation, RelationKind,
+    Column, ColumnDefault, Event, HashFamily, Placement, Relation, RelationKind,
 };
 use crate::topology::snapshot::Topology;
 use std::sync::Arc;
@@ -72,7 +73,15 @@ pub fn utility(
     match statement {
         Statement::Truncate(names) => match hint {
             Some(shard) => Ok(one(Tier::NamedShard, Access::Write, shard)),
-            None => for_relations(names, "TRUNCATE", Access::Write, context),
+            None => {
+                for name in names {
+                    if let Some(relation) = relation(name, context) {
+                        // A trigger of TRUNCATE has no row whose values could differ.
+                        attached::write(relation, &[Event::Truncate], None, &topology.schema)?;
+                    }
+                }
+                for_relations(names, "TRUNCATE", Access::Write, context)
+            }
         },
         Statement::Lock(names) => match hint {
             Some(shard) => Ok(one(Tier::NamedShard, Access::Write, shard)),
@@ -342,6 +351,7 @@ pub fn copy_from(
         }
         return Ok(CopyRoute::One(default));
     };
+    let obstacle = attached::write(relation, &[Event::Insert], None, &context.topology.schema)?;
     let order: Vec<&Column> = match columns {
         // Generated columns are not in the data.
         None => relation
@@ -383,6 +393,7 @@ pub fn copy_from(
                 .position(|other| other.name == column.name)
                 .ok_or_else(missing)?;
             left_out(relation, &order, context, false)?;
+            obstacle.map_or(Ok(()), Err)?;
             let key =
                 KeyColumn::new(&relation.name, column).ok_or_else(|| PlanError::Internal {
                     what: "the sharding key has a type that cannot be hashed".into(),
@@ -395,6 +406,7 @@ pub fn copy_from(
         }
         Placement::Reference => {
             left_out(relation, &order, context, true)?;
+            obstacle.map_or(Ok(()), Err)?;
             if copy.where_clause {
                 return Err(PlanError::refused(
                     Refusal::CopyForm,
@@ -459,7 +471,14 @@ pub fn copy_to(
     }
     match &copy.source {
         CopySource::Table { name, .. } => match relation(name, context)
-            .map(|relation| (&relation.placement, relation.kind))
+            .map(|relation| {
+                let obstacle = attached::read(relation, &topology.schema)?;
+                match (obstacle, &relation.placement) {
+                    (Some(obstacle), Placement::Sharded { .. }) => Err(obstacle),
+                    _ => Ok((&relation.placement, relation.kind)),
+                }
+            })
+            .transpose()?
         {
             Some((Placement::Sharded { .. }, _)) => {
                 let mut plan = all_shards(Access::Read, topology);
