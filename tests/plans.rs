@@ -536,7 +536,7 @@ fn placed(
         Statement::Copy(copy) if copy.direction == CopyDirection::From => {
             planner::copy_from(&copy, sql, context).map(|route| match route {
                 CopyRoute::One(shard) => format!("all rows to {}", topology.shard_name(shard)),
-                CopyRoute::AllShards => "all rows to every shard".to_owned(),
+                CopyRoute::AllShards(_) => "all rows to every shard".to_owned(),
                 CopyRoute::Split(split) => format!(
                     "rows by {} in column {}; key 42 to {}",
                     split.name,

@@ -15,7 +15,7 @@ use super::key::{Formula, Graph, KeyColumn, NodeId, Source};
 use super::plan::SettingChange;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{Found, From, Item, Key, Lookup, OutColumn, Scope};
-use super::{attached, catalog_text};
+use super::{attached, catalog_text, clock};
 use crate::sql::parse::{self, ast};
 use crate::topology::ShardId;
 use crate::topology::schema::{
@@ -131,6 +131,10 @@ pub struct Analysis {
     pub creates: bool,
     /// How many statements in it write tables.
     pub writers: usize,
+    /// Whether it casts to a date or time, or to a type that may hold one.
+    pub casts_to_time: bool,
+    /// Parameters, from zero, that are only stored in columns of other types than dates and times.
+    pub timeless_parameters: Vec<u16>,
     /// Why its parts over reference tables may differ between shards.
     pub unstable: Option<PlanError>,
     /// Why the clock or chance make it differ between shards.
@@ -215,6 +219,9 @@ pub(super) struct Analyzer<'a> {
     relations: usize,
     next_column: u32,
     key_updates: Vec<(NodeId, Source)>,
+    /// Parameters by how they are used: stored in columns that hold no time, or in any other way.
+    parameters_stored: Vec<u16>,
+    pub(super) parameters_used: Vec<u16>,
 }
 
 pub(super) type Outcome<T> = Result<T, PlanError>;
@@ -241,6 +248,8 @@ pub fn analyze(
         relations: 0,
         next_column: 1,
         key_updates: Vec::new(),
+        parameters_stored: Vec::new(),
+        parameters_used: Vec::new(),
     };
     let rows = analyzer.statement(statement, None)?;
     let Analyzer {
@@ -248,8 +257,14 @@ pub fn analyze(
         mut found,
         uses,
         key_updates,
+        parameters_stored,
+        parameters_used,
         ..
     } = analyzer;
+    let timeless = parameters_stored.into_iter();
+    found.timeless_parameters = timeless
+        .filter(|parameter| !parameters_used.contains(parameter))
+        .collect();
     found.uses = uses
         .into_iter()
         .map(|UseNode { relation, node }| Use {
@@ -1982,7 +1997,17 @@ impl<'a> Analyzer<'a> {
             _ => None,
         };
         for assignment in assignments {
-            self.expression(&assignment.value, scope)?;
+            let column = match &assignment.target {
+                ast::AssignmentTarget::ColumnName(name) => object_name(name)?.pop(),
+                ast::AssignmentTarget::Tuple(_) => None,
+            };
+            let column = column.zip(relation);
+            let column = column.and_then(|(name, relation)| {
+                relation
+                    .column(&name)
+                    .map(|column| &relation.columns[column])
+            });
+            self.stored_value(&assignment.value, column, scope)?;
             let Some(key_name) = &key_name else { continue };
             let refused = || {
                 PlanError::refused(
@@ -2018,6 +2043,30 @@ impl<'a> Analyzer<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The value of a column. Where the column holds no time, a word such as `now` is no more than a word.
+    fn stored_value(
+        &mut self,
+        value: &'a Expr,
+        column: Option<&Column>,
+        scope: &Rc<Scope>,
+    ) -> Outcome<()> {
+        if let (Expr::Value(value), Some(column)) = (value, column)
+            && !clock::may_be_time(column.type_oid)
+        {
+            match &value.value {
+                ast::Value::Placeholder(text) => {
+                    self.parameters_stored.extend(placeholder(text));
+                    return Ok(());
+                }
+                ast::Value::SingleQuotedString(_) | ast::Value::DollarQuotedString(_) => {
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+        self.expression(value, scope)
     }
 
     fn update(&mut self, update: &'a ast::Update, outer: Option<Rc<Scope>>) -> Outcome<Rows> {
@@ -2286,10 +2335,16 @@ impl<'a> Analyzer<'a> {
                         outer: outer.clone(),
                         restricts_outer: false,
                     });
+                    let columns = relation.as_deref().map_or(&[][..], |found| &found.columns);
+                    let column_at = |position: usize| match listed.get(position) {
+                        Some(name) => columns.iter().find(|column| *column.name == **name),
+                        None if listed.is_empty() => columns.get(position),
+                        None => None,
+                    };
                     for row in &values.rows {
-                        for expr in &row.content {
+                        for (position, expr) in row.content.iter().enumerate() {
                             if !is_default(expr) {
-                                self.expression(expr, &scope)?;
+                                self.stored_value(expr, column_at(position), &scope)?;
                             }
                         }
                     }

@@ -1,6 +1,7 @@
 //! [`calls`]: what evaluating an expression of the catalog means, judged by the names in its text: defaults, policies,
 //! conditions, views' queries, the expressions of trigger functions. And which relations such a text may name.
 
+use super::clock;
 use super::function::{self, Effect};
 use crate::sql::lex::{self, LexLimits, Token, TokenKind};
 use crate::topology::schema::{Relation, RelationKind, Schema};
@@ -126,7 +127,7 @@ pub fn calls(text: &str, schema: &Schema, search_path: &[Arc<str>]) -> Vec<(Effe
                 }
             }
         } else if token.is_string() {
-            if lex::string_value(token, text).is_ok_and(|value| function::tells_time(&value)) {
+            if lex::string_value(token, text).is_ok_and(|value| clock::tells_time(&value)) {
                 add(Effect::Time, token.text(text).to_owned());
             }
         } else if token.kind == TokenKind::Operator {

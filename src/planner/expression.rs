@@ -5,12 +5,12 @@
 //! have is refused.
 
 use super::analysis::{Allow, Analyzer, Outcome, bare, beyond, object_name, placeholder};
-use super::catalog_text;
 use super::function::{self, Effect};
 use super::key::{KeyColumn, KeySet, NodeId, Source};
 use super::plan::SettingChange;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{Found, Key, Scope};
+use super::{catalog_text, clock};
 use crate::sql::lex;
 use crate::sql::parse::{self, ast};
 use crate::topology::key_value::KeyType;
@@ -266,21 +266,21 @@ impl<'a> Analyzer<'a> {
             ),
             Expr::Value(value) => {
                 if let Some(text) = parse::string(&value.value)
-                    && function::tells_time(&text)
+                    && clock::tells_time(&text)
                 {
                     self.effect(Effect::Time, &format!("'{text}'"));
                 }
                 match &value.value {
                     Value::EscapedStringLiteral(raw) => {
                         let value = lex::escape_string_value(raw);
-                        if value.is_err() || value.is_ok_and(|value| function::tells_time(&value)) {
+                        if value.is_err() || value.is_ok_and(|value| clock::tells_time(&value)) {
                             self.effect(Effect::Time, "a string with escapes");
                         }
                         Ok(())
                     }
                     Value::UnicodeStringLiteral(text) => {
                         // Escapes that are not read here might spell such a word.
-                        if text.contains('\\') || function::tells_time(text) {
+                        if text.contains('\\') || clock::tells_time(text) {
                             self.effect(Effect::Time, "a string with escapes");
                         }
                         Ok(())
@@ -304,14 +304,17 @@ impl<'a> Analyzer<'a> {
                     | Value::NationalStringLiteral(_)
                     | Value::HexStringLiteral(_)
                     | Value::Boolean(_)
-                    | Value::Null
-                    | Value::Placeholder(_) => Ok(()),
+                    | Value::Null => Ok(()),
+                    Value::Placeholder(text) => {
+                        self.parameters_used.extend(placeholder(text));
+                        Ok(())
+                    }
                 }
             }
             Expr::TypedString(typed) => {
                 self.cast_type(&typed.data_type)?;
                 if let Some(text) = parse::string(&typed.value.value)
-                    && function::tells_time(&text)
+                    && clock::tells_time(&text)
                 {
                     self.effect(Effect::Time, &format!("'{text}'"));
                 }
@@ -446,6 +449,7 @@ impl<'a> Analyzer<'a> {
     }
 
     fn cast_type(&mut self, data_type: &DataType) -> Outcome<()> {
+        self.found.casts_to_time |= type_oid(data_type).is_none_or(clock::may_be_time);
         let casts = &self.topology.schema.casts;
         if !casts.is_empty() {
             let written = match data_type {

@@ -1,6 +1,7 @@
 //! Statements that are placed by the tables they name, not by keys: DDL, TRUNCATE, LOCK, and COPY.
 
 use super::attached;
+use super::clock;
 use super::key::{Arguments, KeyColumn, Source};
 use super::plan::{Access, Merge, Plan, Step, StepArguments, StepSql, Tier};
 use super::refusal::{PlanError, Refusal};
@@ -283,7 +284,7 @@ pub enum CopyRoute {
     /// All to this shard.
     One(ShardId),
     /// All to every shard: a reference table.
-    AllShards,
+    AllShards(CopyTimes),
     /// Each to the shard of its key.
     Split(CopySplit),
 }
@@ -296,6 +297,46 @@ pub struct CopySplit {
     /// The key column's name.
     pub name: Arc<str>,
     key: KeyColumn,
+    /// What must not tell the time.
+    pub times: CopyTimes,
+}
+
+/// The columns of a COPY FROM over several shards whose texts may be read as the time, by the clock of each shard.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CopyTimes {
+    /// Place in a row, from 0, and name.
+    pub columns: Vec<(usize, Arc<str>)>,
+}
+
+impl CopyTimes {
+    fn new(order: &[&Column]) -> Self {
+        let columns = order.iter().enumerate();
+        Self {
+            columns: columns
+                .filter(|(_, column)| clock::may_be_time(column.type_oid))
+                .map(|(place, column)| (place, column.name.clone()))
+                .collect(),
+        }
+    }
+
+    /// Whether a row need not be looked at. `quote`: the byte by which a text's letters may be hidden.
+    pub fn is_passed(&self, row: &[u8], quote: u8) -> bool {
+        self.columns.is_empty() || !clock::may_tell_time(row, quote)
+    }
+
+    /// Refuses a value, decoded, of the column called `name`.
+    ///
+    /// # Errors
+    /// Each shard's clock would read it in its own way.
+    pub fn check(name: &str, value: &[u8]) -> Result<(), PlanError> {
+        if std::str::from_utf8(value).is_ok_and(clock::tells_time) {
+            return Err(PlanError::refused(
+                Refusal::VolatileFunction,
+                format!("a value of the column {name} is the time, which differs between shards"),
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl CopySplit {
@@ -392,7 +433,8 @@ pub fn copy_from(
                 .iter()
                 .position(|other| other.name == column.name)
                 .ok_or_else(missing)?;
-            left_out(relation, &order, context, false)?;
+            let given = given_always(copy, &order);
+            left_out(relation, given, context, false)?;
             obstacle.map_or(Ok(()), Err)?;
             let key =
                 KeyColumn::new(&relation.name, column).ok_or_else(|| PlanError::Internal {
@@ -402,10 +444,11 @@ pub fn copy_from(
                 column: place,
                 name: column.name.clone(),
                 key,
+                times: CopyTimes::new(&order),
             }))
         }
         Placement::Reference => {
-            left_out(relation, &order, context, true)?;
+            left_out(relation, given_always(copy, &order), context, true)?;
             obstacle.map_or(Ok(()), Err)?;
             if copy.where_clause {
                 return Err(PlanError::refused(
@@ -413,7 +456,7 @@ pub fn copy_from(
                     "COPY … WHERE into a reference table",
                 ));
             }
-            Ok(CopyRoute::AllShards)
+            Ok(CopyRoute::AllShards(CopyTimes::new(&order)))
         }
         Placement::Local(shard) => Ok(CopyRoute::One(*shard)),
         Placement::Catalog => Ok(CopyRoute::One(default)),
@@ -424,6 +467,14 @@ pub fn copy_from(
                 relation.name
             ),
         )),
+    }
+}
+
+/// The columns that the data give in each row: with the option DEFAULT, a row may leave any to its default.
+fn given_always<'a, 'b>(copy: &CopyStatement<'_>, order: &'b [&'a Column]) -> &'b [&'a Column] {
+    match copy.options.default {
+        None => order,
+        Some(_) => &[],
     }
 }
 
