@@ -20,22 +20,17 @@ fn topology() -> Topology {
         collation: Collation::None,
         default: ColumnDefault::Null,
     };
+    let placement = Placement::Sharded {
+        key: 0,
+        family: HashFamily::Integer,
+    };
     let accounts = Relation {
-        schema: "public".into(),
-        name: "accounts".into(),
-        kind: RelationKind::Table,
         columns: vec![
             column("aid", 23, "integer"),
             column("bid", 23, "integer"),
             column("balance", 23, "integer"),
         ],
-        placement: Placement::Sharded {
-            key: 0,
-            family: HashFamily::Integer,
-        },
-        unique: Vec::new(),
-        reads: Vec::new(),
-        parents: Vec::new(),
+        ..Relation::new("public", "accounts", RelationKind::Table, placement)
     };
     let mut schema = Schema::default();
     schema.relations.insert(

@@ -10,8 +10,8 @@ use pgring::sql::lex::LexLimits;
 use pgring::sql::statement::{self, Statement};
 use pgring::topology::key_value::KeyType;
 use pgring::topology::schema::{
-    Collation, Column, ColumnDefault, Function, Placement, Relation, RelationKind, Schema,
-    Volatility,
+    Collation, Column, ColumnDefault, Event, Expression, Function, Placement, Relation,
+    RelationKind, Rule, Schema, Trigger, TriggerFunction, Unique, Volatility,
 };
 use pgring::topology::snapshot::{Shard, SlotOwner, Topology};
 use pgring::topology::{Epoch, SLOT_COUNT, ShardId};
@@ -81,7 +81,12 @@ fn column(text: &str) -> (Column, bool) {
 /// local settings: name text       on the first shard
 /// view v                          over sharded tables
 /// function f volatile procedural  in schema public; `builtin` puts it into pg_catalog
+/// operator === stable procedural  in schema public
+/// cast pair volatile procedural   to the type `pair`
+/// query v: SELECT f()             a view over reference tables
 /// ```
+///
+/// and what hangs on the tables before it (see [`attach`]).
 fn declare(head: &str) -> Topology {
     let mut shards = Vec::new();
     let mut schema = Schema::default();
@@ -93,6 +98,22 @@ fn declare(head: &str) -> Topology {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
     {
         let (kind, rest) = line.split_once(' ').expect("a kind and the rest");
+        if attach(kind, rest, &mut tables) {
+            continue;
+        }
+        if kind == "query" {
+            let (name, text) = rest.split_once(": ").expect("a query");
+            let query = Expression {
+                name: name.into(),
+                text: text.into(),
+            };
+            let view = Relation {
+                queries: vec![query],
+                ..Relation::new("public", name, RelationKind::View, Placement::Reference)
+            };
+            tables.insert(name.into(), Arc::new(view));
+            continue;
+        }
         let (name, columns) = rest.split_once(':').unwrap_or((rest, ""));
         let read: Vec<(Column, bool)> = columns
             .split(',')
@@ -131,6 +152,15 @@ fn declare(head: &str) -> Topology {
                 }
                 continue;
             }
+            "operator" | "cast" => {
+                let words: Vec<&str> = rest.split_whitespace().collect();
+                let map = match kind {
+                    "cast" => &mut schema.casts,
+                    _ => schema.operators.entry("public".into()).or_default(),
+                };
+                map.insert(words[0].into(), function(&words[1..]));
+                continue;
+            }
             "sharded" => {
                 let key = key.expect("a key");
                 let family = KeyType::of_column(&columns[key])
@@ -151,29 +181,14 @@ fn declare(head: &str) -> Topology {
         tables.insert(
             name.into(),
             Arc::new(Relation {
-                schema: "public".into(),
-                name: name.into(),
-                kind,
                 columns,
-                placement,
-                unique: Vec::new(),
-                reads: Vec::new(),
-                parents: Vec::new(),
+                ..Relation::new("public", name, kind, placement)
             }),
         );
     }
     schema.relations.insert("public".into(), tables);
     for (catalog, name) in [("pg_catalog", "pg_class"), ("information_schema", "tables")] {
-        let relation = Relation {
-            schema: catalog.into(),
-            name: name.into(),
-            kind: RelationKind::Table,
-            columns: Vec::new(),
-            placement: Placement::Catalog,
-            unique: Vec::new(),
-            reads: Vec::new(),
-            parents: Vec::new(),
-        };
+        let relation = Relation::new(catalog, name, RelationKind::Table, Placement::Catalog);
         schema
             .relations
             .entry(catalog.into())
@@ -195,6 +210,100 @@ fn declare(head: &str) -> Topology {
         default_shard: ShardId(0),
         schema: Arc::new(schema),
     }
+}
+
+/// What hangs on a table:
+///
+/// ```text
+/// trigger t on orders insert update: BEGIN … END     in PL/pgSQL; of a function f as `trigger t on orders insert = c f x`
+/// when t on orders: new.id > 0                      its condition
+/// unique u on orders: id, note                      with `primary`, `constraint` or `partial` after `on orders`
+/// per_shard u on orders                             unique_per_shard
+/// policy p on orders: expression
+/// check c on orders: expression
+/// rule r on orders insert: CREATE RULE …
+/// ```
+fn attach(kind: &str, rest: &str, tables: &mut HashMap<Arc<str>, Arc<Relation>>) -> bool {
+    let kinds = [
+        "trigger",
+        "when",
+        "unique",
+        "per_shard",
+        "policy",
+        "check",
+        "rule",
+    ];
+    if !kinds.contains(&kind) {
+        return false;
+    }
+    let (head, text) = rest.split_once(": ").unwrap_or((rest, ""));
+    let (head, external) = head.split_once(" = ").unwrap_or((head, ""));
+    let words: Vec<&str> = head.split(' ').collect();
+    let [name, "on", table, more @ ..] = words.as_slice() else {
+        panic!("no name on table: {rest}");
+    };
+    let relation = Arc::make_mut(tables.get_mut(*table).expect("a table"));
+    let expression = Expression {
+        name: (*name).into(),
+        text: text.into(),
+    };
+    let events = more.iter().filter_map(|word| match *word {
+        "insert" => Some(Event::Insert),
+        "update" => Some(Event::Update),
+        "delete" => Some(Event::Delete),
+        "truncate" => Some(Event::Truncate),
+        _ => None,
+    });
+    let mut events: Vec<Event> = events.collect();
+    match kind {
+        "trigger" => {
+            let external: Vec<&str> = external.split_whitespace().collect();
+            let function = match external.as_slice() {
+                [] => ["public", "plpgsql", "touch", text],
+                ["internal", name, ..] => ["pg_catalog", "internal", name, ""],
+                [language, name, ..] => ["public", language, name, ""],
+                [_] => panic!("a language and a function"),
+            };
+            let [schema, language, function, body] = function.map(Arc::from);
+            relation.triggers.push(Trigger {
+                name: (*name).into(),
+                table: ("public".into(), (*table).into()),
+                events,
+                arguments: external.iter().skip(2).map(|word| (*word).into()).collect(),
+                condition: None,
+                function: Arc::new(TriggerFunction {
+                    schema,
+                    name: function,
+                    language,
+                    body,
+                }),
+            });
+        }
+        "when" => {
+            let mut triggers = relation.triggers.iter_mut();
+            let trigger = triggers.find(|trigger| &*trigger.name == *name);
+            trigger.expect("a trigger").condition = Some(expression.text);
+        }
+        "unique" => relation.unique.push(Unique {
+            name: expression.name,
+            is_primary: more.contains(&"primary"),
+            is_constraint: more.contains(&"primary") || more.contains(&"constraint"),
+            columns: text
+                .split(", ")
+                .filter(|name| !name.is_empty())
+                .map(|name| relation.column(name).expect("a column"))
+                .collect(),
+            is_partial: more.contains(&"partial"),
+        }),
+        "per_shard" => relation.unique_per_shard = true,
+        "policy" => relation.policies.push(expression),
+        "check" => relation.checks.push(expression),
+        _ => relation.rules.push(Rule {
+            event: events.pop().expect("an event"),
+            definition: expression,
+        }),
+    }
+    true
 }
 
 fn function(words: &[&str]) -> Function {
@@ -427,7 +536,7 @@ fn placed(
         Statement::Copy(copy) if copy.direction == CopyDirection::From => {
             planner::copy_from(&copy, sql, context).map(|route| match route {
                 CopyRoute::One(shard) => format!("all rows to {}", topology.shard_name(shard)),
-                CopyRoute::AllShards => "all rows to every shard".to_owned(),
+                CopyRoute::AllShards(_) => "all rows to every shard".to_owned(),
                 CopyRoute::Split(split) => format!(
                     "rows by {} in column {}; key 42 to {}",
                     split.name,

@@ -2,8 +2,8 @@
 //! laid over it by [`crate::topology::shard_map`]; here all is as PostgreSQL says. Start at [`load`].
 
 use crate::topology::schema::{
-    Collation, Column, ColumnDefault, Function, Placement, Relation, RelationKind, Schema,
-    Volatility,
+    Collation, Column, ColumnDefault, Event, Expression, ForeignKey, Function, Placement, Relation,
+    RelationKind, Rule, Schema, Trigger, TriggerFunction, Unique, Volatility,
 };
 use futures_util::future::try_join_all;
 use std::collections::{HashMap, HashSet};
@@ -41,8 +41,14 @@ const FINGERPRINT: &str = "
       UNION ALL SELECT 'd' || d.oid::text || d.xmin::text FROM pg_catalog.pg_attrdef d JOIN relation r ON r.oid = d.adrelid
       UNION ALL SELECT 'i' || i.indexrelid::text || i.xmin::text
         FROM pg_catalog.pg_index i JOIN relation r ON r.oid = i.indexrelid
+      UNION ALL SELECT 'g' || t.oid::text || t.xmin::text || t.ctid::text
+        FROM pg_catalog.pg_trigger t JOIN relation r ON r.oid = t.tgrelid
+      UNION ALL SELECT 'k' || oid::text || xmin::text || ctid::text FROM pg_catalog.pg_constraint WHERE oid >= 16384
+      UNION ALL SELECT 'l' || oid::text || xmin::text || ctid::text FROM pg_catalog.pg_policy
+      UNION ALL SELECT 'q' || oid::text || xmin::text || ctid::text FROM pg_catalog.pg_operator WHERE oid >= 16384
+      UNION ALL SELECT 's' || oid::text || xmin::text FROM pg_catalog.pg_cast WHERE oid >= 16384
       UNION ALL SELECT 'h' || inhrelid::text || inhparent::text FROM pg_catalog.pg_inherits
-      UNION ALL SELECT 'r' || oid::text || xmin::text FROM pg_catalog.pg_rewrite WHERE oid >= 16384
+      UNION ALL SELECT 'r' || oid::text || xmin::text || ctid::text FROM pg_catalog.pg_rewrite WHERE oid >= 16384
       UNION ALL SELECT 'p' || oid::text || xmin::text || ctid::text FROM pg_catalog.pg_proc WHERE oid >= 16384
       UNION ALL SELECT 't' || oid::text || xmin::text || ctid::text
         FROM pg_catalog.pg_type WHERE oid >= 16384 AND typtype = 'd'
@@ -70,7 +76,20 @@ pub async fn load(client: &mut Client) -> Result<Schema, CatalogError> {
         .batch_execute("SET LOCAL search_path = pg_catalog")
         .await?;
     let queries = [
-        RELATIONS, COLUMNS, DOMAINS, UNIQUE, PARENTS, READS, FUNCTIONS,
+        RELATIONS,
+        COLUMNS,
+        DOMAINS,
+        UNIQUE,
+        PARENTS,
+        READS,
+        FUNCTIONS,
+        FOREIGN_KEYS,
+        TRIGGERS,
+        REWRITES,
+        POLICIES,
+        CHECKS,
+        OPERATORS,
+        CASTS,
     ];
     let rows = try_join_all(queries.map(|sql| transaction.query_typed(sql, &[]))).await?;
     transaction.commit().await?;
@@ -83,18 +102,43 @@ pub async fn load(client: &mut Client) -> Result<Schema, CatalogError> {
             parents,
             reads,
             functions,
+            foreign_keys,
+            triggers,
+            rewrites,
+            policies,
+            checks,
+            operators,
+            casts,
         ],
-    ) = <[Vec<Row>; 7]>::try_from(rows)
+    ) = <[Vec<Row>; 14]>::try_from(rows)
     else {
         return Ok(Schema::default());
     };
     let mut draft = Draft::relations(&relations)?;
-    draft.columns(&columns, &domains)?;
+    draft.columns(&columns, &domains, &checks)?;
     draft.unique(&unique)?;
+    draft.foreign_keys(&foreign_keys)?;
+    draft.triggers(&triggers)?;
+    draft.rewrites(&rewrites)?;
+    draft.policies(&policies)?;
+    draft.checks(&checks)?;
     draft.parents(&parents)?;
     draft.reads(&reads)?;
     let mut schema = draft.into_schema();
     add_functions(&mut schema, &functions)?;
+    for row in &operators {
+        let within = schema.operators.entry(row.try_get::<_, &str>(0)?.into());
+        let symbol = row.try_get::<_, &str>(1)?.into();
+        within
+            .or_default()
+            .insert(symbol, called(row.try_get(2)?, row.try_get(3)?));
+    }
+    for row in &casts {
+        let called = called(row.try_get(1)?, row.try_get(2)?);
+        schema
+            .casts
+            .insert(row.try_get::<_, &str>(0)?.into(), called);
+    }
     Ok(schema)
 }
 
@@ -126,11 +170,68 @@ const COLUMNS: &str = "
 const DOMAINS: &str = "
     SELECT oid, typbasetype, pg_get_expr(typdefaultbin, 0) FROM pg_type WHERE typtype = 'd' AND oid >= 16384";
 
-// Whole-table uniqueness only: neither partial indexes nor expressions.
+// A key column of 0 is an expression, or is compared by another operator or collation than its sharding key would be.
 const UNIQUE: &str = "
-    SELECT i.indrelid, (i.indkey::int2[])[0:i.indnkeyatts - 1]
-    FROM pg_index i
-    WHERE i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indrelid >= 16384";
+    SELECT i.indrelid, x.relname::text, i.indisprimary, k.oid IS NOT NULL,
+           ARRAY(SELECT CASE WHEN o.collisdeterministic IS NOT FALSE AND (k.contype IS DISTINCT FROM 'x' OR p.oprname = '=')
+                             THEN i.indkey[n] ELSE 0::int2 END
+                 FROM generate_series(0, i.indnkeyatts - 1) n
+                 LEFT JOIN pg_collation o ON o.oid = i.indcollation[n]
+                 LEFT JOIN pg_operator p ON p.oid = k.conexclop[n + 1]
+                 ORDER BY n),
+           i.indpred IS NOT NULL
+    FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+    LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u', 'x')
+    WHERE (i.indisunique OR i.indisexclusion) AND i.indisready AND i.indrelid >= 16384";
+
+const FOREIGN_KEYS: &str = "
+    SELECT conrelid, conname::text, conkey, confrelid, confkey, confupdtype::text, confdeltype::text, conparentid = 0
+    FROM pg_constraint WHERE contype = 'f'";
+
+// A condition that is not found is one that cannot be read.
+const TRIGGERS: &str = "
+    SELECT t.tgrelid, t.tgname::text, t.tgtype,
+           CASE WHEN t.tgqual IS NOT NULL THEN
+             coalesce(substring(pg_get_triggerdef(t.oid) FROM ' WHEN \\((.*)\\) EXECUTE (?:FUNCTION|PROCEDURE) '), '''') END,
+           string_to_array(encode(t.tgargs, 'escape'), '\\000'), n.nspname::text, p.proname::text, l.lanname::text, p.prosrc
+    FROM pg_trigger t
+    JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
+    WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')";
+
+const REWRITES: &str = "
+    SELECT ev_class, rulename::text, ev_type::text,
+           CASE ev_type WHEN '1' THEN pg_get_viewdef(ev_class) ELSE pg_get_ruledef(oid) END
+    FROM pg_rewrite WHERE ev_class >= 16384 AND ev_enabled IN ('O', 'A')";
+
+const POLICIES: &str = "
+    SELECT p.polrelid, p.polname::text,
+           concat_ws(' AND ', pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+    FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
+    WHERE c.relrowsecurity";
+
+// Only what calls functions, or uses operators, that users made.
+const CHECKS: &str = "
+    SELECT k.conrelid, k.contypid, k.conname::text, pg_get_expr(k.conbin, k.conrelid)
+    FROM pg_constraint k
+    WHERE k.contype = 'c' AND EXISTS (
+      SELECT FROM pg_depend d
+      WHERE d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+        AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass))";
+
+const OPERATORS: &str = "
+    SELECT n.nspname::text, o.oprname::text, max(p.provolatile::text), bool_or(l.lanname NOT IN ('internal', 'c'))
+    FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
+    JOIN pg_proc p ON p.oid = o.oprcode JOIN pg_language l ON l.oid = p.prolang
+    WHERE o.oid >= 16384
+    GROUP BY 1, 2";
+
+const CASTS: &str = "
+    SELECT s.name, max(p.provolatile::text), bool_or(l.lanname NOT IN ('internal', 'c'))
+    FROM pg_cast c JOIN pg_type t ON t.oid = c.casttarget
+    JOIN pg_proc p ON p.oid = c.castfunc JOIN pg_language l ON l.oid = p.prolang
+    CROSS JOIN LATERAL (VALUES (t.typname::text), (format_type(t.oid, NULL))) s(name)
+    WHERE c.oid >= 16384
+    GROUP BY 1";
 
 const PARENTS: &str = "SELECT inhrelid, inhparent FROM pg_inherits";
 
@@ -141,14 +242,21 @@ const READS: &str = "
                     AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class
     WHERE r.rulename = '_RETURN' AND r.ev_class >= 16384";
 
-// Built-in functions in SQL read catalogs at most; a few in C run queries that they are given.
+// Built-in functions in SQL read catalogs at most; a few in C run queries that they are given. An aggregate is what its
+// functions are.
 const FUNCTIONS: &str = "
-    SELECT n.nspname::text, p.proname::text, max(p.provolatile::text),
+    SELECT n.nspname::text, p.proname::text, max(greatest(p.provolatile::text, f.provolatile)),
            bool_or(CASE WHEN p.oid < 16384
                         THEN p.proname ~ '^(query|table|cursor|schema|database)_to_xml|^ts_(stat|rewrite)$'
-                        ELSE l.lanname NOT IN ('internal', 'c') END),
+                        ELSE l.lanname NOT IN ('internal', 'c') OR coalesce(f.procedural, false) END),
            bool_or(p.prokind = 'a'), bool_or(p.prokind = 'w'), bool_or(p.proretset)
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
+    LEFT JOIN LATERAL (
+      SELECT max(o.provolatile::text), bool_or(m.lanname NOT IN ('internal', 'c'))
+      FROM pg_aggregate a JOIN pg_proc o ON o.oid IN (a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn,
+                                                      a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
+      JOIN pg_language m ON m.oid = o.prolang
+      WHERE a.aggfnoid = p.oid) f(provolatile, procedural) ON p.prokind = 'a' AND p.oid >= 16384
     GROUP BY 1, 2";
 
 /// A catalog on its way from rows to a [`Schema`].
@@ -161,9 +269,29 @@ struct DraftRelation {
     kind: RelationKind,
     columns: Vec<Column>,
     attribute_numbers: Vec<i16>,
-    unique: Vec<Vec<usize>>,
+    unique: Vec<Unique>,
+    foreign_keys: Vec<DraftForeignKey>,
+    triggers: Vec<DraftTrigger>,
+    rules: Vec<Rule>,
+    policies: Vec<Expression>,
+    checks: Vec<Expression>,
+    query: Option<Arc<str>>,
     parents: Vec<u32>,
     reads: Vec<u32>,
+}
+
+struct DraftForeignKey {
+    key: ForeignKey,
+    table: u32,
+    /// What it does to this relation's rows: (what happens to the referenced row, what is done).
+    actions: Vec<(Event, Event)>,
+    /// Whether it is not a part of one on a partitioned table.
+    is_whole: bool,
+}
+
+struct DraftTrigger {
+    trigger: Trigger,
+    for_each_row: bool,
 }
 
 impl DraftRelation {
@@ -198,6 +326,12 @@ impl Draft {
                 columns: Vec::new(),
                 attribute_numbers: Vec::new(),
                 unique: Vec::new(),
+                foreign_keys: Vec::new(),
+                triggers: Vec::new(),
+                rules: Vec::new(),
+                policies: Vec::new(),
+                checks: Vec::new(),
+                query: None,
                 parents: Vec::new(),
                 reads: Vec::new(),
             };
@@ -206,7 +340,17 @@ impl Draft {
         Ok(Self { relations })
     }
 
-    fn columns(&mut self, rows: &[Row], domains: &[Row]) -> Result<(), CatalogError> {
+    fn columns(
+        &mut self,
+        rows: &[Row],
+        domains: &[Row],
+        checks: &[Row],
+    ) -> Result<(), CatalogError> {
+        let mut checks_of: HashMap<u32, Vec<Expression>> = HashMap::new();
+        for row in checks {
+            let of = checks_of.entry(row.try_get(1)?).or_default();
+            of.push(expression(row, 2)?);
+        }
         let mut domain_of: HashMap<u32, (u32, Option<&str>)> = HashMap::new();
         for row in domains {
             domain_of.insert(row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?));
@@ -219,6 +363,10 @@ impl Draft {
             let mut type_oid: u32 = row.try_get(3)?;
             let mut expression: Option<&str> = row.try_get(8)?;
             while let Some((base, default)) = domain_of.get(&type_oid) {
+                let checks = checks_of.get(&type_oid);
+                relation
+                    .checks
+                    .extend(checks.into_iter().flatten().cloned());
                 type_oid = *base;
                 expression = expression.or(*default);
             }
@@ -252,16 +400,150 @@ impl Draft {
             let Some(relation) = self.relations.get_mut(&row.try_get(0)?) else {
                 continue;
             };
-            let attribute_numbers: Vec<i16> = row.try_get(1)?;
-            let columns: Option<Vec<usize>> = attribute_numbers
+            let attribute_numbers: Vec<i16> = row.try_get(4)?;
+            let columns: Vec<usize> = attribute_numbers
                 .iter()
-                .map(|number| relation.column_at(*number))
+                .filter_map(|number| relation.column_at(*number))
                 .collect();
-            relation.unique.extend(columns);
+            relation.unique.push(Unique {
+                name: row.try_get::<_, &str>(1)?.into(),
+                is_primary: row.try_get(2)?,
+                is_constraint: row.try_get(3)?,
+                is_partial: row.try_get(5)? || columns.len() != attribute_numbers.len(),
+                columns,
+            });
         }
-        self.relations
-            .values_mut()
-            .for_each(|relation| relation.unique.sort());
+        Ok(())
+    }
+
+    fn foreign_keys(&mut self, rows: &[Row]) -> Result<(), CatalogError> {
+        for row in rows {
+            let (oid, table): (u32, u32) = (row.try_get(0)?, row.try_get(3)?);
+            let names = |oid: u32, numbers: Vec<i16>| -> Vec<Arc<str>> {
+                let Some(relation) = self.relations.get(&oid) else {
+                    return Vec::new();
+                };
+                let columns = numbers.iter().filter_map(|number| {
+                    let column = relation.column_at(*number)?;
+                    Some(relation.columns[column].name.clone())
+                });
+                columns.collect()
+            };
+            let Some(referenced) = self.relations.get(&table) else {
+                continue;
+            };
+            let key = ForeignKey {
+                name: row.try_get::<_, &str>(1)?.into(),
+                columns: names(oid, row.try_get(2)?),
+                table: referenced.name.clone(),
+                referenced: names(table, row.try_get(4)?),
+            };
+            let mut actions = vec![(Event::Truncate, Event::Truncate)];
+            actions.extend(match row.try_get(5)? {
+                "c" | "n" | "d" => Some((Event::Update, Event::Update)),
+                _ => None,
+            });
+            actions.extend(match row.try_get(6)? {
+                "c" => Some((Event::Delete, Event::Delete)),
+                "n" | "d" => Some((Event::Delete, Event::Update)),
+                _ => None,
+            });
+            let is_whole = row.try_get(7)?;
+            if let Some(relation) = self.relations.get_mut(&oid) {
+                relation.foreign_keys.push(DraftForeignKey {
+                    key,
+                    table,
+                    actions,
+                    is_whole,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn triggers(&mut self, rows: &[Row]) -> Result<(), CatalogError> {
+        let mut texts = HashSet::new();
+        for row in rows {
+            let Some(relation) = self.relations.get_mut(&row.try_get(0)?) else {
+                continue;
+            };
+            let kind: i16 = row.try_get(2)?;
+            let events = [
+                (1 << 2, Event::Insert),
+                (1 << 4, Event::Update),
+                (1 << 3, Event::Delete),
+                (1 << 5, Event::Truncate),
+            ];
+            let events = events.into_iter().filter(|(bit, _)| kind & bit != 0);
+            let mut arguments: Vec<Arc<str>> = row
+                .try_get::<_, Vec<&str>>(4)?
+                .into_iter()
+                .map(Arc::from)
+                .collect();
+            // Each argument ends with a zero byte.
+            arguments.pop();
+            let mut text = |column: usize| -> Result<Arc<str>, CatalogError> {
+                Ok(shared(&mut texts, row.try_get(column)?))
+            };
+            let function = TriggerFunction {
+                schema: text(5)?,
+                name: text(6)?,
+                language: text(7)?,
+                body: text(8)?,
+            };
+            relation.triggers.push(DraftTrigger {
+                trigger: Trigger {
+                    name: row.try_get::<_, &str>(1)?.into(),
+                    table: relation.name.clone(),
+                    events: events.map(|(_, event)| event).collect(),
+                    arguments,
+                    condition: row.try_get::<_, Option<&str>>(3)?.map(Arc::from),
+                    function: Arc::new(function),
+                },
+                for_each_row: kind & 1 != 0,
+            });
+        }
+        Ok(())
+    }
+
+    fn rewrites(&mut self, rows: &[Row]) -> Result<(), CatalogError> {
+        for row in rows {
+            let Some(relation) = self.relations.get_mut(&row.try_get(0)?) else {
+                continue;
+            };
+            let event = match row.try_get(2)? {
+                "2" => Event::Update,
+                "3" => Event::Insert,
+                "4" => Event::Delete,
+                _ => {
+                    relation.query = Some(row.try_get::<_, &str>(3)?.into());
+                    continue;
+                }
+            };
+            let definition = Expression {
+                name: row.try_get::<_, &str>(1)?.into(),
+                text: row.try_get::<_, &str>(3)?.into(),
+            };
+            relation.rules.push(Rule { event, definition });
+        }
+        Ok(())
+    }
+
+    fn policies(&mut self, rows: &[Row]) -> Result<(), CatalogError> {
+        for row in rows {
+            if let Some(relation) = self.relations.get_mut(&row.try_get(0)?) {
+                relation.policies.push(expression(row, 1)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn checks(&mut self, rows: &[Row]) -> Result<(), CatalogError> {
+        for row in rows {
+            if let Some(relation) = self.relations.get_mut(&row.try_get(0)?) {
+                relation.checks.push(expression(row, 2)?);
+            }
+        }
         Ok(())
     }
 
@@ -283,14 +565,40 @@ impl Draft {
         Ok(())
     }
 
-    fn into_schema(self) -> Schema {
+    fn into_schema(mut self) -> Schema {
+        let inherited = self.inherited();
+        for (oid, (triggers, unique)) in inherited {
+            if let Some(relation) = self.relations.get_mut(&oid) {
+                relation.triggers = triggers;
+                relation.unique.extend(unique);
+            }
+        }
+        for relation in self.relations.values_mut() {
+            relation.unique.sort();
+            relation.rules.sort();
+            relation.policies.sort();
+            relation.checks.sort();
+            relation.checks.dedup();
+        }
+        let mut queries: HashMap<u32, Vec<Expression>> = HashMap::new();
         let mut views: HashMap<u32, Vec<Name>> = HashMap::new();
         let mut children: HashMap<u32, Vec<Name>> = HashMap::new();
         for (oid, relation) in &self.relations {
             if is_view(relation.kind) {
-                let mut reads = HashSet::new();
-                self.collect_reads(relation, &mut HashSet::new(), &mut reads);
+                let (mut seen, mut reads) = (HashSet::new(), HashSet::new());
+                self.collect_reads(relation, &mut seen, &mut reads);
                 views.insert(*oid, self.names(reads));
+                let through = seen.iter().filter_map(|oid| self.relations.get(oid));
+                let own = std::iter::once(relation).chain(through);
+                let texts = own.filter(|view| !view.is_system()).filter_map(|view| {
+                    Some(Expression {
+                        name: view.name.1.clone(),
+                        text: view.query.clone()?,
+                    })
+                });
+                let mut texts: Vec<Expression> = texts.collect();
+                texts.sort();
+                queries.insert(*oid, texts);
             }
             if relation.kind != RelationKind::Other && !relation.parents.is_empty() {
                 children.insert(*oid, self.names(relation.parents.iter().copied()));
@@ -298,20 +606,153 @@ impl Draft {
         }
         let mut schema = Schema::default();
         for (oid, relation) in self.relations {
+            let keys = relation.foreign_keys.into_iter();
+            let mut foreign_keys: Vec<ForeignKey> = keys
+                .filter(|foreign| foreign.is_whole)
+                .map(|foreign| foreign.key)
+                .collect();
+            foreign_keys.sort();
+            let triggers = relation.triggers.into_iter();
+            let (schema_name, name) = relation.name;
             let relation = Relation {
-                schema: relation.name.0,
-                name: relation.name.1,
-                kind: relation.kind,
                 columns: relation.columns,
-                placement: Placement::Catalog,
                 unique: relation.unique,
+                foreign_keys,
+                triggers: triggers.map(|draft| draft.trigger).collect(),
+                rules: relation.rules,
+                policies: relation.policies,
+                checks: relation.checks,
+                queries: queries.remove(&oid).unwrap_or_default(),
                 reads: views.remove(&oid).unwrap_or_default(),
                 parents: children.remove(&oid).unwrap_or_default(),
+                ..Relation::new(schema_name, name, relation.kind, Placement::Catalog)
             };
             let within = schema.relations.entry(relation.schema.clone()).or_default();
             within.insert(relation.name.clone(), Arc::new(relation));
         }
         schema
+    }
+
+    /// By relation: all triggers that a write of it may fire, and its partitions' own unique indexes.
+    fn inherited(&self) -> HashMap<u32, (Vec<DraftTrigger>, Vec<Unique>)> {
+        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+        let mut referencing: HashMap<u32, Vec<(u32, &DraftForeignKey)>> = HashMap::new();
+        for (oid, relation) in &self.relations {
+            for parent in &relation.parents {
+                children.entry(*parent).or_default().push(*oid);
+            }
+            for key in &relation.foreign_keys {
+                referencing.entry(key.table).or_default().push((*oid, key));
+            }
+        }
+        let mut inherited = HashMap::new();
+        for (oid, relation) in &self.relations {
+            let own = !relation.triggers.is_empty();
+            if own || children.contains_key(oid) || referencing.contains_key(oid) {
+                let triggers = self.fired(*oid, &children, &referencing);
+                let unique = self.unique_of_children(*oid, relation, &children);
+                inherited.insert(*oid, (triggers, unique));
+            }
+        }
+        inherited
+    }
+
+    fn fired(
+        &self,
+        oid: u32,
+        children: &HashMap<u32, Vec<u32>>,
+        referencing: &HashMap<u32, Vec<(u32, &DraftForeignKey)>>,
+    ) -> Vec<DraftTrigger> {
+        const EVENTS: [Event; 4] = [Event::Insert, Event::Update, Event::Delete, Event::Truncate];
+        let mut fired: Vec<DraftTrigger> = Vec::new();
+        for written in EVENTS {
+            let mut seen = HashSet::new();
+            let mut waiting = vec![(oid, written, false)];
+            while let Some((at, event, rows_only)) = waiting.pop() {
+                let Some(relation) = self.relations.get(&at) else {
+                    continue;
+                };
+                if !seen.insert((at, event, rows_only)) {
+                    continue;
+                }
+                for draft in &relation.triggers {
+                    let fires = draft.trigger.events.contains(&event);
+                    if !fires || (rows_only && !draft.for_each_row) {
+                        continue;
+                    }
+                    let is_same = |known: &&mut DraftTrigger| {
+                        known.trigger.name == draft.trigger.name
+                            && known.trigger.table == draft.trigger.table
+                    };
+                    match fired.iter_mut().find(is_same) {
+                        Some(known) if known.trigger.events.contains(&written) => {}
+                        Some(known) => known.trigger.events.push(written),
+                        None => fired.push(DraftTrigger {
+                            trigger: Trigger {
+                                events: vec![written],
+                                ..draft.trigger.clone()
+                            },
+                            for_each_row: draft.for_each_row,
+                        }),
+                    }
+                }
+                for child in children.get(&at).into_iter().flatten() {
+                    waiting.push((*child, event, event != Event::Truncate));
+                    // A row that moves to another partition.
+                    if event == Event::Update {
+                        waiting.push((*child, Event::Delete, true));
+                        waiting.push((*child, Event::Insert, true));
+                    }
+                }
+                for (table, key) in referencing.get(&at).into_iter().flatten() {
+                    let actions = key.actions.iter().filter(|(cause, _)| *cause == event);
+                    waiting.extend(actions.map(|(_, action)| (*table, *action, false)));
+                }
+            }
+        }
+        fired.sort_by(|a, b| {
+            (&a.trigger.table, &a.trigger.name).cmp(&(&b.trigger.table, &b.trigger.name))
+        });
+        fired
+    }
+
+    fn unique_of_children(
+        &self,
+        oid: u32,
+        relation: &DraftRelation,
+        children: &HashMap<u32, Vec<u32>>,
+    ) -> Vec<Unique> {
+        let mut found: Vec<Unique> = Vec::new();
+        let mut waiting: Vec<u32> = children.get(&oid).cloned().unwrap_or_default();
+        let mut seen = HashSet::new();
+        while let Some(child) = waiting.pop() {
+            let Some(draft) = self.relations.get(&child).filter(|_| seen.insert(child)) else {
+                continue;
+            };
+            waiting.extend(children.get(&child).into_iter().flatten());
+            for unique in &draft.unique {
+                let place = |column: &usize| {
+                    let name = &draft.columns[*column].name;
+                    relation.columns.iter().position(|own| own.name == *name)
+                };
+                let columns: Vec<usize> = unique.columns.iter().filter_map(place).collect();
+                let is_partial = unique.is_partial || columns.len() != unique.columns.len();
+                // A partition's part of the parent's own index says nothing new.
+                let known = relation.unique.iter().chain(&found);
+                let mut same = known
+                    .filter(|known| known.columns == columns && known.is_partial == is_partial);
+                if same.next().is_none() {
+                    found.push(Unique {
+                        name: unique.name.clone(),
+                        is_primary: false,
+                        is_constraint: false,
+                        columns,
+                        is_partial,
+                    });
+                }
+            }
+        }
+        found
     }
 
     fn names(&self, oids: impl IntoIterator<Item = u32>) -> Vec<Name> {
@@ -357,19 +798,40 @@ fn shared(texts: &mut HashSet<Arc<str>>, text: &str) -> Arc<str> {
     text
 }
 
+fn expression(row: &Row, name: usize) -> Result<Expression, CatalogError> {
+    Ok(Expression {
+        name: row.try_get::<_, &str>(name)?.into(),
+        text: row.try_get::<_, &str>(name + 1)?.into(),
+    })
+}
+
+fn volatility(text: &str) -> Volatility {
+    match text {
+        "i" => Volatility::Immutable,
+        "s" => Volatility::Stable,
+        _ => Volatility::Volatile,
+    }
+}
+
+/// The functions of an operator or a cast.
+fn called(provolatile: &str, procedural: bool) -> Function {
+    Function {
+        volatility: volatility(provolatile),
+        procedural,
+        aggregate: false,
+        window: false,
+        set_returning: false,
+    }
+}
+
 fn calls_nextval(expression: &str) -> bool {
     expression.contains("nextval(")
 }
 
 fn add_functions(schema: &mut Schema, rows: &[Row]) -> Result<(), CatalogError> {
     for row in rows {
-        let volatility = match row.try_get(2)? {
-            "i" => Volatility::Immutable,
-            "s" => Volatility::Stable,
-            _ => Volatility::Volatile,
-        };
         let function = Function {
-            volatility,
+            volatility: volatility(row.try_get(2)?),
             procedural: row.try_get(3)?,
             aggregate: row.try_get(4)?,
             window: row.try_get(5)?,
@@ -394,6 +856,9 @@ pub fn is_same(a: &Schema, b: &Schema) -> bool {
     a.relations == b.relations
         && a.builtin_functions == b.builtin_functions
         && a.user_functions == b.user_functions
+        && a.operators == b.operators
+        && a.casts == b.casts
+        && a.declared == b.declared
 }
 
 #[cfg(test)]
@@ -407,6 +872,12 @@ mod tests {
             columns: Vec::new(),
             attribute_numbers: Vec::new(),
             unique: Vec::new(),
+            foreign_keys: Vec::new(),
+            triggers: Vec::new(),
+            rules: Vec::new(),
+            policies: Vec::new(),
+            checks: Vec::new(),
+            query: None,
             parents: parents.to_vec(),
             reads: reads.to_vec(),
         }

@@ -54,7 +54,7 @@ fn summary(config: &Config) -> Result<String, RingError> {
     let mut tables = vec![["table", "rows"].map(str::to_owned)];
     for table in &config.tables {
         let rows = match &table.kind {
-            TableKind::Sharded { key } => format!("by {key}"),
+            TableKind::Sharded { key, .. } => format!("by {key}"),
             TableKind::Reference => "on every shard".to_owned(),
             TableKind::Local { shard } => format!("on {shard}"),
         };

@@ -84,7 +84,7 @@ fn explain(sql: &str, context: &Context<'_>) -> Result<Vec<String>, Box<dyn Erro
 fn describe_copy(route: &CopyRoute, topology: &Topology) -> String {
     match route {
         CopyRoute::One(shard) => format!("all rows to {}", topology.shard_name(*shard)),
-        CopyRoute::AllShards => "all rows to every shard".to_owned(),
+        CopyRoute::AllShards(_) => "all rows to every shard".to_owned(),
         CopyRoute::Split(split) => format!("each row to the shard of its {}", split.name),
     }
 }

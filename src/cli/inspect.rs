@@ -214,7 +214,7 @@ async fn ask_table(client: &Client, config: &Config, index: usize) -> anyhow::Re
     let table = &config.tables[index];
     let literal = |text: &str| format!("'{}'", text.replace('\'', "''"));
     let key = match &table.kind {
-        TableKind::Sharded { key } => literal(key),
+        TableKind::Sharded { key, .. } => literal(key),
         TableKind::Reference | TableKind::Local { .. } => "NULL".to_owned(),
     };
     let sql = format!(
@@ -294,7 +294,7 @@ fn table_problems(
     if let Some(shards) = shards_where(&|definition| definition.columns.is_empty()) {
         problems.push(format!("{name} is missing on {shards}"));
     }
-    if let TableKind::Sharded { key } = &table.kind
+    if let TableKind::Sharded { key, .. } = &table.kind
         && let Some(shards) =
             shards_where(&|definition| !definition.columns.is_empty() && !definition.has_key)
     {

@@ -481,6 +481,8 @@ fn read_table_kind(
     let key = key_value.as_ref().and_then(|value| value.parse(identifier));
     let shard_value = section.value("shard");
     let shard = shard_value.as_ref().and_then(|value| shards.named(value));
+    let unique_value = section.value("unique_per_shard");
+    let unique_per_shard = unique_value.as_ref().and_then(Value::boolean);
     let superfluous = |value: &Option<Value<'_>>, kind: &str| {
         if let Some(value) = value {
             value.problem(format!("has no meaning for a {kind} table"));
@@ -495,15 +497,20 @@ fn read_table_kind(
                     "is missing (or give kind = \"reference\" or \"local\")".to_owned(),
                 );
             }
-            key.map(|key| TableKind::Sharded { key })
+            key.map(|key| TableKind::Sharded {
+                key,
+                unique_per_shard: unique_per_shard.unwrap_or(false),
+            })
         }
         (Some("reference"), _) => {
             superfluous(&key_value, "reference");
             superfluous(&shard_value, "reference");
+            superfluous(&unique_value, "reference");
             Some(TableKind::Reference)
         }
         (Some("local"), _) => {
             superfluous(&key_value, "local");
+            superfluous(&unique_value, "local");
             Some(TableKind::Local {
                 shard: shard.unwrap_or_else(|| default_shard.to_owned()),
             })
@@ -715,7 +722,8 @@ mod tests {
         assert_eq!(
             config.tables[1].kind,
             TableKind::Sharded {
-                key: "customer_id".to_owned()
+                key: "customer_id".to_owned(),
+                unique_per_shard: false,
             }
         );
         assert_eq!(
@@ -833,7 +841,8 @@ mod tests {
         let found = problems(
             "",
             "[[table]]\nname = \"a\"\n[[table]]\nname = \"b\"\nkind = \"reference\"\nkey = \"k\"\n\
-             [[table]]\nname = \"c\"\nkind = \"locals\"\n[[table]]\nname = \"pg_catalog.d\"\nkey = \"k\"\nshard = \"s0\"\n",
+             [[table]]\nname = \"c\"\nkind = \"locals\"\n[[table]]\nname = \"pg_catalog.d\"\nkey = \"k\"\nshard = \"s0\"\n\
+             [[table]]\nname = \"e\"\nkind = \"local\"\nunique_per_shard = true\n",
         );
         assert_eq!(
             found,
@@ -841,7 +850,8 @@ mod tests {
              shards.toml:12: table[1].key: has no meaning for a reference table\n\
              shards.toml:15: table[2].kind: must be \"sharded\", \"reference\" or \"local\" (did you mean \"local\"?)\n\
              shards.toml:17: table[3].name: tables of schema pg_catalog cannot be declared\n\
-             shards.toml:19: table[3].shard: has no meaning for a sharded table"
+             shards.toml:19: table[3].shard: has no meaning for a sharded table\n\
+             shards.toml:23: table[4].unique_per_shard: has no meaning for a local table"
         );
     }
 

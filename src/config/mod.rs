@@ -254,6 +254,8 @@ pub enum TableKind {
     Sharded {
         /// Column name as PostgreSQL stores it.
         key: String,
+        /// Whether unique constraints without the key may be there, though they hold on each shard only. Default false.
+        unique_per_shard: bool,
     },
     /// A full copy on every shard.
     Reference,

@@ -8,9 +8,9 @@ use super::simple_query::text_of;
 use crate::executor::copy_in::{self, CopyInError};
 use crate::executor::copy_out::{self, Framing};
 use crate::planner::plan::Access;
-use crate::planner::{self, CopyRoute, CopySplit, Refusal};
+use crate::planner::{self, CopyRoute, CopySplit, CopyTimes, PlanError, Refusal};
 use crate::sql::copy::{CopyDirection, CopyFormat, CopyHeader, CopyStatement, CopyTarget};
-use crate::sql::copy_rows::{CopyKey, CopyPiece, CopyRows};
+use crate::sql::copy_rows::{CopyKey, CopyPiece, CopyRow, CopyRows};
 use crate::topology::ShardId;
 use crate::topology::snapshot::Topology;
 use crate::transaction::state::Phase;
@@ -25,6 +25,47 @@ struct Intake<'a> {
     started: Vec<ShardId>,
     /// What every shard gets first.
     header: Vec<u8>,
+}
+
+/// Looks for texts that each shard would read by its own clock.
+struct Timeless<'a> {
+    times: &'a CopyTimes,
+    /// Its columns; none where the format is binary.
+    keys: Vec<(CopyKey, &'a str)>,
+    quote: u8,
+}
+
+impl<'a> Timeless<'a> {
+    fn new(copy: &CopyStatement<'_>, times: &'a CopyTimes) -> Self {
+        let options = &copy.options;
+        let columns = match options.format {
+            CopyFormat::Binary => &[],
+            CopyFormat::Text | CopyFormat::Csv => times.columns.as_slice(),
+        };
+        let key =
+            |(place, name): &'a (usize, Arc<str>)| (CopyKey::new(options, *place, name), &**name);
+        Self {
+            times,
+            keys: columns.iter().map(key).collect(),
+            quote: match options.format {
+                CopyFormat::Csv => options.quote,
+                CopyFormat::Text | CopyFormat::Binary => b'\\',
+            },
+        }
+    }
+
+    fn check(&self, row: CopyRow<'_>) -> Result<(), PlanError> {
+        if self.keys.is_empty() || self.times.is_passed(row.bytes, self.quote) {
+            return Ok(());
+        }
+        for (key, name) in &self.keys {
+            // A row that lacks the column is PostgreSQL's to refuse.
+            if let Ok(Some(value)) = key.value(row) {
+                CopyTimes::check(name, &value)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Session {
@@ -118,7 +159,7 @@ impl Session {
         let (topology, route) = routed?;
         let first = match &route {
             CopyRoute::One(shard) => *shard,
-            CopyRoute::AllShards | CopyRoute::Split(_) => self
+            CopyRoute::AllShards(_) | CopyRoute::Split(_) => self
                 .transaction
                 .preferred()
                 .unwrap_or(topology.default_shard),
@@ -135,7 +176,7 @@ impl Session {
         };
         // The first shard says whether the COPY is one, before the client sends anything.
         let response = self.start_copy(first, &mut intake).await?;
-        if matches!(route, CopyRoute::AllShards) {
+        if matches!(route, CopyRoute::AllShards(_)) {
             for shard in topology.shard_ids().filter(|shard| *shard != first) {
                 self.start_copy(shard, &mut intake).await?;
             }
@@ -145,7 +186,11 @@ impl Session {
 
         let taken = match &route {
             CopyRoute::Split(split) => self.take_rows(copy, split, &topology, &mut intake).await,
-            CopyRoute::One(_) | CopyRoute::AllShards => self.take_all(&mut intake).await,
+            CopyRoute::AllShards(times) => self.take_all(copy, times, &mut intake).await,
+            CopyRoute::One(_) => {
+                self.take_all(copy, &CopyTimes::default(), &mut intake)
+                    .await
+            }
         };
         let rows = match taken {
             Ok(()) => self.finish_copies(&intake).await,
@@ -156,7 +201,7 @@ impl Session {
                 Err(stop)
             }
         }?;
-        let rows = if matches!(route, CopyRoute::AllShards) {
+        let rows = if matches!(route, CopyRoute::AllShards(_)) {
             rows.first().copied().unwrap_or(0)
         } else {
             rows.iter().sum()
@@ -214,6 +259,7 @@ impl Session {
         let mut rows = CopyRows::new(&copy.options, self.router.config.limits.copy_buffer_bytes);
         let key = CopyKey::new(&copy.options, split.column, &split.name);
         let binary = copy.options.format == CopyFormat::Binary;
+        let timeless = Timeless::new(copy, &split.times);
         loop {
             let more = self.next_copy_data(intake, |data| rows.push(data)).await?;
             if !more {
@@ -227,6 +273,7 @@ impl Session {
                     }
                     CopyPiece::Trailer(bytes) => self.write_to_all(intake, bytes),
                     CopyPiece::Row(row) => {
+                        timeless.check(row)?;
                         let value = key.value(row).map_err(CopyInError::from)?;
                         let shard = split.shard(value.as_deref(), binary, topology)?;
                         if !intake.started.contains(&shard) {
@@ -247,12 +294,31 @@ impl Session {
     }
 
     /// Hands all of the client's data to every shard of the COPY.
-    async fn take_all(&mut self, intake: &mut Intake<'_>) -> Result<(), Stop> {
+    async fn take_all(
+        &mut self,
+        copy: &CopyStatement<'_>,
+        times: &CopyTimes,
+        intake: &mut Intake<'_>,
+    ) -> Result<(), Stop> {
+        let timeless = Timeless::new(copy, times);
+        let mut rows = CopyRows::new(&copy.options, self.router.config.limits.copy_buffer_bytes);
         loop {
             let mut data = Vec::new();
             let more = self
                 .next_copy_data(intake, |chunk| data.extend_from_slice(chunk))
                 .await?;
+            if !timeless.keys.is_empty() {
+                // A row's last bytes pass once the row has been looked at.
+                rows.push(&data);
+                if !more {
+                    rows.finish();
+                }
+                while let Some(piece) = rows.read().map_err(CopyInError::from)? {
+                    if let CopyPiece::Row(row) = piece {
+                        timeless.check(row)?;
+                    }
+                }
+            }
             if !more {
                 return Ok(());
             }

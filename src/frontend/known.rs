@@ -46,12 +46,17 @@ impl Session {
         Ok(true)
     }
 
+    /// Whether statements mean what they mean to all: nothing is failed, hinted, or changed in the schema by the own block.
+    fn is_plain(&self) -> bool {
+        let running = match self.transaction.block.phase() {
+            Phase::Idle | Phase::Open => true,
+            Phase::Implicit | Phase::Failed => false,
+        };
+        running && !self.schema_changed && !self.has_hint()
+    }
+
     fn way(&mut self, sql: &str) -> Option<Way> {
-        match self.transaction.block.phase() {
-            Phase::Idle | Phase::Open => {}
-            Phase::Implicit | Phase::Failed => return None,
-        }
-        if self.has_hint() || lex::leading_hint(sql).is_some() || !self.shape.read(sql) {
+        if !self.is_plain() || lex::leading_hint(sql).is_some() || !self.shape.read(sql) {
             return None;
         }
         let search_path = self.search_path().ok()?;
@@ -224,11 +229,7 @@ impl Session {
 
     /// The statement, and the shard that its key places it on.
     fn place(&mut self, pipelined: &Pipelined<'_>) -> Option<(Arc<Prepared>, ShardId)> {
-        match self.transaction.block.phase() {
-            Phase::Idle | Phase::Open => {}
-            Phase::Implicit | Phase::Failed => return None,
-        }
-        if self.has_hint() {
+        if !self.is_plain() {
             return None;
         }
         let search_path = self.search_path().ok()?;

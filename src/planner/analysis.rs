@@ -15,10 +15,11 @@ use super::key::{Formula, Graph, KeyColumn, NodeId, Source};
 use super::plan::SettingChange;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{Found, From, Item, Key, Lookup, OutColumn, Scope};
+use super::{attached, catalog_text, clock};
 use crate::sql::parse::{self, ast};
 use crate::topology::ShardId;
 use crate::topology::schema::{
-    Collation, Column, ColumnDefault, Placement, Relation, RelationKind,
+    Collation, Column, ColumnDefault, Event, Placement, Relation, RelationKind,
 };
 use crate::topology::snapshot::Topology;
 use ast::{
@@ -130,6 +131,10 @@ pub struct Analysis {
     pub creates: bool,
     /// How many statements in it write tables.
     pub writers: usize,
+    /// Whether it casts to a date or time, or to a type that may hold one.
+    pub casts_to_time: bool,
+    /// Parameters, from zero, that are only stored in columns of other types than dates and times.
+    pub timeless_parameters: Vec<u16>,
     /// Why its parts over reference tables may differ between shards.
     pub unstable: Option<PlanError>,
     /// Why the clock or chance make it differ between shards.
@@ -214,6 +219,9 @@ pub(super) struct Analyzer<'a> {
     relations: usize,
     next_column: u32,
     key_updates: Vec<(NodeId, Source)>,
+    /// Parameters by how they are used: stored in columns that hold no time, or in any other way.
+    parameters_stored: Vec<u16>,
+    pub(super) parameters_used: Vec<u16>,
 }
 
 pub(super) type Outcome<T> = Result<T, PlanError>;
@@ -240,6 +248,8 @@ pub fn analyze(
         relations: 0,
         next_column: 1,
         key_updates: Vec::new(),
+        parameters_stored: Vec::new(),
+        parameters_used: Vec::new(),
     };
     let rows = analyzer.statement(statement, None)?;
     let Analyzer {
@@ -247,8 +257,14 @@ pub fn analyze(
         mut found,
         uses,
         key_updates,
+        parameters_stored,
+        parameters_used,
         ..
     } = analyzer;
+    let timeless = parameters_stored.into_iter();
+    found.timeless_parameters = timeless
+        .filter(|parameter| !parameters_used.contains(parameter))
+        .collect();
     found.uses = uses
         .into_iter()
         .map(|UseNode { relation, node }| Use {
@@ -1813,6 +1829,9 @@ impl<'a> Analyzer<'a> {
             });
         };
         let full: Arc<str> = format!("{}.{}", relation.schema, relation.name).into();
+        if let Some(obstacle) = attached::read(&relation, &self.topology.schema)? {
+            self.differs_by_shard(obstacle);
+        }
         let mut columns: Option<Vec<OutColumn>> = (!relation.columns.is_empty()).then(|| {
             relation
                 .columns
@@ -1908,6 +1927,29 @@ impl<'a> Analyzer<'a> {
         })
     }
 
+    /// Notes what gives other rows or values on each shard.
+    fn differs_by_shard(&mut self, obstacle: PlanError) {
+        self.found.differs.get_or_insert_with(|| obstacle.clone());
+        self.found.multi.get_or_insert(obstacle);
+    }
+
+    /// A write of `relation`; `assigned` as in [`attached::write()`].
+    fn written(
+        &mut self,
+        relation: Option<&Relation>,
+        events: &[Event],
+        assigned: Option<&[Arc<str>]>,
+    ) -> Outcome<()> {
+        let Some(relation) = relation else {
+            return Ok(());
+        };
+        let obstacle = attached::write(relation, events, assigned, &self.topology.schema)?;
+        if let Some(obstacle) = obstacle {
+            self.differs_by_shard(obstacle);
+        }
+        Ok(())
+    }
+
     fn returning(
         &mut self,
         returning: &'a Option<Vec<SelectItem>>,
@@ -1955,7 +1997,17 @@ impl<'a> Analyzer<'a> {
             _ => None,
         };
         for assignment in assignments {
-            self.expression(&assignment.value, scope)?;
+            let column = match &assignment.target {
+                ast::AssignmentTarget::ColumnName(name) => object_name(name)?.pop(),
+                ast::AssignmentTarget::Tuple(_) => None,
+            };
+            let column = column.zip(relation);
+            let column = column.and_then(|(name, relation)| {
+                relation
+                    .column(&name)
+                    .map(|column| &relation.columns[column])
+            });
+            self.stored_value(&assignment.value, column, scope)?;
             let Some(key_name) = &key_name else { continue };
             let refused = || {
                 PlanError::refused(
@@ -1993,6 +2045,30 @@ impl<'a> Analyzer<'a> {
         Ok(())
     }
 
+    /// The value of a column. Where the column holds no time, a word such as `now` is no more than a word.
+    fn stored_value(
+        &mut self,
+        value: &'a Expr,
+        column: Option<&Column>,
+        scope: &Rc<Scope>,
+    ) -> Outcome<()> {
+        if let (Expr::Value(value), Some(column)) = (value, column)
+            && !clock::may_be_time(column.type_oid)
+        {
+            match &value.value {
+                ast::Value::Placeholder(text) => {
+                    self.parameters_stored.extend(placeholder(text));
+                    return Ok(());
+                }
+                ast::Value::SingleQuotedString(_) | ast::Value::DollarQuotedString(_) => {
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+        self.expression(value, scope)
+    }
+
     fn update(&mut self, update: &'a ast::Update, outer: Option<Rc<Scope>>) -> Outcome<Rows> {
         let ast::Update {
             update_token: _,
@@ -2026,6 +2102,8 @@ impl<'a> Analyzer<'a> {
         };
         self.blocks.push(Block::default());
         let (target, relation) = self.target(&table.relation)?;
+        let assigned = assigned_columns(assignments)?;
+        self.written(relation.as_deref(), &[Event::Update], Some(&assigned))?;
         let key = target
             .groups
             .first()
@@ -2085,7 +2163,8 @@ impl<'a> Analyzer<'a> {
             return beyond("DELETE FROM a join");
         }
         self.blocks.push(Block::default());
-        let (target, _) = self.target(&table.relation)?;
+        let (target, relation) = self.target(&table.relation)?;
+        self.written(relation.as_deref(), &[Event::Delete], None)?;
         let is_sharded = target.partitioned;
         let others = self.sources(using.as_deref().unwrap_or_default(), &outer)?;
         self.write(
@@ -2218,6 +2297,14 @@ impl<'a> Analyzer<'a> {
             target.items[0].schema = None;
         }
         let relation = self.relation(&parts);
+        let updates = matches!(on, Some(ast::OnInsert::OnConflict(conflict))
+            if matches!(conflict.action, ast::OnConflictAction::DoUpdate(_)));
+        let events: &[Event] = if updates {
+            &[Event::Insert, Event::Update]
+        } else {
+            &[Event::Insert]
+        };
+        self.written(relation.as_deref(), events, None)?;
         let reference = target.items[0].reference;
         let sharded = match relation.as_deref() {
             Some(Relation {
@@ -2248,10 +2335,16 @@ impl<'a> Analyzer<'a> {
                         outer: outer.clone(),
                         restricts_outer: false,
                     });
+                    let columns = relation.as_deref().map_or(&[][..], |found| &found.columns);
+                    let column_at = |position: usize| match listed.get(position) {
+                        Some(name) => columns.iter().find(|column| *column.name == **name),
+                        None if listed.is_empty() => columns.get(position),
+                        None => None,
+                    };
                     for row in &values.rows {
-                        for expr in &row.content {
+                        for (position, expr) in row.content.iter().enumerate() {
                             if !is_default(expr) {
-                                self.expression(expr, &scope)?;
+                                self.stored_value(expr, column_at(position), &scope)?;
                             }
                         }
                     }
@@ -2409,21 +2502,8 @@ impl<'a> Analyzer<'a> {
                         "ON CONFLICT may meet the rows in another order on each shard",
                     );
                 }
-                if let (
-                    Some(ast::ConflictTarget::Columns { columns, .. }),
-                    Some(relation),
-                    Some(key),
-                ) = (&conflict.conflict_target, relation.as_deref(), sharded)
-                {
-                    let key = &relation.columns[key].name;
-                    if !columns.iter().any(|column| parse::name(column) == **key) {
-                        return Err(PlanError::refused(
-                            Refusal::OnConflict,
-                            format!(
-                                "ON CONFLICT without the sharding key {key} sees the rows of one shard only"
-                            ),
-                        ));
-                    }
+                if let (Some(relation), Some(key)) = (relation.as_deref(), sharded) {
+                    arbitrates_by_key(conflict.conflict_target.as_ref(), relation, key)?;
                 }
                 if let ast::OnConflictAction::DoUpdate(update) = &conflict.action {
                     self.conflict_updates(
@@ -2544,6 +2624,13 @@ impl<'a> Analyzer<'a> {
         }
         self.blocks.push(Block::default());
         let (target, relation) = self.target(table)?;
+        let events = clauses.iter().filter_map(|clause| match &clause.action {
+            ast::MergeAction::Insert(_) => Some(Event::Insert),
+            ast::MergeAction::Update(_) => Some(Event::Update),
+            ast::MergeAction::Delete { .. } => Some(Event::Delete),
+            ast::MergeAction::DoNothing { .. } => None,
+        });
+        self.written(relation.as_deref(), &events.collect::<Vec<_>>(), None)?;
         if target.items[0].reference {
             self.unstable(
                 Refusal::ReferenceWriteDiffers,
@@ -3049,6 +3136,62 @@ fn renamed(mut columns: Vec<OutColumn>, alias: &TableAlias) -> Outcome<Vec<OutCo
     Ok(columns)
 }
 
+/// Refuses an ON CONFLICT whose unique index lacks the sharding key: the row that conflicts may be on another shard.
+fn arbitrates_by_key(
+    target: Option<&ast::ConflictTarget>,
+    relation: &Relation,
+    key: usize,
+) -> Outcome<()> {
+    let key_name = &relation.columns[key].name;
+    let reason = match target {
+        Some(ast::ConflictTarget::Columns { columns, .. }) => {
+            if columns
+                .iter()
+                .any(|column| parse::name(column) == **key_name)
+            {
+                return Ok(());
+            }
+            "ON CONFLICT".to_owned()
+        }
+        Some(ast::ConflictTarget::OnConstraint(name)) => {
+            let name = object_name(name)?.pop().unwrap_or_default();
+            let named = relation
+                .unique
+                .iter()
+                .find(|unique| unique.is_constraint && *unique.name == *name);
+            if named.is_some_and(|unique| unique.columns.contains(&key)) {
+                return Ok(());
+            }
+            format!("ON CONFLICT ON CONSTRAINT {name}")
+        }
+        None => match attached::without_key(relation).next() {
+            None => return Ok(()),
+            Some(unique) => format!("ON CONFLICT by {}", unique.name),
+        },
+    };
+    Err(PlanError::refused(
+        Refusal::OnConflict,
+        format!("{reason} without the sharding key {key_name} sees the rows of one shard only"),
+    ))
+}
+
+/// The columns that an UPDATE sets.
+fn assigned_columns(assignments: &[ast::Assignment]) -> Outcome<Vec<Arc<str>>> {
+    let mut columns = Vec::with_capacity(assignments.len());
+    for assignment in assignments {
+        let names = match &assignment.target {
+            ast::AssignmentTarget::ColumnName(name) => std::slice::from_ref(name),
+            ast::AssignmentTarget::Tuple(names) => names,
+        };
+        for name in names {
+            // `a.b` sets a part of column a.
+            let first = object_name(name)?.into_iter().next();
+            columns.push(first.unwrap_or_default().into());
+        }
+    }
+    Ok(columns)
+}
+
 /// Why a column's default is not what one PostgreSQL would give, and whether that is so on one shard too.
 pub(super) fn default_obstacle(
     relation: &Relation,
@@ -3069,20 +3212,19 @@ pub(super) fn default_obstacle(
         "{}.{} is left to its default {text}",
         relation.name, column.name
     );
-    let (refusal, always) =
-        match super::expression::default_effect(text, &topology.schema, search_path) {
-            Effect::Same => return None,
-            Effect::Random if !reference => return None,
-            Effect::Random | Effect::Time | Effect::Catalog | Effect::Unknown if reference => {
-                (Refusal::ReferenceWriteDiffers, false)
-            }
-            Effect::Random | Effect::Time | Effect::Catalog | Effect::Unknown => {
-                (Refusal::DefaultDiffers, false)
-            }
-            Effect::Designated => (Refusal::SequenceDefault, true),
-            Effect::Procedural => (Refusal::ProceduralFunction, true),
-            Effect::Session => (Refusal::SessionState, true),
-        };
+    let (refusal, always) = match catalog_text::effect(text, &topology.schema, search_path) {
+        Effect::Same => return None,
+        Effect::Random if !reference => return None,
+        Effect::Random | Effect::Time | Effect::Catalog | Effect::Unknown if reference => {
+            (Refusal::ReferenceWriteDiffers, false)
+        }
+        Effect::Random | Effect::Time | Effect::Catalog | Effect::Unknown => {
+            (Refusal::DefaultDiffers, false)
+        }
+        Effect::Designated => (Refusal::SequenceDefault, true),
+        Effect::Procedural => (Refusal::ProceduralFunction, true),
+        Effect::Session => (Refusal::SessionState, true),
+    };
     Some((PlanError::refused(refusal, reason), always))
 }
 

@@ -10,23 +10,20 @@ use super::key::{KeyColumn, KeySet, NodeId, Source};
 use super::plan::SettingChange;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{Found, Key, Scope};
-use crate::sql::lex::{self, LexLimits, TokenKind};
+use super::{catalog_text, clock};
+use crate::sql::lex;
 use crate::sql::parse::{self, ast};
 use crate::topology::key_value::KeyType;
-use crate::topology::schema::{HashFamily, Schema};
+use crate::topology::schema::HashFamily;
 use ast::{
     AccessExpr, BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr,
     FunctionArgumentClause, FunctionArguments, InTarget, Query, Subscript, UnaryOperator, Value,
     WindowFrameBound, WindowType,
 };
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// Columns that every table has and that mean something on one server only.
 const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
-
-/// A default expression is longer than this only by mistake.
-const DEFAULT_TOKENS_MAX: usize = 10_000;
 
 /// Types whose input looks into the catalog, so that their values differ between shards.
 const CATALOG_TYPES: [&str; 11] = [
@@ -75,6 +72,10 @@ impl<'a> Analyzer<'a> {
                 }
                 Ok(())
             }
+            Expr::UnaryOp { op, expr: inner } => {
+                self.operator(None, &op.to_string())?;
+                self.expression(inner, scope)
+            }
             Expr::IsFalse(inner)
             | Expr::IsNotFalse(inner)
             | Expr::IsTrue(inner)
@@ -95,7 +96,6 @@ impl<'a> Analyzer<'a> {
                 negated: _,
             }
             | Expr::Nested(inner)
-            | Expr::UnaryOp { op: _, expr: inner }
             | Expr::Ceil {
                 expr: inner,
                 field: _,
@@ -114,6 +114,7 @@ impl<'a> Analyzer<'a> {
                 collation: _,
             } => self.expression(inner, scope),
             Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right) => {
+                self.operator(None, "=")?;
                 self.expressions([&**left, right], scope)
             }
             Expr::In {
@@ -125,6 +126,8 @@ impl<'a> Analyzer<'a> {
                 if *global {
                     return beyond("GLOBAL IN");
                 }
+                self.operator(None, "=")?;
+                self.operator(None, "<>")?;
                 self.expression(expr, scope)?;
                 match target {
                     InTarget::List(list) => self.expressions(list, scope),
@@ -137,26 +140,18 @@ impl<'a> Analyzer<'a> {
                 negated: _,
                 low,
                 high,
-            } => self.expressions([&**expr, low, high], scope),
+            } => {
+                self.operator(None, ">=")?;
+                self.operator(None, "<=")?;
+                self.expressions([&**expr, low, high], scope)
+            }
             Expr::BinaryOp { left, op, right } => {
-                if let BinaryOperator::Custom(_) | BinaryOperator::PGCustomBinaryOperator(_) = op {
-                    self.never_multi(
-                        Refusal::UnknownFunction,
-                        "an operator that pgring does not know",
-                    );
-                }
+                self.binary_operator(op)?;
                 // Chains lean to the left: go down them without recursion.
                 let mut chain = vec![&**right];
                 let mut next = &**left;
                 while let Expr::BinaryOp { left, op, right } = next {
-                    if let BinaryOperator::Custom(_) | BinaryOperator::PGCustomBinaryOperator(_) =
-                        op
-                    {
-                        self.never_multi(
-                            Refusal::UnknownFunction,
-                            "an operator that pgring does not know",
-                        );
-                    }
+                    self.binary_operator(op)?;
                     chain.push(right);
                     next = left;
                 }
@@ -182,16 +177,22 @@ impl<'a> Analyzer<'a> {
                 pattern,
                 negated: _,
                 escape_char,
-            } => self.expressions(
-                [&**expr, pattern].into_iter().chain(escape_char.as_deref()),
-                scope,
-            ),
+            } => {
+                for symbol in ["~~", "!~~", "~~*", "!~~*", "~", "!~"] {
+                    self.operator(None, symbol)?;
+                }
+                self.expressions(
+                    [&**expr, pattern].into_iter().chain(escape_char.as_deref()),
+                    scope,
+                )
+            }
             Expr::AnyOp {
                 left,
                 compare_op,
                 right,
                 is_some: _,
             } => {
+                self.binary_operator(compare_op)?;
                 self.expression(left, scope)?;
                 match bare(right) {
                     Expr::Subquery(query) if *compare_op == BinaryOperator::Eq => {
@@ -202,9 +203,12 @@ impl<'a> Analyzer<'a> {
             }
             Expr::AllOp {
                 left,
-                compare_op: _,
+                compare_op,
                 right,
-            } => self.expressions([&**left, right], scope),
+            } => {
+                self.binary_operator(compare_op)?;
+                self.expressions([&**left, right], scope)
+            }
             Expr::Cast {
                 kind,
                 expr,
@@ -262,21 +266,21 @@ impl<'a> Analyzer<'a> {
             ),
             Expr::Value(value) => {
                 if let Some(text) = parse::string(&value.value)
-                    && function::tells_time(&text)
+                    && clock::tells_time(&text)
                 {
                     self.effect(Effect::Time, &format!("'{text}'"));
                 }
                 match &value.value {
                     Value::EscapedStringLiteral(raw) => {
                         let value = lex::escape_string_value(raw);
-                        if value.is_err() || value.is_ok_and(|value| function::tells_time(&value)) {
+                        if value.is_err() || value.is_ok_and(|value| clock::tells_time(&value)) {
                             self.effect(Effect::Time, "a string with escapes");
                         }
                         Ok(())
                     }
                     Value::UnicodeStringLiteral(text) => {
                         // Escapes that are not read here might spell such a word.
-                        if text.contains('\\') || function::tells_time(text) {
+                        if text.contains('\\') || clock::tells_time(text) {
                             self.effect(Effect::Time, "a string with escapes");
                         }
                         Ok(())
@@ -300,14 +304,17 @@ impl<'a> Analyzer<'a> {
                     | Value::NationalStringLiteral(_)
                     | Value::HexStringLiteral(_)
                     | Value::Boolean(_)
-                    | Value::Null
-                    | Value::Placeholder(_) => Ok(()),
+                    | Value::Null => Ok(()),
+                    Value::Placeholder(text) => {
+                        self.parameters_used.extend(placeholder(text));
+                        Ok(())
+                    }
                 }
             }
             Expr::TypedString(typed) => {
                 self.cast_type(&typed.data_type)?;
                 if let Some(text) = parse::string(&typed.value.value)
-                    && function::tells_time(&text)
+                    && clock::tells_time(&text)
                 {
                     self.effect(Effect::Time, &format!("'{text}'"));
                 }
@@ -397,7 +404,65 @@ impl<'a> Analyzer<'a> {
         }
     }
 
+    fn binary_operator(&mut self, op: &BinaryOperator) -> Outcome<()> {
+        match op {
+            BinaryOperator::Custom(symbol) => {
+                self.never_multi(
+                    Refusal::UnknownFunction,
+                    "an operator that pgring does not know",
+                );
+                self.operator(None, symbol)
+            }
+            BinaryOperator::PGCustomBinaryOperator(parts) => {
+                self.never_multi(
+                    Refusal::UnknownFunction,
+                    "an operator that pgring does not know",
+                );
+                let symbol = parts.last().map_or("", String::as_str);
+                let qualifier = parts.iter().rev().nth(1);
+                self.operator(qualifier.map(String::as_str), symbol)
+            }
+            op => self.operator(None, &op.to_string()),
+        }
+    }
+
+    /// An operator, which is a call of its function.
+    fn operator(&mut self, qualifier: Option<&str>, symbol: &str) -> Outcome<()> {
+        let schema = &self.topology.schema;
+        if schema.operators.is_empty() {
+            return Ok(());
+        }
+        let effect = catalog_text::operator_effect(schema, self.search_path, qualifier, symbol);
+        self.called(effect, &format!("the operator {symbol}"))
+    }
+
+    /// What calls a function without naming it.
+    fn called(&mut self, effect: Effect, what: &str) -> Outcome<()> {
+        if effect == Effect::Procedural {
+            return Err(PlanError::refused(
+                Refusal::ProceduralFunction,
+                format!("{what} may read or write tables that pgring does not see"),
+            ));
+        }
+        self.effect(effect, what);
+        Ok(())
+    }
+
     fn cast_type(&mut self, data_type: &DataType) -> Outcome<()> {
+        self.found.casts_to_time |= type_oid(data_type).is_none_or(clock::may_be_time);
+        let casts = &self.topology.schema.casts;
+        if !casts.is_empty() {
+            let written = match data_type {
+                DataType::Custom(name, _) => object_name(name)?.pop().unwrap_or_default(),
+                other => other.to_string().to_ascii_lowercase(),
+            };
+            let plain = written.split('(').next().unwrap_or_default().trim();
+            let plain = if plain == "int" { "integer" } else { plain };
+            if let Some(cast) = casts.get(plain) {
+                let effect = function::of_user("", cast);
+                self.called(effect, &format!("the cast to {plain}"))?;
+            }
+        }
         let name = match data_type {
             DataType::Regclass => "regclass".to_owned(),
             DataType::Custom(name, _) => object_name(name)?.pop().unwrap_or_default(),
@@ -1334,55 +1399,6 @@ fn element_oid(array: u32) -> Option<u32> {
         2951 => 2950,
         _ => return None,
     })
-}
-
-/// What evaluating a column's default means, judged by the functions that its text names.
-pub(super) fn default_effect(text: &str, schema: &Schema, search_path: &[Arc<str>]) -> Effect {
-    let limits = LexLimits {
-        tokens_max: DEFAULT_TOKENS_MAX,
-        depth_max: DEFAULT_TOKENS_MAX,
-    };
-    let Ok(tokens) = lex::lex(text, &limits) else {
-        return Effect::Unknown;
-    };
-    let mut worst = Effect::Same;
-    for (index, token) in tokens.iter().enumerate() {
-        let symbol = |at: usize, symbol: &str| {
-            tokens
-                .get(at)
-                .is_some_and(|token| token.is_symbol(text, symbol))
-        };
-        if token.is_identifier() {
-            let name = lex::identifier_value(token.text(text))
-                .map(|name| name.into_owned())
-                .unwrap_or_default();
-            let after_cast = index > 0 && symbol(index - 1, "::");
-            let qualified = index > 1 && symbol(index - 1, ".");
-            let of_type = after_cast
-                || name == "varying"
-                || (qualified && index > 2 && symbol(index - 3, "::"));
-            if symbol(index + 1, "(") && !of_type {
-                let qualifier = qualified.then(|| {
-                    lex::identifier_value(tokens[index - 2].text(text))
-                        .map(|name| name.into_owned())
-                        .unwrap_or_default()
-                });
-                worst = worst.max(
-                    function::effect(schema, search_path, qualifier.as_deref(), &name, 1).effect,
-                );
-            } else if token.kind == TokenKind::Word && !qualified {
-                let call = function::effect(schema, search_path, None, &name, 0);
-                if call.effect == Effect::Time && name.starts_with(['c', 'l']) {
-                    worst = worst.max(Effect::Time);
-                }
-            }
-        } else if token.is_string()
-            && lex::string_value(token, text).is_ok_and(|value| function::tells_time(&value))
-        {
-            worst = worst.max(Effect::Time);
-        }
-    }
-    worst
 }
 
 /// Whether `set_config` may set it: not what the router needs as it is, nor what is the router's own.

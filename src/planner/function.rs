@@ -315,7 +315,16 @@ fn built_in(name: &str, function: &Function, arguments: usize) -> Call {
 }
 
 fn user(name: &str, function: &Function) -> Call {
-    let effect = if RUNS_SQL.contains(&name) {
+    Call {
+        effect: of_user(name, function),
+        aggregate: function.aggregate,
+        ordered: function.aggregate || function.window,
+    }
+}
+
+/// What calling a function that a user or an extension made means.
+pub fn of_user(name: &str, function: &Function) -> Effect {
+    if RUNS_SQL.contains(&name) {
         Effect::Procedural
     } else if RANDOM_EXTENSION.contains(&name) && !function.procedural {
         Effect::Random
@@ -324,77 +333,6 @@ fn user(name: &str, function: &Function) -> Call {
             (Volatility::Immutable, _) | (Volatility::Stable, false) => Effect::Same,
             (Volatility::Stable | Volatility::Volatile, true) => Effect::Procedural,
             (Volatility::Volatile, false) => Effect::Designated,
-        }
-    };
-    Call {
-        effect,
-        aggregate: function.aggregate,
-        ordered: function.aggregate || function.window,
-    }
-}
-
-/// Whether a string may be read as a date or time that depends on the clock, or as an array or range of such.
-pub fn tells_time(text: &str) -> bool {
-    // What PostgreSQL takes beside the words of the clock: it skips punctuation.
-    const BESIDE: [&str; 19] = [
-        "am", "pm", "ad", "bc", "t", "j", "jd", "at", "on", "allballs", "epoch", "null", "sun",
-        "mon", "tue", "wed", "thu", "fri", "sat",
-    ];
-    let is_zone = |word: &str| {
-        text.contains('/')
-            || word.eq_ignore_ascii_case("z")
-            || word.eq_ignore_ascii_case("utc")
-            || (word.len() <= 5 && word.bytes().all(|byte| byte.is_ascii_uppercase()))
-    };
-    let mut special = false;
-    text.split(|character: char| character.is_ascii() && !character.is_ascii_alphanumeric())
-        .map(|word| word.trim_matches(|character: char| character.is_ascii_digit()))
-        .filter(|word| !word.is_empty())
-        .all(|word| {
-            let now = ["now", "today", "tomorrow", "yesterday"]
-                .iter()
-                .any(|special| word.eq_ignore_ascii_case(special));
-            special |= now;
-            now || BESIDE.iter().any(|known| word.eq_ignore_ascii_case(known)) || is_zone(word)
-        })
-        && special
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_postgresql_reads_as_the_clock_is_found() {
-        for text in [
-            "now",
-            " NOW\n",
-            "(now)",
-            "{now,NULL}",
-            "[today,)",
-            "today 10:00",
-            "10:00today",
-            "tomorrow CET",
-            "yesterday at 10:00",
-            "today America/New_York",
-            "now bc",
-            "today +2",
-            "mon today",
-            "tomorrow,allballs",
-        ] {
-            assert!(tells_time(text), "{text}");
-        }
-        for text in [
-            "",
-            "10",
-            "2024-01-01",
-            "nowhere",
-            "now or never",
-            "today's news",
-            "epoch",
-            "infinity",
-        ] {
-            assert!(!tells_time(text), "{text}");
         }
     }
 }

@@ -6,6 +6,9 @@ pub mod plan;
 pub mod refusal;
 
 mod analysis;
+mod attached;
+mod catalog_text;
+mod clock;
 mod describe;
 mod expression;
 mod function;
@@ -18,4 +21,4 @@ mod utility;
 pub use key::Arguments;
 pub use refusal::{PlanError, Refusal};
 pub use template::{Binding, Context, Hint, Template, all_shards, template};
-pub use utility::{CopyRoute, CopySplit, copy_from, copy_to, utility};
+pub use utility::{CopyRoute, CopySplit, CopyTimes, copy_from, copy_to, utility};

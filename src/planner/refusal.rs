@@ -124,6 +124,16 @@ refusals! {
     TemporaryTable = "temporary-table", "Use a table, or a WITH query: a temporary object would need a server session of its own.";
     /// A database, tablespace or other object of a server.
     ServerObject = "server-object", "Run the statement on each shard's server.";
+    /// A write that fires a trigger which may reach rows on other shards, or differ between them.
+    Trigger = "trigger", "Let the trigger's function change its own row only (a local table's: name local tables only), or name the shard with SET pgring.shard.";
+    /// A write of a table with a rule.
+    Rule = "rule", "Drop the rule, or name the shard with SET pgring.shard.";
+    /// A use of a table whose policies read what is not on every shard, or differ between shards.
+    RowSecurity = "row-security", "Let the policy compare columns with constants, current_user and current_setting() only, or name the shard with SET pgring.shard.";
+    /// A unique or exclusion constraint without the sharding key: it holds on each shard only.
+    UniqueWithoutKey = "unique-without-key", "Add the sharding key to the constraint, or accept that it holds on each shard only by unique_per_shard = true in shards.toml.";
+    /// A foreign key between rows that may be on different shards.
+    ForeignKey = "foreign-key", "Pair the tables' sharding keys in the foreign key, or declare the referenced table as a reference table.";
     /// ALTER TABLE that gives a declared table another name, or its sharding key another name or type.
     PlacementChange = "placement-change", "Create a table under the new declaration and move the rows into it.";
     /// TRUNCATE, LOCK or COPY that names tables of different placements.

@@ -2,7 +2,7 @@
 //! each time. A template depends on the schema and the declared tables, never on who owns which slot.
 
 use super::analysis::{self, Analysis, Count};
-use super::function;
+use super::clock;
 use super::key::{Arguments, Formula, KeyColumn, KeySet, Source};
 use super::plan::{
     Access, Merge, Plan, SettingChange, SortKey, Step, StepArguments, StepSql, Tier,
@@ -143,6 +143,8 @@ struct Statement {
     analysis: Analysis,
     /// The distinct formulas of the uses.
     formulas: Vec<Formula>,
+    /// Parameters, from zero, whose text is never read as a time.
+    timeless: Vec<u16>,
     /// How it runs on several shards.
     several: Result<Several, PlanError>,
     /// The one value that says where it runs, if it is as simple as that.
@@ -239,8 +241,18 @@ fn understood(
         Access::Read
     };
     let lone = lone(&analysis, &formulas);
+    let mut timeless = analysis.timeless_parameters.clone();
+    if !analysis.casts_to_time {
+        let declared = (0u16..).zip(parameter_types);
+        timeless.extend(
+            declared
+                .filter(|(_, oid)| !clock::may_be_time(**oid))
+                .map(|(parameter, _)| parameter),
+        );
+    }
     let route = Route::Statement(Box::new(Statement {
         analysis,
+        timeless,
         formulas,
         several,
         lone,
@@ -567,7 +579,7 @@ impl Template {
                     self.sharded(statement, binding, topology)
                 }?;
                 if plan.steps.len() > 1 {
-                    same_everywhere(binding.values)?;
+                    same_everywhere(binding.values, &statement.timeless)?;
                 }
                 Ok(plan)
             }
@@ -639,6 +651,7 @@ impl Template {
             analysis,
             formulas,
             several,
+            timeless: _,
             lone: _,
         } = statement;
         let arguments = Arguments {
@@ -877,12 +890,15 @@ pub(super) fn owner(topology: &Topology, slot: SlotId) -> Result<ShardId, PlanEr
 }
 
 /// Refuses a parameter that each shard's clock would read in its own way.
-fn same_everywhere(values: &[Option<&[u8]>]) -> Result<(), PlanError> {
-    let differs = |value: &&[u8]| std::str::from_utf8(value).is_ok_and(function::tells_time);
-    match values
-        .iter()
-        .position(|value| value.as_ref().is_some_and(differs))
-    {
+fn same_everywhere(values: &[Option<&[u8]>], timeless: &[u16]) -> Result<(), PlanError> {
+    let differs = |value: &&[u8]| std::str::from_utf8(value).is_ok_and(clock::tells_time);
+    let index = values.iter().enumerate().position(|(index, value)| {
+        value.as_ref().is_some_and(differs)
+            && !timeless
+                .iter()
+                .any(|timeless| usize::from(*timeless) == index)
+    });
+    match index {
         None => Ok(()),
         Some(index) => Err(PlanError::refused(
             Refusal::VolatileFunction,

@@ -1,5 +1,7 @@
 //! Statements that are placed by the tables they name, not by keys: DDL, TRUNCATE, LOCK, and COPY.
 
+use super::attached;
+use super::clock;
 use super::key::{Arguments, KeyColumn, Source};
 use super::plan::{Access, Merge, Plan, Step, StepArguments, StepSql, Tier};
 use super::refusal::{PlanError, Refusal};
@@ -9,7 +11,7 @@ use crate::sql::lex::{self, Token};
 use crate::sql::statement::{DdlVerb, Maintenance, Name, ObjectKind, Statement};
 use crate::topology::ShardId;
 use crate::topology::schema::{
-    Column, ColumnDefault, HashFamily, Placement, Relation, RelationKind,
+    Column, ColumnDefault, Event, HashFamily, Placement, Relation, RelationKind,
 };
 use crate::topology::snapshot::Topology;
 use std::sync::Arc;
@@ -72,7 +74,15 @@ pub fn utility(
     match statement {
         Statement::Truncate(names) => match hint {
             Some(shard) => Ok(one(Tier::NamedShard, Access::Write, shard)),
-            None => for_relations(names, "TRUNCATE", Access::Write, context),
+            None => {
+                for name in names {
+                    if let Some(relation) = relation(name, context) {
+                        // A trigger of TRUNCATE has no row whose values could differ.
+                        attached::write(relation, &[Event::Truncate], None, &topology.schema)?;
+                    }
+                }
+                for_relations(names, "TRUNCATE", Access::Write, context)
+            }
         },
         Statement::Lock(names) => match hint {
             Some(shard) => Ok(one(Tier::NamedShard, Access::Write, shard)),
@@ -274,7 +284,7 @@ pub enum CopyRoute {
     /// All to this shard.
     One(ShardId),
     /// All to every shard: a reference table.
-    AllShards,
+    AllShards(CopyTimes),
     /// Each to the shard of its key.
     Split(CopySplit),
 }
@@ -287,6 +297,46 @@ pub struct CopySplit {
     /// The key column's name.
     pub name: Arc<str>,
     key: KeyColumn,
+    /// What must not tell the time.
+    pub times: CopyTimes,
+}
+
+/// The columns of a COPY FROM over several shards whose texts may be read as the time, by the clock of each shard.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CopyTimes {
+    /// Place in a row, from 0, and name.
+    pub columns: Vec<(usize, Arc<str>)>,
+}
+
+impl CopyTimes {
+    fn new(order: &[&Column]) -> Self {
+        let columns = order.iter().enumerate();
+        Self {
+            columns: columns
+                .filter(|(_, column)| clock::may_be_time(column.type_oid))
+                .map(|(place, column)| (place, column.name.clone()))
+                .collect(),
+        }
+    }
+
+    /// Whether a row need not be looked at. `quote`: the byte by which a text's letters may be hidden.
+    pub fn is_passed(&self, row: &[u8], quote: u8) -> bool {
+        self.columns.is_empty() || !clock::may_tell_time(row, quote)
+    }
+
+    /// Refuses a value, decoded, of the column called `name`.
+    ///
+    /// # Errors
+    /// Each shard's clock would read it in its own way.
+    pub fn check(name: &str, value: &[u8]) -> Result<(), PlanError> {
+        if std::str::from_utf8(value).is_ok_and(clock::tells_time) {
+            return Err(PlanError::refused(
+                Refusal::VolatileFunction,
+                format!("a value of the column {name} is the time, which differs between shards"),
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl CopySplit {
@@ -342,6 +392,7 @@ pub fn copy_from(
         }
         return Ok(CopyRoute::One(default));
     };
+    let obstacle = attached::write(relation, &[Event::Insert], None, &context.topology.schema)?;
     let order: Vec<&Column> = match columns {
         // Generated columns are not in the data.
         None => relation
@@ -382,7 +433,9 @@ pub fn copy_from(
                 .iter()
                 .position(|other| other.name == column.name)
                 .ok_or_else(missing)?;
-            left_out(relation, &order, context, false)?;
+            let given = given_always(copy, &order);
+            left_out(relation, given, context, false)?;
+            obstacle.map_or(Ok(()), Err)?;
             let key =
                 KeyColumn::new(&relation.name, column).ok_or_else(|| PlanError::Internal {
                     what: "the sharding key has a type that cannot be hashed".into(),
@@ -391,17 +444,19 @@ pub fn copy_from(
                 column: place,
                 name: column.name.clone(),
                 key,
+                times: CopyTimes::new(&order),
             }))
         }
         Placement::Reference => {
-            left_out(relation, &order, context, true)?;
+            left_out(relation, given_always(copy, &order), context, true)?;
+            obstacle.map_or(Ok(()), Err)?;
             if copy.where_clause {
                 return Err(PlanError::refused(
                     Refusal::CopyForm,
                     "COPY … WHERE into a reference table",
                 ));
             }
-            Ok(CopyRoute::AllShards)
+            Ok(CopyRoute::AllShards(CopyTimes::new(&order)))
         }
         Placement::Local(shard) => Ok(CopyRoute::One(*shard)),
         Placement::Catalog => Ok(CopyRoute::One(default)),
@@ -412,6 +467,14 @@ pub fn copy_from(
                 relation.name
             ),
         )),
+    }
+}
+
+/// The columns that the data give in each row: with the option DEFAULT, a row may leave any to its default.
+fn given_always<'a, 'b>(copy: &CopyStatement<'_>, order: &'b [&'a Column]) -> &'b [&'a Column] {
+    match copy.options.default {
+        None => order,
+        Some(_) => &[],
     }
 }
 
@@ -459,7 +522,14 @@ pub fn copy_to(
     }
     match &copy.source {
         CopySource::Table { name, .. } => match relation(name, context)
-            .map(|relation| (&relation.placement, relation.kind))
+            .map(|relation| {
+                let obstacle = attached::read(relation, &topology.schema)?;
+                match (obstacle, &relation.placement) {
+                    (Some(obstacle), Placement::Sharded { .. }) => Err(obstacle),
+                    _ => Ok((&relation.placement, relation.kind)),
+                }
+            })
+            .transpose()?
         {
             Some((Placement::Sharded { .. }, _)) => {
                 let mut plan = all_shards(Access::Read, topology);

@@ -10,3 +10,4 @@ pub mod copy;
 pub mod copy_rows;
 pub mod search_path;
 pub mod parse;
+pub mod plpgsql;

@@ -3,7 +3,7 @@
 
 use super::ShardId;
 use super::key_value::KeyType;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Which of PostgreSQL's extended hash functions places a key; keys of one family are co-located: values that
@@ -109,6 +109,96 @@ pub enum RelationKind {
     Other,
 }
 
+/// What a write does to rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Event {
+    /// INSERT, COPY.
+    Insert,
+    /// UPDATE.
+    Update,
+    /// DELETE.
+    Delete,
+    /// TRUNCATE.
+    Truncate,
+}
+
+/// A function that triggers call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TriggerFunction {
+    /// Its schema.
+    pub schema: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// `plpgsql`, `c`, `internal`, …
+    pub language: Arc<str>,
+    /// Its body, or the symbol of a function in C.
+    pub body: Arc<str>,
+}
+
+/// A trigger that is enabled and that a user made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trigger {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Schema and name of the table that has it.
+    pub table: (Arc<str>, Arc<str>),
+    /// The writes of the relation whose list this is in that may fire it.
+    pub events: Vec<Event>,
+    /// What its function is given.
+    pub arguments: Vec<Arc<str>>,
+    /// WHEN, as PostgreSQL prints it.
+    pub condition: Option<Arc<str>>,
+    /// What it calls.
+    pub function: Arc<TriggerFunction>,
+}
+
+/// A unique index, primary key, unique or exclusion constraint.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unique {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Whether it is the primary key.
+    pub is_primary: bool,
+    /// Whether it is a constraint, not an index alone.
+    pub is_constraint: bool,
+    /// The columns that rows must be equal in to conflict, as column indexes.
+    pub columns: Vec<usize>,
+    /// Whether more than these columns says which rows conflict: an expression, a predicate, another operator.
+    pub is_partial: bool,
+}
+
+/// A foreign key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ForeignKey {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its columns.
+    pub columns: Vec<Arc<str>>,
+    /// Schema and name of the table that it references.
+    pub table: (Arc<str>, Arc<str>),
+    /// The referenced columns, in the same order.
+    pub referenced: Vec<Arc<str>>,
+}
+
+/// An expression or command of the catalog with the name of what it is part of, as PostgreSQL prints it: all names
+/// qualified but those of `pg_catalog`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Expression {
+    /// The policy, constraint or rule.
+    pub name: Arc<str>,
+    /// Its text.
+    pub text: Arc<str>,
+}
+
+/// A rule that rewrites writes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// The writes that it rewrites.
+    pub event: Event,
+    /// Its CREATE RULE.
+    pub definition: Expression,
+}
+
 /// One relation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relation {
@@ -122,8 +212,23 @@ pub struct Relation {
     pub columns: Vec<Column>,
     /// Where its rows are. A view: the most demanding placement of what it reads.
     pub placement: Placement,
-    /// Primary key and unique constraints or indexes, as column indexes.
-    pub unique: Vec<Vec<usize>>,
+    /// Unique indexes, its partitions' included.
+    pub unique: Vec<Unique>,
+    /// Whether the shard map accepts that unique constraints without the sharding key hold on each shard only.
+    pub unique_per_shard: bool,
+    /// Foreign keys.
+    pub foreign_keys: Vec<ForeignKey>,
+    /// Triggers that writes of it may fire: its own, those of its partitions and children, and those of tables whose
+    /// foreign keys act on its writes.
+    pub triggers: Vec<Trigger>,
+    /// Rules on writes of it.
+    pub rules: Vec<Rule>,
+    /// Policies, if row-level security is on.
+    pub policies: Vec<Expression>,
+    /// CHECK constraints, its domains' included, that call functions or use operators which users made.
+    pub checks: Vec<Expression>,
+    /// For a view: its query and those of the views that it reads.
+    pub queries: Vec<Expression>,
     /// For a view: schema-qualified tables that it reads, through other views too.
     pub reads: Vec<(Arc<str>, Arc<str>)>,
     /// Schema-qualified tables that it is a partition or an inheritance child of, direct ones only.
@@ -131,6 +236,32 @@ pub struct Relation {
 }
 
 impl Relation {
+    /// A relation of which no more is known.
+    pub fn new(
+        schema: impl Into<Arc<str>>,
+        name: impl Into<Arc<str>>,
+        kind: RelationKind,
+        placement: Placement,
+    ) -> Self {
+        Self {
+            schema: schema.into(),
+            name: name.into(),
+            kind,
+            columns: Vec::new(),
+            placement,
+            unique: Vec::new(),
+            unique_per_shard: false,
+            foreign_keys: Vec::new(),
+            triggers: Vec::new(),
+            rules: Vec::new(),
+            policies: Vec::new(),
+            checks: Vec::new(),
+            queries: Vec::new(),
+            reads: Vec::new(),
+            parents: Vec::new(),
+        }
+    }
+
     /// The type of the sharding key; None unless the relation is sharded.
     pub fn key_type(&self) -> Option<KeyType> {
         match self.placement {
@@ -173,6 +304,22 @@ pub struct Function {
     pub set_returning: bool,
 }
 
+/// What the shard map says of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Declared {
+    /// Spread by a column.
+    Sharded {
+        /// The column.
+        key: Arc<str>,
+        /// See [`Relation::unique_per_shard`].
+        unique_per_shard: bool,
+    },
+    /// A full copy on every shard.
+    Reference,
+    /// All rows on one shard.
+    Local(ShardId),
+}
+
 /// The catalog of one shard.
 #[derive(Debug, Clone, Default)]
 pub struct Schema {
@@ -181,18 +328,22 @@ pub struct Schema {
     /// schema → name → relation. Includes pg_catalog and information_schema (without columns).
     pub relations: HashMap<Arc<str>, HashMap<Arc<str>, Arc<Relation>>>,
     /// The tables that are declared in the shard map, whether they exist or not: schema, name.
-    pub declared: HashSet<(Arc<str>, Arc<str>)>,
+    pub declared: HashMap<(Arc<str>, Arc<str>), Declared>,
     /// name → function, for functions in pg_catalog.
     pub builtin_functions: HashMap<Arc<str>, Function>,
     /// schema → name → function, for all others.
     pub user_functions: HashMap<Arc<str>, HashMap<Arc<str>, Function>>,
+    /// schema → symbol → what its functions are, for operators that users made.
+    pub operators: HashMap<Arc<str>, HashMap<Arc<str>, Function>>,
+    /// type → what the functions are that cast to it, for casts that users made.
+    pub casts: HashMap<Arc<str>, Function>,
 }
 
 impl Schema {
     /// Whether a name that [`Self::relation`] does not find may mean a declared table that was made since the catalog was
     /// loaded: where its rows belong is known, what it looks like is not.
     pub fn is_unloaded(&self, schema: Option<&str>, name: &str, search_path: &[Arc<str>]) -> bool {
-        let declared = |schema: &str| self.declared.contains(&(schema.into(), name.into()));
+        let declared = |schema: &str| self.declared.contains_key(&(schema.into(), name.into()));
         self.relation(schema, name, search_path).is_none()
             && match schema {
                 Some(schema) => declared(schema),

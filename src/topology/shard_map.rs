@@ -3,7 +3,7 @@
 
 use super::hash;
 use super::key_value::{KeyError, KeyType, KeyValue};
-use super::schema::{Collation, Placement, Relation, RelationKind, Schema};
+use super::schema::{Collation, Declared, Placement, Relation, RelationKind, Schema};
 use super::slot::SlotSet;
 use super::{ShardId, SlotId};
 use crate::config::{Config, Pin, PinTarget, SHARDS_FILE, TableDeclaration, TableKind};
@@ -111,11 +111,13 @@ pub fn place(
     for table in tables {
         declared.insert((&table.schema, &table.name), table);
     }
-    let names = tables
-        .iter()
-        .map(|table| (table.schema.as_str().into(), table.name.as_str().into()));
-    schema.declared = names.collect();
+    let known = tables.iter().filter_map(|table| {
+        let name: Name = (table.schema.as_str().into(), table.name.as_str().into());
+        Some((name, declaration(table, shards)?))
+    });
+    schema.declared = known.collect();
     let mut placements: HashMap<Name, Placement> = HashMap::new();
+    let mut unique_per_shard: HashSet<Name> = HashSet::new();
     for relation in relations(&schema) {
         let own = declared.get(&(&*relation.schema, &*relation.name)).copied();
         let root = own.or_else(|| inherited(&schema, &declared, relation));
@@ -130,6 +132,13 @@ pub fn place(
                 }
             },
         };
+        if let Some(TableKind::Sharded {
+            unique_per_shard: true,
+            ..
+        }) = root.map(|table| &table.kind)
+        {
+            unique_per_shard.insert(name_of(relation));
+        }
         placements.insert(name_of(relation), placement);
     }
     for relation in relations(&schema) {
@@ -148,8 +157,11 @@ pub fn place(
         return Err(PlacementErrors(errors));
     }
     for relation in schema.relations.values_mut().flat_map(HashMap::values_mut) {
-        if let Some(placement) = placements.remove(&name_of(relation)) {
-            Arc::make_mut(relation).placement = placement;
+        let name = name_of(relation);
+        if let Some(placement) = placements.remove(&name) {
+            let relation = Arc::make_mut(relation);
+            relation.placement = placement;
+            relation.unique_per_shard = unique_per_shard.contains(&name);
         }
     }
     Ok(schema)
@@ -239,7 +251,7 @@ fn declared_placement(
                     shard: shard.clone(),
                 })
         }
-        TableKind::Sharded { key: column } => {
+        TableKind::Sharded { key: column, .. } => {
             let key = relation
                 .column(column)
                 .ok_or_else(|| PlacementReason::NoColumn {
@@ -265,6 +277,20 @@ fn declared_placement(
             })
         }
     }
+}
+
+fn declaration(table: &TableDeclaration, shards: &[Arc<str>]) -> Option<Declared> {
+    Some(match &table.kind {
+        TableKind::Sharded {
+            key,
+            unique_per_shard,
+        } => Declared::Sharded {
+            key: key.as_str().into(),
+            unique_per_shard: *unique_per_shard,
+        },
+        TableKind::Reference => Declared::Reference,
+        TableKind::Local { shard } => Declared::Local(shard_named(shards, shard)?),
+    })
 }
 
 fn shard_named(shards: &[Arc<str>], name: &str) -> Option<ShardId> {
@@ -485,16 +511,9 @@ mod tests {
             column("fuzzy", 25, "text", Collation::Nondeterministic),
             column("ratio", 701, "double precision", Collation::None),
         ];
-        let (unique, reads, parents) = (Vec::new(), Vec::new(), Vec::new());
         Relation {
-            schema,
-            name,
-            kind: RelationKind::Table,
             columns,
-            placement: Placement::Reference,
-            unique,
-            reads,
-            parents,
+            ..Relation::new(schema, name, RelationKind::Table, Placement::Reference)
         }
     }
 
@@ -543,6 +562,7 @@ mod tests {
             qualified,
             TableKind::Sharded {
                 key: key.to_owned(),
+                unique_per_shard: false,
             },
         )
     }

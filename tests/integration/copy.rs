@@ -303,3 +303,40 @@ fn a_trigger_that_talks_during_a_copy_is_heard() {
     let reply = client.copy_in("COPY facts FROM STDIN", data.as_bytes(), 8192);
     succeeded(&reply, &format!("COPY {rows}"));
 }
+
+#[test]
+fn a_copy_over_several_shards_does_not_take_the_time_of_each() {
+    let deployment = Deployment::shared()
+        .schema(
+            "CREATE TABLE facts (id bigint PRIMARY KEY, word text, at timestamptz);
+             CREATE TABLE codes (code text PRIMARY KEY, days date[])",
+        )
+        .sharded("facts", "id")
+        .reference("codes")
+        .start();
+    let mut client = deployment.connect();
+    for (sql, data) in [
+        (
+            "COPY codes FROM STDIN",
+            "a\t{2024-01-01}\nb\t{2024-01-02,Today}\n",
+        ),
+        ("COPY codes (days, code) FROM STDIN", "{t\\157day}\ta\n"),
+        ("COPY codes FROM STDIN (FORMAT csv)", "a,{t\"oda\"y}\n"),
+        ("COPY facts FROM STDIN", "1\tx\t2024-01-01\n2\tx\tnow\n"),
+    ] {
+        for piece in [3, 100] {
+            let failure = client.copy_in(sql, data.as_bytes(), piece).failure;
+            let failure = failure.unwrap_or_else(|| panic!("{sql} should be refused"));
+            assert_eq!(failure.refusal(), Some("volatile-function"), "{failure}");
+        }
+    }
+    assert_eq!(client.value("SELECT count(*) FROM codes"), "0");
+    let reply = client.copy_in("COPY codes FROM STDIN", b"today\t{2024-01-01}\n", 4);
+    succeeded(&reply, "COPY 1");
+    let reply = client.copy_in(
+        "COPY facts FROM STDIN",
+        b"1\tnow\tinfinity\n2\tBUY NOW\t\\N\n",
+        5,
+    );
+    succeeded(&reply, "COPY 2");
+}

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod attached;
 mod copy;
 mod failures;
 mod pgbench;

@@ -1,0 +1,195 @@
+//! What hangs on tables, as PostgreSQL's catalogs tell it: triggers, rules, policies, checks, views' functions, unique
+//! constraints, operators. How each is judged is in `tests/plans/attached.txt`.
+
+use crate::support::{Client, Deployment};
+
+const SCHEMA: &str = r#"
+    CREATE TABLE orders (id bigint, customer bigint, note text, changed timestamptz, PRIMARY KEY (customer, id));
+    CREATE TABLE codes (code text PRIMARY KEY, name text);
+    CREATE TABLE log (what text, at timestamptz DEFAULT now());
+    CREATE TABLE pairs (id int PRIMARY KEY, note text)
+"#;
+
+fn deployment(more: &str) -> Deployment<'static> {
+    Deployment::shared()
+        .schema(SCHEMA)
+        .schema(more)
+        .sharded("orders", "customer")
+        .sharded("parts", "customer")
+        .sharded("children", "customer")
+        .sharded("mails", "id")
+        .reference("codes")
+        .start()
+}
+
+#[track_caller]
+fn refused(client: &mut Client, sql: &str, code: &str) {
+    let failure = client.fails(sql);
+    assert_eq!(failure.refusal(), Some(code), "{sql}: {failure}");
+}
+
+#[test]
+fn a_trigger_that_writes_elsewhere_is_refused_and_one_that_tells_the_time_is_not() {
+    let deployment = deployment(
+        "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN NEW.changed = now(); RETURN NEW; END';
+         CREATE TRIGGER touch BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION touch();
+         CREATE FUNCTION track() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN INSERT INTO log (what) VALUES (TG_OP); RETURN NULL; END';
+         CREATE TRIGGER track AFTER DELETE ON orders FOR EACH ROW WHEN (old.note = ') EXECUTE FUNCTION') EXECUTE FUNCTION track();
+         CREATE TRIGGER track AFTER INSERT ON pairs FOR EACH ROW EXECUTE FUNCTION track()",
+    );
+    let mut client = deployment.connect();
+    client.run("INSERT INTO orders VALUES (1, 1, 'a'), (2, 2, 'b'), (3, 3, 'c'), (4, 4, 'd')");
+    assert_eq!(
+        client.run("UPDATE orders SET note = 'x' WHERE customer = 1"),
+        "UPDATE 1"
+    );
+    assert_eq!(
+        client.value("SELECT changed IS NOT NULL FROM orders WHERE customer = 1"),
+        "t"
+    );
+    refused(&mut client, "UPDATE orders SET note = 'x'", "trigger");
+    refused(
+        &mut client,
+        "DELETE FROM orders WHERE customer = 1",
+        "trigger",
+    );
+    // A local table's trigger may write to local tables.
+    client.run("INSERT INTO pairs VALUES (1, 'x')");
+    assert_eq!(client.value("SELECT count(*) FROM log"), "1");
+    // By hint, and once it is disabled.
+    client.run("ALTER TABLE orders DISABLE TRIGGER track");
+    client.run("DELETE FROM orders WHERE customer = 1");
+    client.run("ALTER TABLE orders ENABLE TRIGGER track");
+    refused(&mut client, "DELETE FROM orders", "trigger");
+    client.run("/* pgring: key=2 table=orders */ DELETE FROM orders WHERE customer = 2");
+    assert_eq!(
+        client.value("SELECT count(*) FROM orders WHERE customer = 2"),
+        "0"
+    );
+    // The function's new body counts.
+    client.run(
+        "CREATE OR REPLACE FUNCTION track() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    );
+    client.run("DELETE FROM orders");
+    assert_eq!(client.value("SELECT count(*) FROM log"), "1");
+}
+
+#[test]
+fn triggers_of_partitions_and_by_foreign_keys_count() {
+    let deployment = deployment(
+        "CREATE TABLE parts (id bigint, customer bigint, PRIMARY KEY (customer, id)) PARTITION BY RANGE (id);
+         CREATE TABLE parts_low PARTITION OF parts FOR VALUES FROM (0) TO (100);
+         CREATE TABLE children (customer bigint, id bigint, FOREIGN KEY (customer, id) REFERENCES orders ON DELETE CASCADE);
+         CREATE FUNCTION track() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN INSERT INTO log (what) VALUES (TG_OP); RETURN NULL; END';
+         CREATE TRIGGER track AFTER INSERT ON parts_low FOR EACH ROW EXECUTE FUNCTION track();
+         CREATE TRIGGER track AFTER DELETE ON children FOR EACH STATEMENT EXECUTE FUNCTION track()",
+    );
+    let mut client = deployment.connect();
+    refused(&mut client, "INSERT INTO parts VALUES (1, 1)", "trigger");
+    refused(
+        &mut client,
+        "UPDATE parts SET id = 1 WHERE customer = 1",
+        "trigger",
+    );
+    client.run("DELETE FROM parts WHERE customer = 1");
+    client.run("INSERT INTO orders VALUES (1, 1), (2, 2), (3, 3)");
+    refused(
+        &mut client,
+        "DELETE FROM orders WHERE customer = 1",
+        "trigger",
+    );
+    client.run("UPDATE orders SET note = 'x' WHERE customer = 1");
+}
+
+#[test]
+fn unique_constraints_without_the_key_refuse_what_they_would_have_to_see() {
+    let deployment = deployment(
+        "CREATE TABLE mails (id int PRIMARY KEY, email text CONSTRAINT mails_email UNIQUE, note text);
+         CREATE UNIQUE INDEX orders_note ON orders (lower(note)) WHERE note <> ''",
+    );
+    let mut client = deployment.connect();
+    for sql in [
+        "INSERT INTO mails VALUES (1, 'a')",
+        "COPY mails FROM STDIN",
+        "UPDATE mails SET email = 'b' WHERE id = 1",
+    ] {
+        refused(&mut client, sql, "unique-without-key");
+    }
+    client.run("UPDATE mails SET note = 'b' WHERE id = 1");
+    refused(
+        &mut client,
+        "UPDATE orders SET changed = NULL WHERE customer = 1",
+        "unique-without-key",
+    );
+    client.run("DROP INDEX orders_note");
+    client.run("INSERT INTO orders VALUES (1, 1) ON CONFLICT ON CONSTRAINT orders_pkey DO NOTHING");
+    client.run("INSERT INTO orders VALUES (1, 1) ON CONFLICT DO NOTHING");
+    refused(
+        &mut client,
+        "INSERT INTO orders VALUES (1, 1) ON CONFLICT ON CONSTRAINT other DO NOTHING",
+        "on-conflict",
+    );
+}
+
+#[test]
+fn policies_rules_checks_and_views_are_looked_at() {
+    let deployment = deployment(
+        "CREATE TABLE mails (id int PRIMARY KEY, owner text, email text);
+         CREATE FUNCTION seen(text) RETURNS bool STABLE LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM mails WHERE email = $1)';
+         ALTER TABLE orders ADD CONSTRAINT seen CHECK (seen(note));
+         CREATE RULE twice AS ON INSERT TO codes DO ALSO INSERT INTO log VALUES (new.code);
+         CREATE VIEW mailed AS SELECT seen('x');
+         CREATE POLICY own ON mails USING (owner = current_user AND id > current_setting('app.least')::int);
+         ALTER TABLE mails ENABLE ROW LEVEL SECURITY",
+    );
+    let mut client = deployment.connect();
+    refused(
+        &mut client,
+        "INSERT INTO orders VALUES (1, 1, 'x')",
+        "procedural-function",
+    );
+    refused(&mut client, "INSERT INTO codes VALUES ('a', 'b')", "rule");
+    refused(&mut client, "SELECT * FROM mailed", "procedural-function");
+    client.run("SELECT set_config('app.least', '0', false)");
+    assert_eq!(client.rows("SELECT * FROM mails"), [[""; 0]; 0]);
+    client.run(
+        "CREATE POLICY ordered ON mails USING (EXISTS (SELECT FROM orders WHERE note = owner))",
+    );
+    refused(
+        &mut client,
+        "SELECT * FROM mails WHERE id = 1",
+        "row-security",
+    );
+    client.run("ALTER TABLE mails DISABLE ROW LEVEL SECURITY");
+    client.run("SELECT * FROM mails WHERE id = 1");
+}
+
+#[test]
+fn operators_casts_and_aggregates_are_what_their_functions_are() {
+    let deployment = deployment(
+        "CREATE FUNCTION same(text, text) RETURNS bool STABLE LANGUAGE sql AS 'SELECT count(*) > 0 FROM orders';
+         CREATE OPERATOR <-> (LEFTARG = text, RIGHTARG = text, FUNCTION = same);
+         CREATE TYPE pair AS (a int, b int);
+         CREATE FUNCTION paired(int) RETURNS pair STABLE LANGUAGE sql AS 'SELECT $1, count(*)::int FROM orders';
+         CREATE CAST (int AS pair) WITH FUNCTION paired(int);
+         CREATE FUNCTION counted(int, text) RETURNS int STABLE LANGUAGE sql AS 'SELECT count(*)::int FROM orders';
+         CREATE AGGREGATE counts(text) (SFUNC = counted, STYPE = int, INITCOND = '0');
+         CREATE AGGREGATE adds(int) (SFUNC = int4pl, STYPE = int, INITCOND = '0')",
+    );
+    let mut client = deployment.connect();
+    for sql in [
+        "SELECT 'a'::text <-> 'b'",
+        "SELECT 1::pair",
+        "SELECT CAST(1 AS pair)",
+        "SELECT counts(code) FROM codes",
+    ] {
+        refused(&mut client, sql, "procedural-function");
+    }
+    assert_eq!(
+        client.value("SELECT adds(n) FROM (VALUES (1), (2)) v(n)"),
+        "3"
+    );
+}
