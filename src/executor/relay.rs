@@ -260,6 +260,7 @@ pub async fn relay_whole(
                     .out()
                     .extend_from_slice(&backend.stream.input()[..bytes]);
                 parsed |= tag == b'1';
+                stale = false;
             }
             b'S' => {
                 let body = body.to_vec();

@@ -157,12 +157,13 @@ impl Shape {
                 }
                 b'-' if bytes.get(at + 1) == Some(&b'-') => {
                     let end = lex::line_end(bytes, at);
-                    self.skip(sql, &mut copied, at..end);
+                    self.skip(sql, &mut copied, at..end, "");
                     at = end;
                 }
                 b'/' if bytes.get(at + 1) == Some(&b'*') => {
                     let end = lex::comment_end(bytes, at)?;
-                    self.skip(sql, &mut copied, at..end);
+                    // Empty, but there: no literal goes on behind a block comment.
+                    self.skip(sql, &mut copied, at..end, "/**/");
                     at = end;
                 }
                 b'.' => {
@@ -212,10 +213,10 @@ impl Shape {
         push_number(&mut self.text, self.literals.len());
     }
 
-    /// Leaves a comment out.
-    fn skip(&mut self, sql: &str, copied: &mut usize, comment: Range<usize>) {
+    /// Leaves a comment out, but for `rest`.
+    fn skip(&mut self, sql: &str, copied: &mut usize, comment: Range<usize>, rest: &str) {
         self.text.push_str(&sql[*copied..comment.start]);
-        self.text.push(' ');
+        self.text.push_str(rest);
         *copied = comment.end;
     }
 }
@@ -356,9 +357,10 @@ mod tests {
     fn comments_are_no_part_of_it() {
         check(
             "SELECT /* a 'b */ 1 -- c '\n FROM t WHERE k = 1 /* trace=1 */",
-            "SELECT   1  \n FROM t WHERE k = $1  ",
+            "SELECT /**/ 1 \n FROM t WHERE k = $1 /**/",
             &["1"],
         );
+        check("'x'/* a */\n'y'", "'x'/**/\n'y'", &[]);
     }
 
     #[test]
