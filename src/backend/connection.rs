@@ -9,7 +9,7 @@ use crate::wire::backend_message;
 use crate::wire::frontend_message;
 use crate::wire::scram::{ClientKey, ServerKey};
 use crate::wire::stream::{FrameStream, StreamError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -122,6 +122,9 @@ pub struct Backend {
     pub unnamed: Option<u64>,
     /// The session settings that are in force here beyond the role's own: setting name → value.
     pub applied: Arc<BTreeMap<Arc<str>, Arc<str>>>,
+    /// The customized settings (`a.b`) that were set here at some time: PostgreSQL forgets their values, but not that they
+    /// are there.
+    pub custom: Arc<BTreeSet<Arc<str>>>,
     /// Whether transactions are REPEATABLE READ or SERIALIZABLE here unless they say otherwise.
     pub snapshot_isolation_by_default: bool,
     /// `search_path` as it was at login.
@@ -176,6 +179,7 @@ impl Backend {
             prepared: PreparedStatements::new(endpoint.statements_max),
             unnamed: None,
             applied: Arc::default(),
+            custom: Arc::default(),
             snapshot_isolation_by_default: greeting.snapshot_isolation_by_default,
             default_search_path: greeting.search_path.clone(),
             tainted: false,

@@ -274,6 +274,19 @@ impl UserPools {
         pool.acquire(&self.login, self.worker).await
     }
 
+    /// A new connection in the place of one that is clean, but not for this session.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing behind.
+    pub async fn renew(&self, lease: Lease) -> Result<Lease, LeaseError> {
+        let room = lease.into_room().ok_or(LeaseError::Closed)?;
+        let pool = room.pool.clone();
+        pool.open(room, &self.login, self.worker).await
+    }
+
     /// As whom.
     pub fn login(&self) -> &Login {
         &self.login
@@ -644,6 +657,11 @@ impl Lease {
         Ok(Self {
             pooled: Some(pooled),
         })
+    }
+
+    /// Closes the connection, on which nothing runs.
+    fn into_room(mut self) -> Option<Room> {
+        self.pooled.take().map(|pooled| pooled.room)
     }
 
     /// Gives the connection back for others. The caller has seen ReadyForQuery 'I' for all that it sent. A connection

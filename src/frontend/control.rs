@@ -417,6 +417,10 @@ impl Session {
             _ => {}
         }
         if scope == SetScope::Local {
+            if self.transaction.block.phase() != Phase::Idle {
+                self.join_for_setting().await?;
+                self.note_custom(name);
+            }
             return self.set_in_block(sql, InBlock::Setting).await;
         }
         if matches!(value, SetValue::Default) {
@@ -424,6 +428,8 @@ impl Session {
             self.complete("SET");
             return Ok(());
         }
+        self.join_for_setting().await?;
+        self.note_custom(name);
         // In one string, so that a shard that does not show what it has set takes it back.
         let sql = format!("{sql}\n;SHOW {}", quoted(name));
         let mut confirmed = None;
@@ -490,6 +496,7 @@ impl Session {
         for change in changes {
             // The block's modes end with it, however they are set.
             let mode = is_mode(&change.name);
+            self.note_custom(&change.name);
             if idle && (change.local || mode) {
                 continue;
             }
@@ -529,6 +536,15 @@ impl Session {
         }
         self.report_parameters(shard);
         Ok(())
+    }
+
+    /// Notes a customized setting that is about to be set on the shards that take part, before it may fail.
+    fn note_custom(&mut self, name: &str) {
+        if self.parameters.note_custom(name) {
+            for backend in self.transaction.backends() {
+                backend.custom = self.parameters.custom().clone();
+            }
+        }
     }
 
     async fn apply_settings(&mut self, shard: ShardId) -> Result<(), Stop> {
@@ -656,6 +672,7 @@ impl Session {
             return Ok(());
         }
         self.join_for_setting().await?;
+        self.note_custom(name);
         if !self.parameters.shard_settings().contains_key(name) {
             // PostgreSQL says whether there is such a setting.
             let shard = self.shards_for_setting().remove(0);

@@ -358,6 +358,7 @@ async fn shard_parameters(
         control: &router.control,
         pools,
         settings,
+        custom: parameters.custom(),
     };
     let others = topology
         .shard_ids()

@@ -1,7 +1,7 @@
 //! A session's settings as the router keeps them: set and rolled back as PostgreSQL would, replayed on the backends
 //! that the session leases. Pure.
 
-use crate::transaction::settings::Settings;
+use crate::transaction::settings::{self, Custom, Settings};
 use std::sync::Arc;
 
 /// Settings with this prefix are the router's own and never reach a shard.
@@ -22,6 +22,8 @@ struct Values {
 #[derive(Debug, Default)]
 pub struct Parameters {
     startup: Arc<Settings>,
+    /// Customized settings that were set at some time.
+    custom: Arc<Custom>,
     now: Values,
     /// The values when the block began, and at each savepoint.
     marks: Vec<(Option<String>, Values)>,
@@ -30,7 +32,9 @@ pub struct Parameters {
 impl Parameters {
     /// The settings that a client asked for at login; RESET returns to them.
     pub fn new(startup: Arc<Settings>) -> Self {
+        let custom = startup.keys().filter(|name| settings::is_custom(name));
         Self {
+            custom: Arc::new(custom.cloned().collect()),
             now: Values {
                 shard: startup.clone(),
                 ..Values::default()
@@ -43,6 +47,19 @@ impl Parameters {
     /// What the session's backends must be set to.
     pub fn shard_settings(&self) -> &Arc<Settings> {
         &self.now.shard
+    }
+
+    /// The customized settings that were set at some time: reset or rolled back, PostgreSQL has them still, empty.
+    pub fn custom(&self) -> &Arc<Custom> {
+        &self.custom
+    }
+
+    /// Notes that a setting is about to be set, if it is a customized one. Whether that is news.
+    pub fn note_custom(&mut self, name: &str) -> bool {
+        if !settings::is_custom(name) || self.custom.contains(name) {
+            return false;
+        }
+        Arc::make_mut(&mut self.custom).insert(name.into())
     }
 
     /// The value of a `pgring.*` setting.

@@ -316,6 +316,7 @@ impl Session {
             control: &self.router.control,
             pools: &self.pools,
             settings: self.parameters.shard_settings(),
+            custom: self.parameters.custom(),
         }
     }
 
@@ -332,6 +333,7 @@ impl Session {
                 control: &self.router.control,
                 pools: &self.pools,
                 settings: self.parameters.shard_settings(),
+                custom: self.parameters.custom(),
             };
             let joined = self
                 .transaction

@@ -19,7 +19,7 @@ use crate::wire::frame::Frame;
 use crate::wire::sqlstate::SqlState;
 use command::CommandError;
 use participants::Participants;
-use settings::Settings;
+use settings::{Custom, Settings};
 use state::{BlockState, Phase};
 use std::sync::Arc;
 
@@ -45,6 +45,8 @@ pub struct Tenant<'a> {
     pub pools: &'a UserPools,
     /// With which settings.
     pub settings: &'a Arc<Settings>,
+    /// Which customized settings the session has set at some time.
+    pub custom: &'a Arc<Custom>,
 }
 
 /// Why a shard could not join.
@@ -149,6 +151,9 @@ impl Transaction {
     ) -> Result<&mut Backend, JoinError> {
         if !self.participants.contains_key(&shard) {
             let mut lease = tenant.pools.acquire(shard).await?;
+            if !settings::is_fit(&lease, tenant.custom) {
+                lease = tenant.pools.renew(lease).await?;
+            }
             let snapshot = self.block.phase() != Phase::Idle
                 && (self.block.snapshot_isolation() || lease.snapshot_isolation_by_default);
             if snapshot {
@@ -159,6 +164,7 @@ impl Transaction {
                 return Err(JoinError::SnapshotIsolation);
             }
             settings::apply(&mut lease, tenant.settings).await?;
+            settings::create_custom(&mut lease, tenant.custom, tenant.settings).await?;
             let settings_before = lease.applied.clone();
             let preamble = self.block.preamble();
             let begun = preamble.is_some();

@@ -4,11 +4,18 @@ use super::command::{self, CommandError};
 use crate::backend::connection::Backend;
 use crate::wire::frontend_message;
 use crate::wire::frontend_message::Target;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Setting name (lower case) → value as PostgreSQL confirmed it.
 pub type Settings = BTreeMap<Arc<str>, Arc<str>>;
+
+/// Names of customized settings.
+pub type Custom = BTreeSet<Arc<str>>;
+
+/// Gives a customized setting that is not there the value that one has which was reset.
+const CREATE: &str = "SELECT CASE WHEN pg_catalog.current_setting($1, true) IS NULL \
+     THEN pg_catalog.set_config($1, '', false) END";
 
 /// The setting that decides what the others may be: applied last, taken back first.
 const ROLE: &str = "role";
@@ -59,6 +66,48 @@ pub async fn apply(backend: &mut Backend, wanted: &Arc<Settings>) -> Result<(), 
     Ok(())
 }
 
+/// Whether the backend shows a session with these customized settings none that another left.
+pub fn is_fit(backend: &Backend, custom: &Arc<Custom>) -> bool {
+    backend.custom.is_empty()
+        || Arc::ptr_eq(&backend.custom, custom)
+        || backend.custom.is_subset(custom)
+}
+
+/// Has a backend that is fit know all of the session's customized settings: those that the session has reset are there
+/// still, and empty.
+///
+/// # Errors
+/// As [`apply`].
+pub async fn create_custom(
+    backend: &mut Backend,
+    custom: &Arc<Custom>,
+    wanted: &Settings,
+) -> Result<(), CommandError> {
+    if custom.is_empty() || Arc::ptr_eq(&backend.custom, custom) {
+        return Ok(());
+    }
+    let known = backend.custom.clone();
+    let missing = custom
+        .iter()
+        .filter(|name| !known.contains(*name) && !wanted.contains_key(*name));
+    for name in missing {
+        let out = backend.stream.out();
+        frontend_message::write_parse(out, "", CREATE, &[]);
+        frontend_message::write_bind(out, "", "", [], [Some(name.as_bytes())], []);
+        frontend_message::write_execute(out, "", 0);
+        frontend_message::write_close(out, Target::Statement, "");
+        frontend_message::write_sync(out);
+        backend.forget_unnamed();
+        match command::answer(backend).await {
+            // A name that it does not take is not there for the session either.
+            Ok(_) | Err(CommandError::Refused(_)) => {}
+            Err(lost @ CommandError::Lost { .. }) => return Err(lost),
+        }
+    }
+    backend.custom = custom.clone();
+    Ok(())
+}
+
 async fn set(backend: &mut Backend, changes: &[(&str, &str)]) -> Result<(), CommandError> {
     let calls: Vec<String> = (0..changes.len())
         .map(|index| {
@@ -80,6 +129,11 @@ async fn set(backend: &mut Backend, changes: &[(&str, &str)]) -> Result<(), Comm
     frontend_message::write_sync(out);
     backend.forget_unnamed();
     command::answer(backend).await.map(|_| ())
+}
+
+/// Whether a setting may be one that PostgreSQL makes when it is set.
+pub fn is_custom(name: &str) -> bool {
+    name.contains('.')
 }
 
 /// A setting's name as an identifier; each part of `a.b` by itself.

@@ -80,3 +80,57 @@ fn a_hint_that_was_set_in_a_pipeline_that_failed_is_taken_back() {
     assert_eq!(client.reply().failure.unwrap().code(), "22012");
     assert_eq!(client.value("SHOW pgring.shard"), "s1");
 }
+
+#[test]
+fn a_setting_of_ones_own_leaves_nothing_to_others() {
+    let deployment = deployment();
+    let read = "SELECT coalesce(current_setting('my.tenant', true), 'never set')";
+    let ways: [&[&str]; 8] = [
+        &["SET my.tenant = 'a'", "RESET my.tenant"],
+        &["SET my.tenant = 'a'", "RESET ALL"],
+        &["SET my.tenant = 'a'", "DISCARD ALL"],
+        &["SET my.tenant = 'a'"],
+        &["BEGIN; SET LOCAL my.tenant = 'a'; COMMIT"],
+        &["BEGIN; SET my.tenant = 'a'; ROLLBACK"],
+        &["BEGIN; SELECT set_config('my.tenant', 'a', true); COMMIT"],
+        &["SELECT set_config('my.tenant', 'a', false)"],
+    ];
+    for way in ways {
+        let mut one = deployment.connect();
+        assert_eq!(one.value(read), "never set", "before {way:?}");
+        way.iter().for_each(|sql| {
+            one.run(sql);
+        });
+        assert_ne!(one.value(read), "never set", "{way:?}");
+        let mut two = deployment.connect();
+        assert_eq!(two.value(read), "never set", "{way:?}");
+        two.run("BEGIN");
+        assert_eq!(two.value(read), "never set", "{way:?}");
+        two.run("COMMIT");
+        assert_eq!(one.column("SELECT aid FROM accounts"), [""; 0]);
+    }
+    let mut client = deployment
+        .target()
+        .login(&[("options", "-c my.tenant=b")])
+        .unwrap();
+    assert_eq!(client.value(read), "b");
+    assert_eq!(deployment.connect().value(read), "never set");
+    assert_eq!(client.value(read), "b");
+}
+
+#[test]
+fn clients_with_a_setting_of_their_own_share_connections() {
+    let deployment = deployment();
+    let pid = "SELECT pg_backend_pid()";
+    let local = "BEGIN; SELECT set_config('my.tenant', 'a', true); COMMIT";
+    let [mut one, mut two] = [deployment.connect(), deployment.connect()];
+    one.run(local);
+    two.run(local);
+    let first = one.value(pid);
+    for _ in 0..3 {
+        two.run(local);
+        assert_eq!(two.value(pid), first);
+        one.run(local);
+        assert_eq!(one.value(pid), first);
+    }
+}
