@@ -418,8 +418,8 @@ impl Session {
         }
         if scope == SetScope::Local {
             if self.transaction.block.phase() != Phase::Idle {
-                self.join_for_setting().await?;
                 self.note_custom(name);
+                self.join_for_setting().await?;
             }
             return self.set_in_block(sql, InBlock::Setting).await;
         }
@@ -428,8 +428,8 @@ impl Session {
             self.complete("SET");
             return Ok(());
         }
-        self.join_for_setting().await?;
         self.note_custom(name);
+        self.join_for_setting().await?;
         // In one string, so that a shard that does not show what it has set takes it back.
         let sql = format!("{sql}\n;SHOW {}", quoted(name));
         let mut confirmed = None;
@@ -538,8 +538,9 @@ impl Session {
         Ok(())
     }
 
-    /// Notes a customized setting that is about to be set on the shards that take part, before it may fail.
-    fn note_custom(&mut self, name: &str) {
+    /// Notes a customized setting that is about to be set on the shards that take part, before it may fail; and before a
+    /// shard joins, since a connection that has it is fit then.
+    pub(super) fn note_custom(&mut self, name: &str) {
         if self.parameters.note_custom(name) {
             for backend in self.transaction.backends() {
                 backend.custom = self.parameters.custom().clone();

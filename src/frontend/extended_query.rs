@@ -389,6 +389,9 @@ impl Session {
                     spread: self.router.next_spread(),
                 };
                 let plan = template.plan(&binding, &topology)?;
+                for change in template.settings() {
+                    self.note_custom(&change.name);
+                }
                 if template.is_hinted() {
                     self.taint(&plan).await?;
                 }

@@ -121,6 +121,9 @@ impl Session {
                     };
                     template.plan(&binding, &topology)?
                 };
+                for change in template.settings() {
+                    self.note_custom(&change.name);
+                }
                 if template.is_hinted() {
                     self.taint(&plan).await?;
                 }
