@@ -122,7 +122,7 @@ impl Session {
             Statement::Empty => PreparedKind::Empty,
             Statement::Query(_) => {
                 let template = self.planned(&sql, &parameter_types, 0).await?;
-                let schema_version = self.router.topology().schema.version;
+                let schema_version = self.topology().schema.version;
                 PreparedKind::Query {
                     template,
                     schema_version,
@@ -134,7 +134,7 @@ impl Session {
         };
         let named = !name.is_empty();
         let id = if named {
-            let topology = self.router.topology();
+            let topology = self.topology();
             let key = self.template_key(&sql, &parameter_types, &topology)?;
             self.router.statement_id(&key)
         } else {
@@ -336,7 +336,7 @@ impl Session {
                 if self.transaction.block.phase() == Phase::Failed {
                     return Err(SessionError::FailedBlock.into());
                 }
-                let topology = self.router.topology();
+                let topology = self.topology();
                 let fresh = *schema_version == topology.schema.version
                     && Arc::ptr_eq(search_path, &self.search_path()?)
                     && !self.has_hint();

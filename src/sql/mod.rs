@@ -5,6 +5,7 @@ pub mod lex;
 pub mod reader;
 pub mod split;
 pub mod statement;
+pub mod definition;
 pub mod copy;
 pub mod copy_rows;
 pub mod search_path;
