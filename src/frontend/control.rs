@@ -289,6 +289,7 @@ impl Session {
         self.parameters.end(committed);
         self.portals.clear();
         self.cursors.clear();
+        self.forget_changes();
         if std::mem::take(&mut self.schema_changed) && committed {
             self.spread_schema_change().await;
         }
@@ -850,7 +851,7 @@ impl Session {
 
     /// DDL, TRUNCATE, LOCK and what else the planner places without parameters.
     async fn run_on_shards(&mut self, sentence: &Sentence<'_>) -> Result<(), Stop> {
-        let topology = self.router.topology();
+        let topology = self.topology();
         let search_path = self.search_path()?;
         let hint = self.hint(sentence.sql)?;
         let limits = self.lex_limits();
@@ -864,6 +865,12 @@ impl Session {
         if plan.access == Access::OutsideBlock && self.transaction.block.phase() != Phase::Idle {
             return Err(SessionError::InBlock(sentence.statement.command_word()).into());
         }
+        self.note_changes(planner::changes(
+            &sentence.statement,
+            sentence.sql,
+            sentence.tokens,
+            &context,
+        ));
         if hint.is_some() {
             self.taint(&plan).await?;
         }

@@ -128,8 +128,8 @@ impl Session {
             Statement::Empty => PreparedKind::Empty,
             Statement::Query(_) => {
                 let template = self.planned(&sql, &parameter_types, 0).await?;
-                let schema_version = self.router.topology().schema.version;
-                if name.is_empty() && is_plain(&template) {
+                let schema_version = self.topology().schema.version;
+                if name.is_empty() && self.is_plain() && is_plain(&template) {
                     self.remember_parsed(whole, &sql, &parameter_types, &template)?;
                 }
                 PreparedKind::Query {
@@ -143,7 +143,7 @@ impl Session {
         };
         let named = !name.is_empty();
         let id = if named {
-            let topology = self.router.topology();
+            let topology = self.topology();
             let key = self.template_key(&sql, &parameter_types, &topology)?;
             self.router.statement_id(&key)
         } else {
@@ -362,7 +362,7 @@ impl Session {
                 if self.transaction.block.phase() == Phase::Failed {
                     return Err(SessionError::FailedBlock.into());
                 }
-                let topology = self.router.topology();
+                let topology = self.topology();
                 let fresh = *schema_version == topology.schema.version
                     && Arc::ptr_eq(search_path, &self.search_path()?)
                     && !self.has_hint();

@@ -47,7 +47,7 @@ impl Session {
     }
 
     /// Whether statements mean what they mean to all: nothing is failed, hinted, or changed in the schema by the own block.
-    fn is_plain(&self) -> bool {
+    pub(super) fn is_plain(&self) -> bool {
         let running = match self.transaction.block.phase() {
             Phase::Idle | Phase::Open => true,
             Phase::Implicit | Phase::Failed => false,
@@ -425,5 +425,5 @@ impl Session {
 
 /// Whether nothing but the shards needs to know of the statement.
 pub(super) fn is_plain(template: &Template) -> bool {
-    template.settings().is_empty() && !template.has_unknown_relation() && !template.is_hinted()
+    template.settings().is_empty() && !template.has_unknown_name() && !template.is_hinted()
 }

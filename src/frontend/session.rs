@@ -15,6 +15,7 @@ use crate::sql::lex::LexLimits;
 use crate::sql::search_path;
 use crate::sql::shape::Shape;
 use crate::topology::ShardId;
+use crate::topology::schema::Changes;
 use crate::topology::snapshot::Topology;
 use crate::transaction::command::{self, CommandError};
 use crate::transaction::settings::Settings;
@@ -37,6 +38,12 @@ type SearchPath = (Arc<Settings>, Arc<[Arc<str>]>);
 
 /// What a session keeps of the room for a message; a larger one is taken as it lies.
 const REQUEST_BYTES: usize = 1024;
+
+/// Versions of schemas without what a block has changed; the router's own count from zero.
+const CHANGED_VERSIONS: u64 = 1 << 63;
+
+/// A topology, and the same without what a block has changed.
+type WithoutChanges = (Arc<Topology>, Arc<Topology>);
 
 /// One client.
 pub struct Session {
@@ -61,6 +68,9 @@ pub struct Session {
     default_search_path: Arc<str>,
     /// The block changed the schema.
     pub(super) schema_changed: bool,
+    /// How it changed the schema, so that what the router has loaded is not taken for what is there.
+    pub(super) changes: Changes,
+    without_changes: Option<WithoutChanges>,
     search_path: Option<SearchPath>,
     /// The shape of the simple query that was read last.
     pub(super) shape: Shape,
@@ -148,6 +158,8 @@ impl Session {
             in_use,
             default_search_path,
             schema_changed: false,
+            changes: Changes::default(),
+            without_changes: None,
             search_path: None,
             shape: Shape::default(),
             request: BytesMut::new(),
@@ -357,10 +369,46 @@ impl Session {
             self.in_use.clear().await;
             self.transaction.clean_tainted().await;
             self.transaction.release_idle();
+            self.forget_changes();
             if std::mem::take(&mut self.schema_changed) {
                 self.spread_schema_change().await;
             }
         }
+    }
+
+    /// The topology that the session's statements are planned against.
+    pub(super) fn topology(&mut self) -> Arc<Topology> {
+        let topology = self.router.topology();
+        if self.changes.is_empty() {
+            return topology;
+        }
+        if let Some((base, without)) = &self.without_changes
+            && Arc::ptr_eq(base, &topology)
+        {
+            return without.clone();
+        }
+        let mut schema = topology.schema.without(&self.changes);
+        // No other session's statement is one of this.
+        schema.version = CHANGED_VERSIONS | self.router.next_statement();
+        let without = Arc::new(Topology {
+            schema: Arc::new(schema),
+            ..(*topology).clone()
+        });
+        self.without_changes = Some((topology, without.clone()));
+        without
+    }
+
+    /// Notes how a statement changes the schema.
+    pub(super) fn note_changes(&mut self, changes: Changes) {
+        if !changes.is_empty() {
+            self.changes.extend(changes);
+            self.without_changes = None;
+        }
+    }
+
+    pub(super) fn forget_changes(&mut self) {
+        self.changes = Changes::default();
+        self.without_changes = None;
     }
 
     /// Has this router and the others load the schema that a committed statement changed.
@@ -511,7 +559,7 @@ impl Session {
         sql: &Arc<str>,
         parameter_types: &Arc<[u32]>,
     ) -> Result<Arc<Template>, Stop> {
-        let topology = self.router.topology();
+        let topology = self.topology();
         let hint = self.hint(sql)?;
         let key = self.template_key(sql, parameter_types, &topology)?;
         let limits = self.lex_limits();
@@ -527,11 +575,21 @@ impl Session {
         if hint.is_some() {
             return build(hint.as_ref()).map_err(Stop::from);
         }
-        let template: Result<_, PlanError> = self
-            .router
-            .templates
-            .get_or_insert_with(&key, || build(None));
-        template.map_err(Stop::from)
+        let template: Result<_, PlanError> = if self.changes.is_empty() {
+            let templates = &self.router.templates;
+            templates.get_or_insert_with(&key, || build(None))
+        } else {
+            build(None)
+        };
+        let template = template?;
+        match template.unknown_function() {
+            Some(function) if self.schema_changed => Err(PlanError::refused(
+                Refusal::UnknownFunction,
+                format!("{function} may be what this transaction has made"),
+            )
+            .into()),
+            _ => Ok(template),
+        }
     }
 }
 
@@ -546,7 +604,7 @@ impl Session {
     ) -> Result<Arc<Template>, Stop> {
         let mut planned = self.template(sql, parameter_types);
         let unknown = match &planned {
-            Ok(template) => template.has_unknown_relation(),
+            Ok(template) => template.has_unknown_name(),
             Err(stop) => stop.is_refusal(Refusal::UnloadedTable),
         };
         if unknown && self.look_again().await {
