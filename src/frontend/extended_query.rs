@@ -40,7 +40,10 @@ impl Session {
             return Ok(());
         }
         let answered = match FrontendMessage::decode(frame.tag(), frame.body()) {
-            Ok(message) => self.extended(message, frame).await,
+            Ok(message) => match self.extended(message, frame).await {
+                Ok(()) => self.bound_answers().await,
+                Err(stop) => Err(stop),
+            },
             Err(error) => Err(error.into()),
         };
         let stop = match answered {
@@ -182,6 +185,7 @@ impl Session {
         } else {
             let mut answer = BytesMut::new();
             write(&mut answer);
+            self.pipeline.local_bytes += answer.len();
             self.pipeline
                 .queue
                 .push_back(Expect::Local(answer.freeze()));
@@ -332,6 +336,15 @@ impl Session {
         }
     }
 
+    /// Sends the answers that wait when the router's own among them are over the limit.
+    async fn bound_answers(&mut self) -> Result<(), Stop> {
+        if self.pipeline.local_bytes > crate::executor::CLIENT_OUTPUT_BYTES {
+            self.drain(false).await
+        } else {
+            Ok(())
+        }
+    }
+
     fn prepared(&self, name: &str) -> Result<Arc<Prepared>, Stop> {
         match self.statements.get(name) {
             Some(prepared) => Ok(prepared.clone()),
@@ -344,6 +357,10 @@ impl Session {
         let prepared = self.prepared(bind.statement)?;
         if !bind.portal.is_empty() && self.portals.contains_key(bind.portal) {
             return Err(SessionError::DuplicatePortal(bind.portal.to_owned()).into());
+        }
+        let max = self.router.config.limits.portals;
+        if self.portals.len() >= max && !self.portals.contains_key(bind.portal) {
+            return Err(SessionError::TooManyPortals { max }.into());
         }
         if self
             .pipeline
@@ -741,6 +758,7 @@ impl Session {
 
     /// Reads the answers to what the pipeline sent, after a Flush or a Sync.
     pub(super) async fn drain(&mut self, sync: bool) -> Result<(), Stop> {
+        self.pipeline.local_bytes = 0;
         let Some(shard) = self.pipeline.shard.filter(|_| self.pipeline.unsynced) else {
             for expect in std::mem::take(&mut self.pipeline.queue) {
                 if let Expect::Local(bytes) = expect {

@@ -85,6 +85,8 @@ pub(super) struct Pipeline {
     pub(super) shard: Option<ShardId>,
     /// What it, or the router, is to answer, in order.
     pub(super) queue: VecDeque<Expect>,
+    /// How many bytes of the router's own answers wait in [`Self::queue`].
+    pub(super) local_bytes: usize,
     /// A Parse whose statement no shard has seen yet.
     pub(super) unseen: Option<Arc<Prepared>>,
     /// The client's names of statements that it parsed since the last Sync, in order; those answered may be left out.

@@ -1,6 +1,7 @@
 //! What a session keeps of its own, over connections that it shares with others.
 
-use crate::support::{Deployment, cluster};
+use crate::support::client::Failure;
+use crate::support::{Client, Deployment, cluster};
 use postgres_protocol::message::frontend;
 
 const SCHEMA: &str = "CREATE TABLE accounts (aid bigint PRIMARY KEY, balance int)";
@@ -133,4 +134,68 @@ fn clients_with_a_setting_of_their_own_share_connections() {
         one.run(local);
         assert_eq!(one.value(pid), first);
     }
+}
+
+#[test]
+fn portals_are_limited() {
+    let deployment = Deployment::shared()
+        .schema(SCHEMA)
+        .sharded("accounts", "aid")
+        .settings("[limits]\nportals = 3")
+        .start();
+    let mut client = deployment.connect();
+    client.run("BEGIN");
+    for portal in ["", "a", "b"] {
+        assert_eq!(bound(&mut client, portal, "SELECT 1"), None, "{portal}");
+    }
+    assert_eq!(bound(&mut client, "", "SET work_mem = '5MB'"), None);
+    let failure = bound(&mut client, "c", "SELECT 1").expect("one too many");
+    assert_eq!(
+        (failure.code(), failure.detail(), failure.hint()),
+        (
+            "53400",
+            "limits.portals is 3",
+            "Close portals that are no longer used, or send Sync more often."
+        )
+    );
+    client.run("ROLLBACK; BEGIN");
+    assert_eq!(bound(&mut client, "c", "SELECT 1"), None);
+}
+
+fn bound(client: &mut Client, portal: &str, sql: &str) -> Option<Failure> {
+    client.message(|buffer| {
+        frontend::parse("", sql, [], buffer)?;
+        frontend::bind(portal, "", [], [(); 0], |(), _| unreachable!(), [], buffer)
+            .map_err(|_| std::io::Error::other("cannot bind"))?;
+        frontend::sync(buffer);
+        Ok(())
+    });
+    client.reply().failure
+}
+
+#[test]
+fn answers_do_not_wait_for_sync_without_end() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    client.message(|buffer| {
+        frontend::parse("plan", "EXPLAIN SELECT 1", [], buffer)?;
+        frontend::parse("", "SELECT 1", [], buffer)?;
+        frontend::describe(b'S', "", buffer)?;
+        for _ in 0..5000 {
+            frontend::describe(b'S', "plan", buffer)?;
+        }
+        Ok(())
+    });
+    // Neither Sync nor Flush was sent.
+    let mut tags: Vec<u8> = Vec::new();
+    while tags.len() < 1000 {
+        tags.push(client.read().expect("an answer").tag);
+    }
+    assert_eq!(tags[..7], *b"11tTtTt");
+    client.message(|buffer| {
+        frontend::sync(buffer);
+        Ok(())
+    });
+    let rest = std::iter::from_fn(|| client.read().filter(|message| message.tag != b'Z'));
+    assert_eq!(tags.len() + rest.count(), 2 + 2 + 2 * 5000);
 }
