@@ -5,7 +5,7 @@ use super::extended_query::write_plan_description;
 use super::parameters::ROUTER_PREFIX;
 use super::session::Session;
 use super::simple_query::{Sentence, text_of};
-use super::statements::Prepared;
+use super::statements::{Bound, Prepared};
 use crate::planner::plan::{Access, Plan, SettingChange};
 use crate::planner::{self, Binding};
 use crate::sql::lex;
@@ -772,8 +772,13 @@ impl Session {
         ))
     }
 
-    /// Where a statement that one shard answers as it stands goes.
-    pub(super) fn forward_shard(&mut self, sentence: &Sentence<'_>) -> Result<ShardId, Stop> {
+    /// Where a statement that one shard answers as it stands goes. Without `bound`, before Bind: a shard that can
+    /// tell what the statement means.
+    pub(super) fn forward_shard(
+        &mut self,
+        sentence: &Sentence<'_>,
+        bound: Option<&Bound<'_>>,
+    ) -> Result<ShardId, Stop> {
         let topology = self.router.topology();
         match &sentence.statement {
             Statement::Fetch(cursor) | Statement::Move(cursor) | Statement::Close(Some(cursor)) => {
@@ -786,10 +791,13 @@ impl Session {
                 "Use a cursor inside a transaction.",
             )),
             Statement::Declare { name, body, .. } => {
-                let template = self.template(&Arc::from(body.text), &Arc::from([]))?;
+                let Some(bound) = bound else {
+                    return Ok(self.any_shard());
+                };
+                let template = self.template(&Arc::from(body.text), &Arc::from(bound.types))?;
                 let binding = Binding {
-                    values: &[],
-                    formats: &[],
+                    values: bound.values,
+                    formats: bound.formats,
                     preferred: self.transaction.preferred(),
                     spread: self.router.next_spread(),
                 };
