@@ -96,14 +96,21 @@ impl Session {
                 "the router prepares statements through the extended protocol only",
                 "Use the driver's prepared statements.",
             )),
-            Statement::PrepareTransaction(_)
-            | Statement::CommitPrepared(_)
-            | Statement::RollbackPrepared(_) => Err(refused(
-                "two-phase commit by the client",
-                "prepare-transaction",
-                "a prepared transaction belongs to one shard, and the router prepares across shards itself",
-                "Use COMMIT: it is atomic over all shards.",
-            )),
+            Statement::PrepareTransaction(_) => {
+                // As in PostgreSQL: one that fails is a ROLLBACK, and so is one in a failed block.
+                let phase = self.transaction.block.phase();
+                if phase != Phase::Idle {
+                    self.roll_back().await;
+                }
+                if phase == Phase::Failed {
+                    self.complete("ROLLBACK");
+                    return Ok(());
+                }
+                Err(two_phase_refused())
+            }
+            Statement::CommitPrepared(_) | Statement::RollbackPrepared(_) => {
+                Err(two_phase_refused())
+            }
             Statement::Show(Some(name)) => self.show_router(name, describe),
             Statement::Listen(_) | Statement::Unlisten(_) | Statement::Notify { .. } => {
                 self.notification(sentence)
@@ -1072,6 +1079,15 @@ pub(super) fn controls_transaction(statement: &Statement<'_>) -> bool {
             | Statement::PrepareTransaction(_)
             | Statement::CommitPrepared(_)
             | Statement::RollbackPrepared(_)
+    )
+}
+
+fn two_phase_refused() -> Stop {
+    refused(
+        "two-phase commit by the client",
+        "prepare-transaction",
+        "a prepared transaction belongs to one shard, and the router prepares across shards itself",
+        "Use COMMIT: it is atomic over all shards.",
     )
 }
 
