@@ -5,7 +5,7 @@ use super::extended_query::write_plan_description;
 use super::parameters::ROUTER_PREFIX;
 use super::session::Session;
 use super::simple_query::{Sentence, text_of};
-use super::statements::Prepared;
+use super::statements::{Bound, Prepared};
 use crate::planner::plan::{Access, Plan, SettingChange};
 use crate::planner::{self, Binding};
 use crate::sql::lex;
@@ -96,14 +96,21 @@ impl Session {
                 "the router prepares statements through the extended protocol only",
                 "Use the driver's prepared statements.",
             )),
-            Statement::PrepareTransaction(_)
-            | Statement::CommitPrepared(_)
-            | Statement::RollbackPrepared(_) => Err(refused(
-                "two-phase commit by the client",
-                "prepare-transaction",
-                "a prepared transaction belongs to one shard, and the router prepares across shards itself",
-                "Use COMMIT: it is atomic over all shards.",
-            )),
+            Statement::PrepareTransaction(_) => {
+                // As in PostgreSQL: one that fails is a ROLLBACK, and so is one in a failed block.
+                let phase = self.transaction.block.phase();
+                if phase != Phase::Idle {
+                    self.roll_back().await;
+                }
+                if phase == Phase::Failed {
+                    self.complete("ROLLBACK");
+                    return Ok(());
+                }
+                Err(two_phase_refused())
+            }
+            Statement::CommitPrepared(_) | Statement::RollbackPrepared(_) => {
+                Err(two_phase_refused())
+            }
             Statement::Show(Some(name)) => self.show_router(name, describe),
             Statement::Listen(_) | Statement::Unlisten(_) | Statement::Notify { .. } => {
                 self.notification(sentence)
@@ -774,8 +781,13 @@ impl Session {
         ))
     }
 
-    /// Where a statement that one shard answers as it stands goes.
-    pub(super) fn forward_shard(&mut self, sentence: &Sentence<'_>) -> Result<ShardId, Stop> {
+    /// Where a statement that one shard answers as it stands goes. Without `bound`, before Bind: a shard that can
+    /// tell what the statement means.
+    pub(super) fn forward_shard(
+        &mut self,
+        sentence: &Sentence<'_>,
+        bound: Option<&Bound<'_>>,
+    ) -> Result<ShardId, Stop> {
         let topology = self.router.topology();
         match &sentence.statement {
             Statement::Fetch(cursor) | Statement::Move(cursor) | Statement::Close(Some(cursor)) => {
@@ -788,10 +800,13 @@ impl Session {
                 "Use a cursor inside a transaction.",
             )),
             Statement::Declare { name, body, .. } => {
-                let template = self.template(&Arc::from(body.text), &Arc::from([]))?;
+                let Some(bound) = bound else {
+                    return Ok(self.any_shard());
+                };
+                let template = self.template(&Arc::from(body.text), &Arc::from(bound.types))?;
                 let binding = Binding {
-                    values: &[],
-                    formats: &[],
+                    values: bound.values,
+                    formats: bound.formats,
                     preferred: self.transaction.preferred(),
                     spread: self.router.next_spread(),
                 };
@@ -1072,6 +1087,15 @@ pub(super) fn controls_transaction(statement: &Statement<'_>) -> bool {
             | Statement::PrepareTransaction(_)
             | Statement::CommitPrepared(_)
             | Statement::RollbackPrepared(_)
+    )
+}
+
+fn two_phase_refused() -> Stop {
+    refused(
+        "two-phase commit by the client",
+        "prepare-transaction",
+        "a prepared transaction belongs to one shard, and the router prepares across shards itself",
+        "Use COMMIT: it is atomic over all shards.",
     )
 }
 

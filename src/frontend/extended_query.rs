@@ -10,7 +10,7 @@ use super::error::{self, SessionError, Stop};
 use super::known::is_plain;
 use super::session::{Pipeline, Session};
 use super::simple_query::{Sentence, text_of};
-use super::statements::{Place, Portal, Prepared, PreparedKind, backend_name};
+use super::statements::{Bound, Place, Portal, Prepared, PreparedKind, backend_name};
 use crate::executor::fan_out::Show;
 use crate::executor::relay::{self, Expect, Relayed};
 use crate::planner::plan::{Access, Plan, StepArguments, StepSql};
@@ -206,15 +206,23 @@ impl Session {
             // Every shard has every definition.
             PreparedKind::Query { .. } => Ok(self.any_shard()),
             PreparedKind::Forward | PreparedKind::Session | PreparedKind::Empty => {
-                let tokens = lex::lex(&prepared.sql, &self.lex_limits())?;
-                let statement = statement::classify(&prepared.sql, &tokens)?;
-                self.forward_shard(&Sentence {
-                    sql: &prepared.sql,
-                    tokens: &tokens,
-                    statement,
-                })
+                self.shard_to_forward(prepared, None)
             }
         }
+    }
+
+    fn shard_to_forward(
+        &mut self,
+        prepared: &Prepared,
+        bound: Option<&Bound<'_>>,
+    ) -> Result<ShardId, Stop> {
+        let tokens = lex::lex(&prepared.sql, &self.lex_limits())?;
+        let sentence = Sentence {
+            sql: &prepared.sql,
+            tokens: &tokens,
+            statement: statement::classify(&prepared.sql, &tokens)?,
+        };
+        self.forward_shard(&sentence, bound)
     }
 
     /// Makes `shard` the one that the pipeline talks to.
@@ -370,6 +378,12 @@ impl Session {
         {
             self.see_unseen().await?;
         }
+        let values: Vec<_> = bind.values().collect();
+        let formats: Vec<_> = bind
+            .parameter_formats
+            .iter()
+            .map(|format| format.code() as i16)
+            .collect();
         let place = match &prepared.kind {
             PreparedKind::Query {
                 template,
@@ -393,12 +407,6 @@ impl Session {
                 } else {
                     None
                 };
-                let values: Vec<_> = bind.values().collect();
-                let formats: Vec<_> = bind
-                    .parameter_formats
-                    .iter()
-                    .map(|format| format.code() as i16)
-                    .collect();
                 let binding = Binding {
                     values: &values,
                     formats: &formats,
@@ -432,7 +440,12 @@ impl Session {
                 }
             }
             PreparedKind::Forward => {
-                let shard = self.shard_to_describe(&prepared)?;
+                let bound = Bound {
+                    types: &prepared.parameter_types,
+                    values: &values,
+                    formats: &formats,
+                };
+                let shard = self.shard_to_forward(&prepared, Some(&bound))?;
                 self.bind_on(&prepared, shard, bind.portal, frame).await?;
                 Place::Shard(shard)
             }

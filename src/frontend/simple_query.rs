@@ -4,6 +4,7 @@
 use super::control;
 use super::error::{self, SessionError, Stop};
 use super::session::Session;
+use super::statements::Bound;
 use crate::executor::ExecuteError;
 use crate::executor::fan_out::{self, FannedOut, Show, Start};
 use crate::executor::relay::{self, Answered, Ending, Relayed, Whole};
@@ -133,7 +134,7 @@ impl Session {
                 }
             }
             statement if control::is_forwarded(statement) => {
-                let shard = self.forward_shard(sentence)?;
+                let shard = self.forward_shard(sentence, Some(&Bound::default()))?;
                 if !matches!(sentence.statement, Statement::Show(_)) {
                     self.join(shard).await?;
                     self.transaction.mark_used(shard);

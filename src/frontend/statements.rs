@@ -53,6 +53,17 @@ pub fn backend_name(id: u64) -> String {
     format!("pgring_{id}")
 }
 
+/// What a statement's parameters are bound to; the default is a statement without any.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bound<'a> {
+    /// The OIDs of Parse.
+    pub types: &'a [u32],
+    /// By parameter; `None` is NULL.
+    pub values: &'a [Option<&'a [u8]>],
+    /// Bind's format codes: none (all text), one for all, or one each.
+    pub formats: &'a [i16],
+}
+
 /// A portal that a client bound.
 #[derive(Debug, Clone)]
 pub struct Portal {

@@ -10,7 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Mutex;
-use support::Deployment;
+use support::deployment::Options;
+use support::{Deployment, Target};
 
 /// The table that each script finds empty.
 const SCHEMA: &str =
@@ -20,6 +21,8 @@ const SCHEMA: &str =
 const PSYCOPG: &str = "psycopg[binary]==3.3.9";
 const ASYNCPG: &str = "asyncpg==0.32.0";
 const NODE_POSTGRES: &str = "pg@8.23.1";
+const SQLALCHEMY: &str = "SQLAlchemy==2.0.58 alembic==1.20.1 psycopg[binary]==3.3.9";
+const DJANGO: &str = "Django==5.2.19 psycopg[binary]==3.3.9";
 const NODE_COPY_STREAMS: &str = "pg-copy-streams@7.0.0";
 const JDBC_JAR: &str = "/usr/share/java/postgresql.jar";
 
@@ -42,6 +45,42 @@ fn asyncpg_works() {
     let folder = installed("asyncpg", ASYNCPG, pip);
     passes("asyncpg", || {
         python_script(&python, &folder, "asyncpg_driver.py")
+    });
+}
+
+#[test]
+fn a_sqlalchemy_application_works() {
+    let Some(python) = runtime("python3") else {
+        return;
+    };
+    let folder = installed("sqlalchemy", SQLALCHEMY, pip);
+    let declare = |options: Options<'static>| {
+        let options = options.reference("countries").sharded("tenants", "id");
+        options
+            .sharded("customers", "tenant_id")
+            .sharded("orders", "tenant_id")
+    };
+    serves("SQLAlchemy", declare, || {
+        python_script(&python, &folder, "sqlalchemy/application.py")
+    });
+}
+
+#[test]
+fn a_django_application_works() {
+    let Some(python) = runtime("python3") else {
+        return;
+    };
+    let folder = installed("django", DJANGO, pip);
+    let declare = |options: Options<'static>| {
+        let options = options
+            .reference("shop_country")
+            .sharded("shop_tenant", "id");
+        let owned = ["shop_customer", "shop_order", "shop_note"];
+        let sharded = |options: Options<'static>, table| options.sharded(table, "tenant_id");
+        owned.into_iter().fold(options, sharded)
+    };
+    serves("Django", declare, || {
+        python_script(&python, &folder, "django/application.py")
     });
 }
 
@@ -144,7 +183,7 @@ fn pip(what: &str, folder: &Path) -> Command {
         .args(arguments)
         .arg("--target")
         .arg(folder)
-        .arg(what);
+        .args(what.split(' '));
     command
 }
 
@@ -193,6 +232,38 @@ fn installed(name: &str, what: &str, install: impl Fn(&str, &Path) -> Command) -
     folder
 }
 
+/// Runs an application that makes its own tables, declared beforehand, on one PostgreSQL, and through the router over
+/// one shard and over four. It gets the number of shards as its second argument; 0 is plain PostgreSQL.
+fn serves(
+    name: &str,
+    declare: impl Fn(Options<'static>) -> Options<'static>,
+    command: impl Fn() -> Command,
+) {
+    for shards in [0, 1, 4] {
+        let options = declare(Deployment::shared().shards(shards.max(1)));
+        let deployment = match shards {
+            0 => options.plain().start(),
+            _ => options.start(),
+        };
+        let (against, url) = match shards {
+            0 => ("plain PostgreSQL".into(), deployment.one().url()),
+            _ => (
+                format!("the router over {shards}"),
+                deployment.target().url(),
+            ),
+        };
+        let with_shards = || {
+            let mut command = command();
+            command.arg(&url).arg(shards.to_string());
+            command
+        };
+        let started = std::time::Instant::now();
+        run(name, &against, &with_shards);
+        eprintln!("{name} against {against}: {:?}", started.elapsed());
+        assert_eq!(deployment.prepared(), [""; 0]);
+    }
+}
+
 /// Runs the script on one PostgreSQL and through the router.
 fn passes(name: &str, command: impl Fn() -> Command) {
     let plain = Deployment::shared()
@@ -200,18 +271,30 @@ fn passes(name: &str, command: impl Fn() -> Command) {
         .schema(SCHEMA)
         .plain()
         .start();
-    run(name, "plain PostgreSQL", &plain.one().url(), &command);
+    run(name, "plain PostgreSQL", &with_url(&command, &plain.one()));
     let deployment = Deployment::shared()
         .schema(SCHEMA)
         .sharded("accounts", "aid")
         .start();
-    run(name, "the router", &deployment.target().url(), &command);
+    run(
+        name,
+        "the router",
+        &with_url(&command, &deployment.target()),
+    );
     assert_eq!(deployment.prepared(), [""; 0]);
 }
 
-fn run(name: &str, against: &str, url: &str, command: &impl Fn() -> Command) {
+fn with_url(command: &impl Fn() -> Command, target: &Target) -> impl Fn() -> Command {
+    let url = target.url();
+    move || {
+        let mut command = command();
+        command.arg(&url);
+        command
+    }
+}
+
+fn run(name: &str, against: &str, command: &impl Fn() -> Command) {
     let output = command()
-        .arg(url)
         .output()
         .unwrap_or_else(|error| panic!("{name}: {error}"));
     let said = [output.stdout, output.stderr]

@@ -302,6 +302,39 @@ fn a_block_keeps_its_isolation_and_mode_on_each_shard() {
 }
 
 #[test]
+fn a_clients_own_prepare_is_refused_and_ends_its_block() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    client.run("BEGIN; UPDATE accounts SET balance = 7 WHERE aid = 1; UPDATE accounts SET balance = 7 WHERE aid = 2");
+    let reply = client.simple("PREPARE TRANSACTION 'mine'");
+    let failure = reply.failure.expect("a refusal");
+    assert_eq!(
+        (failure.code(), failure.refusal()),
+        ("0A000", Some("prepare-transaction"))
+    );
+    // As in PostgreSQL, where a PREPARE TRANSACTION that fails is a ROLLBACK.
+    assert_eq!(reply.status, 'I');
+    assert_eq!(
+        client.value("SELECT count(*) FROM accounts WHERE aid = 1 AND balance = 7"),
+        "0"
+    );
+    client.run("BEGIN");
+    client.fails("SELECT 1/0");
+    let reply = client.simple("PREPARE TRANSACTION 'mine'");
+    assert_eq!(reply.outcomes[0].tag.as_deref(), Some("ROLLBACK"));
+    assert_eq!(reply.status, 'I');
+    for statement in [
+        "PREPARE TRANSACTION",
+        "COMMIT PREPARED",
+        "ROLLBACK PREPARED",
+    ] {
+        let failure = client.fails(&format!("{statement} 'mine'"));
+        assert_eq!(failure.refusal(), Some("prepare-transaction"));
+    }
+    assert_eq!(deployment.prepared(), [""; 0]);
+}
+
+#[test]
 fn a_deferred_constraint_fails_the_commit_on_all_shards() {
     let deployment = deployment();
     let mut client = deployment.connect();
