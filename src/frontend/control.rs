@@ -438,12 +438,12 @@ impl Session {
         }
         self.note_custom(name);
         self.join_for_setting().await?;
-        // In one string, so that a shard that does not show what it has set takes it back.
-        let sql = format!("{sql}\n;SHOW {}", quoted(name));
+        let show = format!("SHOW {}", quoted(name));
         let mut confirmed = None;
         for shard in self.shards_for_setting() {
             let backend = self.join(shard).await?;
-            let reply = command::run(backend, &sql)
+            // Together, so that a shard that does not show what it has set takes it back.
+            let reply = command::run_apart(backend, &[sql, &show])
                 .await
                 .map_err(error::of_command)?;
             let value = reply.rows.into_iter().flatten().next().flatten();
@@ -485,7 +485,7 @@ impl Session {
             .collect();
         let shard = self.shards_for_setting().remove(0);
         let backend = self.join(shard).await?;
-        command::run(backend, sql)
+        command::run_apart(backend, &[sql])
             .await
             .map_err(error::of_command)?;
         self.adopt_settings(shard, &changes).await?;
@@ -509,7 +509,8 @@ impl Session {
                 continue;
             }
             let backend = self.join(shard).await?;
-            let shown = command::run(backend, &format!("SHOW {}", quoted(&change.name))).await;
+            let show = format!("SHOW {}", quoted(&change.name));
+            let shown = command::run_apart(backend, &[&show]).await;
             if shown.is_err() && idle {
                 // What is set there now is not known, and nothing takes it back.
                 self.lose(shard);
@@ -686,7 +687,7 @@ impl Session {
             // PostgreSQL says whether there is such a setting.
             let shard = self.shards_for_setting().remove(0);
             let backend = self.join(shard).await?;
-            command::run(backend, &format!("RESET {}", quoted(name)))
+            command::run_apart(backend, &[&format!("RESET {}", quoted(name))])
                 .await
                 .map_err(error::of_command)?;
         }
