@@ -15,7 +15,13 @@ pub const SCHEMA: &str = r#"
     CREATE TABLE things (id uuid PRIMARY KEY, n int);
     CREATE TABLE sparse (id int PRIMARY KEY, n int);
     CREATE TABLE kinds (kind int PRIMARY KEY, name text);
-    CREATE TABLE audit (id int PRIMARY KEY, note text)"#;
+    CREATE TABLE audit (id int PRIMARY KEY, note text);
+    CREATE FUNCTION tidy() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN IF NEW.qty > 6 THEN NEW.qty := 6; NEW.what := upper(NEW.what); END IF; RETURN NEW; END';
+    CREATE TRIGGER tidy BEFORE INSERT OR UPDATE ON lines FOR EACH ROW EXECUTE FUNCTION tidy();
+    CREATE FUNCTION track() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN IF TG_OP = ''DELETE'' THEN DELETE FROM audit WHERE id = -OLD.id; END IF; RETURN NULL; END';
+    CREATE TRIGGER track AFTER DELETE ON audit FOR EACH ROW EXECUTE FUNCTION track()"#;
 
 /// Each table, with the columns that order it wholly.
 pub const TABLES: [(&str, &str); 7] = [
