@@ -887,6 +887,13 @@ impl Session {
             sentence.tokens,
             &context,
         ));
+        if self.pipeline.executed
+            && self.transaction.block.phase() == Phase::Idle
+            && matches!(plan.access, Access::Write | Access::Ddl)
+        {
+            // What fails up to Sync takes it back.
+            self.begin_implicit().await?;
+        }
         if hint.is_some() {
             self.taint(&plan).await?;
         }

@@ -164,8 +164,10 @@ impl Session {
                 .preferred()
                 .unwrap_or(topology.default_shard),
         };
-        let own =
-            self.transaction.block.phase() == Phase::Idle && !matches!(route, CopyRoute::One(_));
+        // In a pipeline Sync ends the block.
+        let in_pipeline = self.pipeline.executed;
+        let own = self.transaction.block.phase() == Phase::Idle
+            && (in_pipeline || !matches!(route, CopyRoute::One(_)));
         if own {
             self.begin_implicit().await?;
         }
@@ -207,7 +209,7 @@ impl Session {
             rows.iter().sum()
         };
         self.note_schema_change(Access::Write);
-        if own {
+        if own && !in_pipeline {
             self.commit().await?;
         }
         self.complete(&format!("COPY {rows}"));
