@@ -31,7 +31,7 @@ use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context as TaskContext, Poll};
 
 /// The settings that were in force, and where they have names looked up.
 type SearchPath = (Arc<Settings>, Arc<[Arc<str>]>);
@@ -199,25 +199,37 @@ impl Session {
         self.leave().await;
     }
 
-    /// Sends what waits and waits for the client, or for the router's end.
+    /// Sends what waits and waits for the client, for the router's end, or for a shard that has waited too long.
     async fn wait(&mut self, stop: &Listening) -> Result<(), Stop> {
         self.client.flush().await.map_err(error::of_client)?;
         self.client.rest();
-        let idle = self.transaction.block.phase() == Phase::Idle && !self.pipeline.unsynced;
-        let filled = poll_fn(|context| match self.client.poll_fill(context) {
-            Poll::Ready(filled) => Poll::Ready(Some(filled)),
-            Poll::Pending if idle && stop.poll(context) => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+        let in_block = self.transaction.block.phase() != Phase::Idle;
+        let unsynced = self.pipeline.unsynced;
+        let woken = poll_fn(|context| {
+            if let Poll::Ready(filled) = self.client.poll_fill(context) {
+                return Poll::Ready(Woken::Client(filled.map(|_| ())));
+            }
+            if !in_block && !unsynced && stop.poll(context) {
+                return Poll::Ready(Woken::Stopping);
+            }
+            if in_block && !unsynced {
+                let mut backends = self.transaction.backends();
+                if let Some(frame) = backends.find_map(|backend| timed_out(backend, context)) {
+                    return Poll::Ready(Woken::TimedOut(frame));
+                }
+            }
+            Poll::Pending
         });
-        match filled.await {
-            Some(filled) => filled.map(|_| ()).map_err(error::of_client),
-            None => {
+        match woken.await {
+            Woken::Client(filled) => return filled.map_err(error::of_client),
+            Woken::Stopping => {
                 let stopping = &SessionError::Stopping;
                 error_response::write_error_reply(self.client.out(), stopping, Severity::Fatal);
-                let _ = self.client.flush().await;
-                Err(Stop::Gone)
             }
+            Woken::TimedOut(frame) => self.client.out().extend_from_slice(frame.bytes()),
         }
+        let _ = self.client.flush().await;
+        Err(Stop::Gone)
     }
 
     /// Takes the message at the head of the client's input.
@@ -656,6 +668,32 @@ impl Session {
             }
         }
     }
+}
+
+/// What ends a session's waiting.
+enum Woken {
+    /// The client sent something, or left.
+    Client(Result<(), StreamError>),
+    /// The router stops.
+    Stopping,
+    /// A shard closes its connection since its block was idle for too long, as it says here.
+    TimedOut(Frame),
+}
+
+/// The farewell of a shard whose `idle_in_transaction_session_timeout` ran out, if it has come.
+fn timed_out(backend: &mut Backend, context: &mut TaskContext<'_>) -> Option<Frame> {
+    let stream = &mut backend.stream;
+    if !stream.input().is_empty() || !stream.poll_readable(context) {
+        return None;
+    }
+    let Poll::Ready(Ok(_)) = stream.poll_fill(context) else {
+        return None;
+    };
+    let Ok(Head::Frame(b'E', bytes)) = stream.head(|_| false) else {
+        return None;
+    };
+    let frame = stream.input().get(5..bytes)?;
+    error_response::is_idle_timeout(frame).then(|| Frame::new(stream.take(bytes).freeze()))
 }
 
 /// Registers a session's cancel key and forgets it when dropped.

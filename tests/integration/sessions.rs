@@ -199,3 +199,86 @@ fn answers_do_not_wait_for_sync_without_end() {
     let rest = std::iter::from_fn(|| client.read().filter(|message| message.tag != b'Z'));
     assert_eq!(tags.len() + rest.count(), 2 + 2 + 2 * 5000);
 }
+
+fn fill(client: &mut Client) {
+    let rows: Vec<String> = (1..=40).map(|aid| format!("({aid})")).collect();
+    client.run(&format!(
+        "INSERT INTO accounts (aid) VALUES {}",
+        rows.join(", ")
+    ));
+}
+
+#[test]
+fn a_block_that_is_idle_for_too_long_ends_the_session() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    fill(&mut client);
+    client.run("SET idle_in_transaction_session_timeout = '300ms'");
+    client.run("BEGIN; UPDATE accounts SET balance = 1");
+    let message = client.read().expect("a farewell");
+    assert_eq!(message.tag, b'E');
+    let failure = message.failure();
+    assert_eq!((failure.code(), failure.severity()), ("25P03", "FATAL"));
+    assert!(client.read().is_none(), "the connection is closed");
+    let mut other = deployment.connect();
+    assert_eq!(
+        other.column("SELECT aid FROM accounts WHERE balance = 1"),
+        [""; 0]
+    );
+    other.run("UPDATE accounts SET balance = 2");
+}
+
+#[test]
+fn a_timeout_ends_a_statement_on_all_shards_once() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    fill(&mut client);
+    for timeout in ["'300'", "'0.3s'", "300"] {
+        client.run(&format!("SET statement_timeout = {timeout}"));
+        for sql in [
+            "SELECT aid, pg_sleep(60) FROM accounts",
+            "UPDATE accounts SET balance = aid WHERE pg_sleep(60) IS NOT NULL",
+        ] {
+            let failure = client.fails(sql);
+            assert_eq!(failure.code(), "57014", "{timeout} {sql}");
+            assert!(failure.message().contains("timeout"), "{failure}");
+            let failure = client.extended(sql, &[], false).failure.unwrap();
+            assert_eq!(failure.code(), "57014", "{timeout} {sql}");
+            let running = "SELECT count(*) FROM pg_stat_activity
+                WHERE datname = current_database() AND usename = 'app' AND state <> 'idle'";
+            assert_eq!(deployment.on_each_shard(running), ["0"; 4]);
+        }
+        assert_eq!(client.value("SELECT 1"), "1");
+    }
+}
+
+#[test]
+fn of_several_shards_that_fail_the_first_is_heard() {
+    let schema = "CREATE TABLE rows (id int PRIMARY KEY, body text, d int, s int, n int)";
+    let deployment = Deployment::shared()
+        .schema(schema)
+        .sharded("rows", "id")
+        .start();
+    let mut client = deployment.connect();
+    let rows: Vec<String> = (1..=100)
+        .map(|id| format!("({id}, '{}', 1, 1, 0)", "x".repeat(2000)))
+        .collect();
+    client.run(&format!("INSERT INTO rows VALUES {}", rows.join(", ")));
+    // Fails after rows that are sent at once.
+    deployment
+        .shard(0)
+        .run("UPDATE rows SET d = 0 WHERE id = (SELECT max(id) FROM rows)");
+    // Fails with its first row, a little later.
+    deployment
+        .shard(1)
+        .run("DELETE FROM rows WHERE id <> (SELECT max(id) FROM rows)");
+    deployment
+        .shard(1)
+        .run("UPDATE rows SET s = -1, n = 50000000");
+    let sql = "SELECT body, length(repeat('x', n)) + 1 / d + sqrt(s) FROM rows";
+    for _ in 0..5 {
+        assert_eq!(client.fails(sql).code(), "22012");
+        let reply = client.extended(sql, &[], false);
+        assert_eq!(reply.failure.unwrap().code(), "22012");
+    }
+}
