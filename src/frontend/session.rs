@@ -93,6 +93,10 @@ pub(super) struct Pipeline {
     pub(super) named: Vec<String>,
     /// Statements that were sent to the shard to be parsed or closed since the last Sync.
     pub(super) parsed: Vec<u64>,
+    /// Statements that the shard knew before its talk began.
+    pub(super) known: Vec<Arc<Prepared>>,
+    /// Something of the talk with the shard was sent to it.
+    pub(super) sent: bool,
     /// Statements that changed settings by a function, and where; read back at Sync.
     pub(super) settings: Vec<(ShardId, Arc<Template>)>,
     /// Something was executed since the last Sync.

@@ -279,6 +279,10 @@ impl Session {
                 self.report_parameters(shard);
                 self.check_status(shard, status)
             }
+            Ok(Relayed::Stale { .. }) => {
+                self.transaction.block.fail();
+                Err(Stop::Told)
+            }
             Ok(Relayed::Failed(status)) => {
                 self.report_parameters(shard);
                 self.check_status(shard, status)?;

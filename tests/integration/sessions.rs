@@ -1,6 +1,6 @@
 //! What a session keeps of its own, over connections that it shares with others.
 
-use crate::support::client::Failure;
+use crate::support::client::{Failure, Reply};
 use crate::support::{Client, Deployment, cluster};
 use postgres_protocol::message::frontend;
 
@@ -280,5 +280,152 @@ fn of_several_shards_that_fail_the_first_is_heard() {
         assert_eq!(client.fails(sql).code(), "22012");
         let reply = client.extended(sql, &[], false);
         assert_eq!(reply.failure.unwrap().code(), "22012");
+    }
+}
+
+/// Executes the statement `name` with each of `keys`, all before one Sync.
+fn executed(client: &mut Client, name: &str, keys: &[i32]) -> Reply {
+    client.message(|buffer| {
+        for key in keys {
+            let text = key.to_string();
+            frontend::bind("", name, [], [text], put, [], buffer)
+                .map_err(|_| std::io::Error::other("cannot bind"))?;
+            frontend::execute("", 0, buffer)?;
+        }
+        frontend::sync(buffer);
+        Ok(())
+    });
+    client.reply()
+}
+
+fn put(
+    value: String,
+    buffer: &mut bytes::BytesMut,
+) -> Result<postgres_protocol::IsNull, Box<dyn std::error::Error + Sync + Send>> {
+    buffer.extend_from_slice(value.as_bytes());
+    Ok(postgres_protocol::IsNull::No)
+}
+
+fn prepare(client: &mut Client, name: &str, sql: &str) {
+    client.message(|buffer| {
+        frontend::parse(name, sql, [], buffer)?;
+        frontend::sync(buffer);
+        Ok(())
+    });
+    assert_eq!(client.reply().failure, None);
+}
+
+fn widths(reply: &Reply) -> Vec<usize> {
+    assert_eq!(reply.failure, None);
+    let rows = reply.outcomes.iter().flat_map(|outcome| &outcome.rows);
+    rows.map(Vec::len).collect()
+}
+
+#[test]
+fn a_statement_whose_table_changed_on_the_shards_is_prepared_anew() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    fill(&mut client);
+    prepare(&mut client, "all", "SELECT * FROM accounts WHERE aid = $1");
+    prepare(
+        &mut client,
+        "one",
+        "SELECT aid FROM accounts WHERE aid = $1",
+    );
+    let keys: Vec<i32> = (1..=40).collect();
+    let mut width = 2;
+    let mut change = || {
+        // Not through the router, which would know of it.
+        deployment.on_each_shard(&format!(
+            "ALTER TABLE accounts ADD COLUMN c{width} int; SELECT 1"
+        ));
+        width += 1;
+        width
+    };
+    assert_eq!(widths(&executed(&mut client, "all", &keys)), [2; 40]);
+    let width = change();
+    for key in &keys {
+        assert_eq!(widths(&executed(&mut client, "all", &[*key])), [width]);
+    }
+    // Pipelines, on the shard of the first key.
+    let key = keys[0];
+    let width = change();
+    assert_eq!(
+        widths(&executed(&mut client, "all", &[key, key])),
+        [width; 2]
+    );
+    assert_eq!(widths(&executed(&mut client, "one", &[key, key])), [1; 2]);
+    // What has been answered is not answered again.
+    change();
+    client.message(|buffer| {
+        for name in ["one", "all"] {
+            frontend::bind("", name, [], [key.to_string()], put, [], buffer)
+                .map_err(|_| std::io::Error::other("cannot bind"))?;
+            frontend::execute("", 0, buffer)?;
+        }
+        frontend::sync(buffer);
+        Ok(())
+    });
+    let reply = client.reply();
+    assert_eq!(reply.failure.expect("its columns changed").code(), "0A000");
+    assert_eq!(reply.outcomes.len(), 1);
+    assert_eq!(widths(&executed(&mut client, "all", &[key, key])).len(), 2);
+    // In a block it is an error, once.
+    for pipelined in [1, 2] {
+        client.run("BEGIN");
+        change();
+        let failure = executed(&mut client, "all", &vec![key; pipelined]).failure;
+        assert_eq!(failure.expect("its columns changed").code(), "0A000");
+        assert_eq!(client.run("COMMIT"), "ROLLBACK");
+        client.run("BEGIN");
+        let reply = executed(&mut client, "all", &vec![key; pipelined]);
+        assert_eq!(widths(&reply).len(), pipelined);
+        client.run("COMMIT");
+    }
+}
+
+#[test]
+fn a_statement_that_a_shard_has_forgotten_is_prepared_anew() {
+    let deployment = Deployment::shared()
+        .schema(SCHEMA)
+        .schema(
+            "CREATE FUNCTION forget() RETURNS int LANGUAGE plpgsql AS
+                'BEGIN EXECUTE ''DEALLOCATE ALL''; RETURN 1; END'",
+        )
+        .sharded("accounts", "aid")
+        .settings("[pool]\nsize = 1")
+        .start();
+    let mut client = deployment.connect();
+    fill(&mut client);
+    prepare(
+        &mut client,
+        "one",
+        "SELECT aid FROM accounts WHERE aid = $1",
+    );
+    let keys: Vec<i32> = (1..=40).collect();
+    assert_eq!(widths(&executed(&mut client, "one", &keys)), [1; 40]);
+    let forget = |client: &mut Client| {
+        for shard in 0..4 {
+            client.run(&format!("/* pgring: shard=s{shard} */ SELECT forget()"));
+        }
+    };
+    forget(&mut client);
+    for key in &keys {
+        assert_eq!(widths(&executed(&mut client, "one", &[*key])), [1]);
+        assert_eq!(widths(&executed(&mut client, "one", &[*key, *key])), [1; 2]);
+    }
+    for pipelined in [1, 2] {
+        let keys = vec![keys[0]; pipelined];
+        client.run("BEGIN");
+        forget(&mut client);
+        let failure = executed(&mut client, "one", &keys).failure;
+        assert_eq!(failure.expect("it is gone").code(), "26000");
+        client.run("ROLLBACK");
+        client.run("BEGIN");
+        assert_eq!(
+            widths(&executed(&mut client, "one", &keys)).len(),
+            pipelined
+        );
+        client.run("COMMIT");
     }
 }
