@@ -10,7 +10,7 @@ use pgring::sql::lex::LexLimits;
 use pgring::sql::statement::{self, Statement};
 use pgring::topology::key_value::KeyType;
 use pgring::topology::schema::{
-    Collation, Column, ColumnDefault, Event, Expression, Function, Placement, Relation,
+    Collation, Column, ColumnDefault, Declared, Event, Expression, Function, Placement, Relation,
     RelationKind, Rule, Schema, Trigger, TriggerFunction, Unique, Volatility,
 };
 use pgring::topology::snapshot::{Shard, SlotOwner, Topology};
@@ -79,6 +79,8 @@ fn column(text: &str) -> (Column, bool) {
 /// sharded orders: id int8 serial, customer_id int8 key
 /// reference countries: code text C
 /// local settings: name text       on the first shard
+/// sharded old new: id int8 key    declared, and not made yet
+/// sharded part of orders: …       a partition, not declared itself
 /// view v                          over sharded tables
 /// function f volatile procedural  in schema public; `builtin` puts it into pg_catalog
 /// operator === stable procedural  in schema public
@@ -114,7 +116,9 @@ fn declare(head: &str) -> Topology {
             tables.insert(name.into(), Arc::new(view));
             continue;
         }
-        let (name, columns) = rest.split_once(':').unwrap_or((rest, ""));
+        let (head, columns) = rest.split_once(':').unwrap_or((rest, ""));
+        let (name, more) = head.split_once(' ').unwrap_or((head, ""));
+        let more: Vec<&str> = more.split(' ').collect();
         let read: Vec<(Column, bool)> = columns
             .split(',')
             .filter(|text| !text.trim().is_empty())
@@ -173,6 +177,21 @@ fn declare(head: &str) -> Topology {
             "view" => Placement::View,
             other => panic!("no kind {other}"),
         };
+        let declared = match &placement {
+            Placement::Sharded { key, .. } => Some(Declared::Sharded {
+                key: columns[*key].name.clone(),
+                unique_per_shard: false,
+            }),
+            Placement::Reference => Some(Declared::Reference),
+            Placement::Local(_) | Placement::Catalog | Placement::View => None,
+        };
+        let declared = declared
+            .filter(|_| !more.contains(&"of"))
+            .map(|declared| (("public".into(), name.into()), declared));
+        schema.declared.extend(declared);
+        if more.contains(&"new") {
+            continue;
+        }
         let kind = if placement == Placement::View {
             RelationKind::View
         } else {
@@ -182,6 +201,10 @@ fn declare(head: &str) -> Topology {
             name.into(),
             Arc::new(Relation {
                 columns,
+                parents: match more.as_slice() {
+                    ["of", parent] => vec![("public".into(), (*parent).into())],
+                    _ => Vec::new(),
+                },
                 ..Relation::new("public", name, kind, placement)
             }),
         );

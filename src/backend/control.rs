@@ -10,7 +10,7 @@ use crate::topology::ownership::{self, OwnershipRecord};
 use crate::topology::schema::Schema;
 use crate::topology::shard_map::{self, PlacementErrors};
 use crate::topology::snapshot::{Shard, SlotOwner, Topology};
-use crate::topology::{Epoch, ShardId};
+use crate::topology::{Epoch, ShardId, colocation};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
 use futures_util::StreamExt as _;
@@ -611,13 +611,22 @@ impl Control {
         timeout(after, load).await.unwrap_or(Err(late))
     }
 
+    /// Sets placements; warns of foreign keys that cannot hold, once while they are there.
     fn place(&self, schema: Schema) -> Result<Schema, PlacementErrors> {
-        shard_map::place(
+        let topology = self.topology.load();
+        let schema = shard_map::place(
             schema,
             &self.config.tables,
             &self.names,
-            self.topology.load().default_shard,
-        )
+            topology.default_shard,
+        )?;
+        let known = colocation::unenforced(&topology.schema);
+        for what in colocation::unenforced(&schema) {
+            if !known.contains(&what) {
+                tracing::warn!("{what}: each shard checks it among its own rows");
+            }
+        }
+        Ok(schema)
     }
 
     async fn load_schema_from(

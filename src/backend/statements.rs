@@ -65,6 +65,11 @@ impl PreparedStatements {
         self.last_use.clear();
     }
 
+    /// Those that are prepared, in no order.
+    pub fn ids(&self) -> impl Iterator<Item = u64> + '_ {
+        self.last_use.keys().copied()
+    }
+
     /// How many are prepared.
     pub fn len(&self) -> usize {
         self.last_use.len()

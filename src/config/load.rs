@@ -319,6 +319,7 @@ fn read_limits(mut section: Section<'_>) -> Limits {
             1..=1_000_000,
             default.prepared_statements,
         ),
+        portals: section.count("portals", 1..=1_000_000, default.portals),
         backend_prepared_statements: section.count(
             "backend_prepared_statements",
             1..=100_000,

@@ -156,6 +156,8 @@ pub struct Limits {
     pub copy_buffer_bytes: usize,
     /// Prepared statements of one client. Default 1000.
     pub prepared_statements: usize,
+    /// Portals of one client. Default 1024.
+    pub portals: usize,
     /// Prepared statements kept on one backend. Default 500.
     pub backend_prepared_statements: usize,
     /// Statement shapes whose plan is kept. Default 5000.
@@ -176,6 +178,7 @@ impl Default for Limits {
             merge_bytes: 64 << 20,
             copy_buffer_bytes: 1 << 20,
             prepared_statements: 1000,
+            portals: 1024,
             backend_prepared_statements: 500,
             cached_plans: 5000,
         }

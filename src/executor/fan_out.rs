@@ -56,6 +56,8 @@ struct Input<'a> {
     started: bool,
     /// Nothing but ReadyForQuery is still to come.
     ended: bool,
+    /// It reported an error.
+    failed: bool,
     status: Option<TransactionStatus>,
 }
 
@@ -99,6 +101,7 @@ impl Input<'_> {
                 }
                 b'E' => {
                     self.ended = true;
+                    self.failed = true;
                     return Err(ExecuteError::Shard(frame));
                 }
                 b'N' => notices.pass(&frame, client.out()),
@@ -173,6 +176,7 @@ pub async fn fan_out(
             tag: None,
             started: start == Start::AtOnce,
             ended: false,
+            failed: false,
             status: None,
         })
         .collect();
@@ -196,11 +200,23 @@ pub async fn fan_out(
             for input in inputs.iter_mut().filter(|input| !input.started) {
                 input.backend.stream.out().clear();
             }
+            let failed = inputs.iter().position(|input| input.failed);
             let running = inputs
                 .iter_mut()
-                .filter(|input| input.started && input.status.is_none());
-            join_all(running.map(|input| stop(input.backend, input.ended))).await;
-            return Err(error);
+                .enumerate()
+                .filter(|(_, input)| input.started && input.status.is_none());
+            let stopped = join_all(running.map(|(place, input)| async move {
+                stop(input.backend, input.ended)
+                    .await
+                    .map(|own| (place, own))
+            }))
+            .await;
+            // Of those that failed by themselves the first is shown, whichever was heard of first.
+            let earlier = stopped.into_iter().flatten().next();
+            return Err(match (earlier, failed) {
+                (Some((place, own)), Some(failed)) if place < failed => ExecuteError::Shard(own),
+                _ => error,
+            });
         }
     };
     for input in &mut inputs {

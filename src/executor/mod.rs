@@ -8,7 +8,7 @@ pub mod copy_out;
 pub mod merge;
 
 use crate::backend::connection::Backend;
-use crate::wire::error_response::{ErrorReply, Fault};
+use crate::wire::error_response::{self, ErrorReply, Fault};
 use crate::wire::frame::Frame;
 use crate::wire::sqlstate::SqlState;
 use crate::wire::stream::{FrameStream, StreamError};
@@ -148,21 +148,30 @@ async fn fill_watched(backend: &mut Backend, client: &mut FrameStream) -> Result
 }
 
 /// After a failure elsewhere: cancels what the shard still runs, unless its answer has `ended`, and reads up to
-/// ReadyForQuery. A shard that does not come there in time is marked broken.
-async fn stop(backend: &mut Backend, ended: bool) {
+/// ReadyForQuery. A shard that does not come there in time is marked broken. The error that it reports, unless that may be
+/// of the cancel.
+async fn stop(backend: &mut Backend, ended: bool) -> Option<Frame> {
+    let mut own = None;
     let drained = tokio::time::timeout(DRAIN, async {
         if !ended {
             let _ = backend.cancel_token().cancel().await;
         }
         loop {
-            if backend.stream.read_frame().await?.tag() == b'Z' {
-                return Ok::<_, StreamError>(());
+            let frame = backend.stream.read_frame().await?;
+            match frame.tag() {
+                b'Z' => return Ok::<_, StreamError>(()),
+                b'E' if !error_response::is_cancel(frame.body()) => {
+                    own = own.take().or(Some(frame))
+                }
+                _ => {}
             }
         }
     });
     if !matches!(drained.await, Ok(Ok(()))) {
         backend.mark_broken();
+        return None;
     }
+    own
 }
 
 /// Sends the client what waits for it once that is a large write's worth.

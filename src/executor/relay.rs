@@ -55,6 +55,18 @@ impl Expect {
     }
 }
 
+impl Expect {
+    /// The same answer, which the client does not want again; None for the router's own.
+    pub fn hidden(self) -> Option<Self> {
+        match self {
+            Self::Local(_) => None,
+            Self::Parse { .. } => Some(Self::Parse { shown: false }),
+            Self::Close { .. } => Some(Self::Close { shown: false }),
+            other => Some(other),
+        }
+    }
+}
+
 /// How far a relay came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relayed {
@@ -63,9 +75,15 @@ pub enum Relayed {
     /// The shard reported an error, which the client has been sent; all up to the next Sync is void, and the queue holds
     /// what will not be answered. A simple query's ReadyForQuery has been read.
     Failed(Option<TransactionStatus>),
+    /// As [`Self::Failed`], with an error that says that a statement must be prepared anew.
+    Stale {
+        /// Whether the client has been sent it.
+        told: bool,
+    },
 }
 
-/// Meets the expectations in order: sends what waits for the shard, passes its answers to the client.
+/// Meets the expectations in order: sends what waits for the shard, passes its answers to the client. If `again`, an error
+/// that says that a statement must be prepared anew is kept where nothing but Parse and Close has been answered.
 ///
 /// # Errors
 /// [`ExecuteError::ClientGone`], [`ExecuteError::ShardLost`], [`ExecuteError::Unexpected`], and [`ExecuteError::Shard`]
@@ -77,6 +95,7 @@ pub async fn relay(
     backend: &mut Backend,
     client: &mut FrameStream,
     queue: &mut VecDeque<Expect>,
+    mut again: bool,
 ) -> Result<Relayed, ExecuteError> {
     let mut status = None;
     let mut failed = false;
@@ -141,11 +160,19 @@ pub async fn relay(
                 (false, false)
             }
             (b'E', _) => {
-                client
-                    .out()
-                    .extend_from_slice(&backend.stream.input()[..bytes]);
+                let stale = error_response::is_stale_statement(&backend.stream.input()[5..bytes]);
+                let told = !(stale && again);
+                if told {
+                    client
+                        .out()
+                        .extend_from_slice(&backend.stream.input()[..bytes]);
+                }
                 backend.stream.consume(bytes);
-                return Ok(Relayed::Failed(None));
+                return Ok(if stale {
+                    Relayed::Stale { told }
+                } else {
+                    Relayed::Failed(None)
+                });
             }
             (tag, _) => return Err(unexpected(backend, tag)),
         };
@@ -155,6 +182,9 @@ pub async fn relay(
                 .extend_from_slice(&backend.stream.input()[..bytes]);
         }
         backend.stream.consume(bytes);
+        if !matches!(tag, b'1' | b'3' | b'S' | b'N' | b'A') {
+            again = false;
+        }
         if met {
             queue.pop_front();
         }
@@ -189,6 +219,8 @@ pub struct Answered {
     pub hidden_left: u8,
     /// The client has been sent a ParseComplete.
     pub parsed: bool,
+    /// The client has been sent an error that says that the statement must be prepared anew.
+    pub stale_told: bool,
 }
 
 /// How a whole answer ended.
@@ -219,7 +251,7 @@ pub async fn relay_whole(
         mut hidden,
         mut stale,
     } = whole;
-    let (mut ending, mut parsed) = (Ending::Done, false);
+    let (mut ending, mut parsed, mut stale_told) = (Ending::Done, false, false);
     loop {
         let head = backend
             .stream
@@ -252,6 +284,7 @@ pub async fn relay_whole(
                     status,
                     hidden_left: hidden,
                     parsed,
+                    stale_told,
                 });
             }
             b'1' | b'3' if hidden > 0 => hidden -= 1,
@@ -278,6 +311,7 @@ pub async fn relay_whole(
             }
             b'E' => {
                 ending = Ending::Failed;
+                stale_told |= error_response::is_stale_statement(body);
                 error_response::write_shard_error(client.out(), body, position_offset);
             }
             tag => return Err(unexpected(backend, tag)),

@@ -296,6 +296,7 @@ impl Session {
         self.parameters.end(committed);
         self.portals.clear();
         self.cursors.clear();
+        self.forget_changes();
         if std::mem::take(&mut self.schema_changed) && committed {
             self.spread_schema_change().await;
         }
@@ -425,8 +426,8 @@ impl Session {
         }
         if scope == SetScope::Local {
             if self.transaction.block.phase() != Phase::Idle {
-                self.join_for_setting().await?;
                 self.note_custom(name);
+                self.join_for_setting().await?;
             }
             return self.set_in_block(sql, InBlock::Setting).await;
         }
@@ -435,14 +436,14 @@ impl Session {
             self.complete("SET");
             return Ok(());
         }
-        self.join_for_setting().await?;
         self.note_custom(name);
-        // In one string, so that a shard that does not show what it has set takes it back.
-        let sql = format!("{sql}\n;SHOW {}", quoted(name));
+        self.join_for_setting().await?;
+        let show = format!("SHOW {}", quoted(name));
         let mut confirmed = None;
         for shard in self.shards_for_setting() {
             let backend = self.join(shard).await?;
-            let reply = command::run(backend, &sql)
+            // Together, so that a shard that does not show what it has set takes it back.
+            let reply = command::run_apart(backend, &[sql, &show])
                 .await
                 .map_err(error::of_command)?;
             let value = reply.rows.into_iter().flatten().next().flatten();
@@ -484,7 +485,7 @@ impl Session {
             .collect();
         let shard = self.shards_for_setting().remove(0);
         let backend = self.join(shard).await?;
-        command::run(backend, sql)
+        command::run_apart(backend, &[sql])
             .await
             .map_err(error::of_command)?;
         self.adopt_settings(shard, &changes).await?;
@@ -508,7 +509,8 @@ impl Session {
                 continue;
             }
             let backend = self.join(shard).await?;
-            let shown = command::run(backend, &format!("SHOW {}", quoted(&change.name))).await;
+            let show = format!("SHOW {}", quoted(&change.name));
+            let shown = command::run_apart(backend, &[&show]).await;
             if shown.is_err() && idle {
                 // What is set there now is not known, and nothing takes it back.
                 self.lose(shard);
@@ -545,8 +547,9 @@ impl Session {
         Ok(())
     }
 
-    /// Notes a customized setting that is about to be set on the shards that take part, before it may fail.
-    fn note_custom(&mut self, name: &str) {
+    /// Notes a customized setting that is about to be set on the shards that take part, before it may fail; and before a
+    /// shard joins, since a connection that has it is fit then.
+    pub(super) fn note_custom(&mut self, name: &str) {
         if self.parameters.note_custom(name) {
             for backend in self.transaction.backends() {
                 backend.custom = self.parameters.custom().clone();
@@ -684,7 +687,7 @@ impl Session {
             // PostgreSQL says whether there is such a setting.
             let shard = self.shards_for_setting().remove(0);
             let backend = self.join(shard).await?;
-            command::run(backend, &format!("RESET {}", quoted(name)))
+            command::run_apart(backend, &[&format!("RESET {}", quoted(name))])
                 .await
                 .map_err(error::of_command)?;
         }
@@ -864,7 +867,7 @@ impl Session {
 
     /// DDL, TRUNCATE, LOCK and what else the planner places without parameters.
     async fn run_on_shards(&mut self, sentence: &Sentence<'_>) -> Result<(), Stop> {
-        let topology = self.router.topology();
+        let topology = self.topology();
         let search_path = self.search_path()?;
         let hint = self.hint(sentence.sql)?;
         let limits = self.lex_limits();
@@ -878,6 +881,12 @@ impl Session {
         if plan.access == Access::OutsideBlock && self.transaction.block.phase() != Phase::Idle {
             return Err(SessionError::InBlock(sentence.statement.command_word()).into());
         }
+        self.note_changes(planner::changes(
+            &sentence.statement,
+            sentence.sql,
+            sentence.tokens,
+            &context,
+        ));
         if hint.is_some() {
             self.taint(&plan).await?;
         }

@@ -84,7 +84,7 @@ impl Session {
     }
 
     async fn copy_to(&mut self, copy: &CopyStatement<'_>, sql: &str) -> Result<(), Stop> {
-        let topology = self.router.topology();
+        let topology = self.topology();
         let plan = {
             let (search_path, limits, hint) =
                 (self.search_path()?, self.lex_limits(), self.hint(sql)?);
@@ -138,7 +138,7 @@ impl Session {
         copy: &CopyStatement<'_>,
         sql: &str,
     ) -> Result<(Arc<Topology>, CopyRoute), Stop> {
-        let topology = self.router.topology();
+        let topology = self.topology();
         let (search_path, limits, hint) = (self.search_path()?, self.lex_limits(), self.hint(sql)?);
         let context = planner::Context {
             topology: &topology,

@@ -118,6 +118,12 @@ pub enum SessionError {
         /// `limits.prepared_statements`.
         max: usize,
     },
+    /// A client's portals are over their limit.
+    #[error("too many portals in this session")]
+    TooManyPortals {
+        /// `limits.portals`.
+        max: usize,
+    },
     /// A savepoint command outside a block.
     #[error("{0} can only be used in transaction blocks")]
     NoBlock(&'static str),
@@ -191,9 +197,9 @@ impl ErrorReply for SessionError {
             Self::UnknownPortal(_) | Self::NoCursor(_) => SqlState::INVALID_CURSOR_NAME,
             Self::DuplicateStatement(_) => SqlState::DUPLICATE_PREPARED_STATEMENT,
             Self::DuplicatePortal(_) => SqlState::DUPLICATE_CURSOR,
-            Self::TooManyStatements { .. } | Self::RequestTooLarge { .. } => {
-                SqlState::CONFIGURATION_LIMIT_EXCEEDED
-            }
+            Self::TooManyStatements { .. }
+            | Self::TooManyPortals { .. }
+            | Self::RequestTooLarge { .. } => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
             Self::NoBlock(_) => SqlState::NO_ACTIVE_SQL_TRANSACTION,
             Self::InBlock(_) => SqlState::ACTIVE_SQL_TRANSACTION,
             Self::NoSavepoint(_) => SqlState::INVALID_SAVEPOINT,
@@ -218,6 +224,7 @@ impl ErrorReply for SessionError {
     fn detail(&self) -> Option<String> {
         match self {
             Self::TooManyStatements { max } => Some(format!("limits.prepared_statements is {max}")),
+            Self::TooManyPortals { max } => Some(format!("limits.portals is {max}")),
             Self::RequestTooLarge { max } => Some(format!("limits.request_bytes is {max}")),
             Self::Refused { reason, .. } => Some(sentence(reason)),
             Self::PartlyDone { done, failed } => {
@@ -236,6 +243,9 @@ impl ErrorReply for SessionError {
             }
             Self::TooManyStatements { .. } => {
                 Some("Close statements that are no longer used.".to_owned())
+            }
+            Self::TooManyPortals { .. } => {
+                Some("Close portals that are no longer used, or send Sync more often.".to_owned())
             }
             Self::TornBlock => Some("Use ROLLBACK and try the transaction again.".to_owned()),
             Self::RequestTooLarge { .. } => Some("Send Sync more often.".to_owned()),

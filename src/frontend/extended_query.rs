@@ -11,6 +11,8 @@ use super::known::is_plain;
 use super::session::{Pipeline, Session};
 use super::simple_query::{Sentence, text_of};
 use super::statements::{Bound, Place, Portal, Prepared, PreparedKind, backend_name};
+use crate::backend::connection::Backend;
+use crate::executor::ExecuteError;
 use crate::executor::fan_out::Show;
 use crate::executor::relay::{self, Expect, Relayed};
 use crate::planner::plan::{Access, Plan, StepArguments, StepSql};
@@ -19,12 +21,13 @@ use crate::sql::lex;
 use crate::sql::split;
 use crate::sql::statement::{self, Statement};
 use crate::topology::ShardId;
-use crate::transaction::command::{self, OWN_NAME};
+use crate::transaction::command::{self, CommandError, OWN_NAME, Reply};
 use crate::transaction::state::Phase;
 use crate::wire::backend_message;
 use crate::wire::frame::{Frame, FrameView};
 use crate::wire::frontend_message::{self, Bind, FrontendMessage, Target};
 use bytes::BytesMut;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 impl Session {
@@ -40,7 +43,10 @@ impl Session {
             return Ok(());
         }
         let answered = match FrontendMessage::decode(frame.tag(), frame.body()) {
-            Ok(message) => self.extended(message, frame).await,
+            Ok(message) => match self.extended(message, frame).await {
+                Ok(()) => self.bound_answers().await,
+                Err(stop) => Err(stop),
+            },
             Err(error) => Err(error.into()),
         };
         let stop = match answered {
@@ -128,8 +134,8 @@ impl Session {
             Statement::Empty => PreparedKind::Empty,
             Statement::Query(_) => {
                 let template = self.planned(&sql, &parameter_types, 0).await?;
-                let schema_version = self.router.topology().schema.version;
-                if name.is_empty() && is_plain(&template) {
+                let schema_version = self.topology().schema.version;
+                if name.is_empty() && self.is_plain() && is_plain(&template) {
                     self.remember_parsed(whole, &sql, &parameter_types, &template)?;
                 }
                 PreparedKind::Query {
@@ -143,7 +149,7 @@ impl Session {
         };
         let named = !name.is_empty();
         let id = if named {
-            let topology = self.router.topology();
+            let topology = self.topology();
             let key = self.template_key(&sql, &parameter_types, &topology)?;
             self.router.statement_id(&key)
         } else {
@@ -182,6 +188,7 @@ impl Session {
         } else {
             let mut answer = BytesMut::new();
             write(&mut answer);
+            self.pipeline.local_bytes += answer.len();
             self.pipeline
                 .queue
                 .push_back(Expect::Local(answer.freeze()));
@@ -230,6 +237,8 @@ impl Session {
         self.join(shard).await?;
         self.pipeline.shard = Some(shard);
         self.pipeline.unsynced = true;
+        self.pipeline.sent = false;
+        self.pipeline.known.clear();
         Ok(())
     }
 
@@ -289,6 +298,7 @@ impl Session {
             backend.unnamed == Some(prepared.id)
         };
         if known {
+            self.pipeline.known.push(prepared.clone());
             if shown {
                 self.answer_locally(backend_message::write_parse_complete);
             }
@@ -340,6 +350,15 @@ impl Session {
         }
     }
 
+    /// Sends the answers that wait when the router's own among them are over the limit.
+    async fn bound_answers(&mut self) -> Result<(), Stop> {
+        if self.pipeline.local_bytes > crate::executor::CLIENT_OUTPUT_BYTES {
+            self.drain(false).await
+        } else {
+            Ok(())
+        }
+    }
+
     fn prepared(&self, name: &str) -> Result<Arc<Prepared>, Stop> {
         match self.statements.get(name) {
             Some(prepared) => Ok(prepared.clone()),
@@ -352,6 +371,10 @@ impl Session {
         let prepared = self.prepared(bind.statement)?;
         if !bind.portal.is_empty() && self.portals.contains_key(bind.portal) {
             return Err(SessionError::DuplicatePortal(bind.portal.to_owned()).into());
+        }
+        let max = self.router.config.limits.portals;
+        if self.portals.len() >= max && !self.portals.contains_key(bind.portal) {
+            return Err(SessionError::TooManyPortals { max }.into());
         }
         if self
             .pipeline
@@ -376,7 +399,7 @@ impl Session {
                 if self.transaction.block.phase() == Phase::Failed {
                     return Err(SessionError::FailedBlock.into());
                 }
-                let topology = self.router.topology();
+                let topology = self.topology();
                 let fresh = *schema_version == topology.schema.version
                     && Arc::ptr_eq(search_path, &self.search_path()?)
                     && !self.has_hint();
@@ -397,6 +420,9 @@ impl Session {
                     spread: self.router.next_spread(),
                 };
                 let plan = template.plan(&binding, &topology)?;
+                for change in template.settings() {
+                    self.note_custom(&change.name);
+                }
                 if template.is_hinted() {
                     self.taint(&plan).await?;
                 }
@@ -751,6 +777,7 @@ impl Session {
 
     /// Reads the answers to what the pipeline sent, after a Flush or a Sync.
     pub(super) async fn drain(&mut self, sync: bool) -> Result<(), Stop> {
+        self.pipeline.local_bytes = 0;
         let Some(shard) = self.pipeline.shard.filter(|_| self.pipeline.unsynced) else {
             for expect in std::mem::take(&mut self.pipeline.queue) {
                 if let Expect::Local(bytes) = expect {
@@ -759,6 +786,7 @@ impl Session {
             }
             return Ok(());
         };
+        let idle = self.transaction.block.phase() == Phase::Idle;
         let Some(backend) = self.transaction.backend(shard) else {
             return Err(Stop::Gone);
         };
@@ -770,19 +798,84 @@ impl Session {
         } else {
             frontend_message::write_flush(backend.stream.out());
         }
-        let relayed = relay::relay(backend, &mut self.client, &mut self.pipeline.queue).await;
+        // Up to here nothing of the talk has done anything, outside a block.
+        let again = !std::mem::replace(&mut self.pipeline.sent, true)
+            && !self.pipeline.known.is_empty()
+            && idle;
+        let first = again.then(|| Sent {
+            bytes: backend.stream.out().clone(),
+            queue: self.pipeline.queue.clone(),
+        });
+        let mut relayed =
+            relay::relay(backend, &mut self.client, &mut self.pipeline.queue, again).await;
+        if let (Ok(Relayed::Stale { told: false }), Some(first)) = (&relayed, first) {
+            relayed = self.send_anew(shard, sync, first).await?;
+        }
         if matches!(relayed, Ok(Relayed::Done(Some(_)))) {
             self.pipeline.unsynced = false;
         }
-        if let Ok(Relayed::Failed(_)) = relayed {
+        if let Ok(Relayed::Failed(_) | Relayed::Stale { .. }) = relayed {
             self.pipeline.failed = true;
             self.forget_unanswered();
             // The shard skips all up to a Sync; it gets one here or at the client's.
-            self.resync(shard, sync).await?;
+            let stale = matches!(relayed, Ok(Relayed::Stale { .. }));
+            self.resync(shard, sync, stale).await?;
             self.transaction.block.fail();
             return Err(Stop::Told);
         }
         self.after_relay(shard, relayed)
+    }
+
+    /// Sends the talk with a shard once more, after what it needs was prepared anew.
+    async fn send_anew(
+        &mut self,
+        shard: ShardId,
+        sync: bool,
+        first: Sent,
+    ) -> Result<Result<Relayed, ExecuteError>, Stop> {
+        let parsed = self.pipeline.parsed.clone();
+        self.resync(shard, sync, true).await?;
+        let Some(backend) = self.transaction.backend(shard) else {
+            return Err(Stop::Gone);
+        };
+        let mut queue = VecDeque::new();
+        for prepared in std::mem::take(&mut self.pipeline.known) {
+            if prepared.is_named() && backend.prepared.contains(prepared.id) {
+                continue;
+            }
+            if prepared.is_named() {
+                backend.prepared.insert(prepared.id);
+                self.pipeline.parsed.push(prepared.id);
+            } else {
+                backend.unnamed = Some(prepared.id);
+            }
+            frontend_message::write_parse(
+                backend.stream.out(),
+                &prepared.backend_name,
+                &prepared.sql,
+                &prepared.parameter_types,
+            );
+            queue.push_back(Expect::Parse { shown: false });
+        }
+        for id in parsed {
+            backend.prepared.insert(id);
+            self.pipeline.parsed.push(id);
+        }
+        let answered = first.queue.len() - self.pipeline.queue.len();
+        // The client has these already.
+        queue.extend(
+            first
+                .queue
+                .into_iter()
+                .take(answered)
+                .filter_map(Expect::hidden),
+        );
+        queue.append(&mut self.pipeline.queue);
+        self.pipeline.queue = queue;
+        self.pipeline.unsynced = true;
+        let out = backend.stream.out();
+        out.extend_from_slice(&first.bytes);
+        Ok(relay::relay(backend, &mut self.client, &mut self.pipeline.queue, false).await)
     }
 
     /// After an error: a Parse that the client was not told of did not happen, and its name is free.
@@ -796,28 +889,28 @@ impl Session {
         }
     }
 
-    /// After an error in the pipeline: brings the shard back to ReadyForQuery and forgets what it may not have parsed.
-    async fn resync(&mut self, shard: ShardId, sync_was_sent: bool) -> Result<(), Stop> {
-        let parsed = std::mem::take(&mut self.pipeline.parsed);
+    /// After an error in the pipeline: brings the shard back to ReadyForQuery and forgets what it may not have parsed;
+    /// if some statement is `stale`, all, since others may be so too.
+    async fn resync(
+        &mut self,
+        shard: ShardId,
+        sync_was_sent: bool,
+        stale: bool,
+    ) -> Result<(), Stop> {
+        let mut unsure = std::mem::take(&mut self.pipeline.parsed);
         let Some(backend) = self.transaction.backend(shard) else {
             return Err(Stop::Gone);
         };
+        if stale {
+            unsure.extend(backend.prepared.ids());
+        }
         backend.forget_unnamed();
         if !sync_was_sent {
             frontend_message::write_sync(backend.stream.out());
         }
         let mut answered = command::answer(backend).await;
-        if !parsed.is_empty() && answered.is_ok() {
-            for id in parsed {
-                backend.prepared.remove(id);
-                frontend_message::write_close(
-                    backend.stream.out(),
-                    Target::Statement,
-                    &backend_name(id),
-                );
-            }
-            frontend_message::write_sync(backend.stream.out());
-            answered = command::answer(backend).await;
+        if !unsure.is_empty() && !matches!(answered, Err(CommandError::Lost { .. })) {
+            answered = close_statements(backend, &unsure).await;
         }
         self.pipeline.unsynced = false;
         if let Err(error) = answered {
@@ -891,6 +984,26 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// What a shard was sent since its talk began, and what was expected of it.
+struct Sent {
+    bytes: BytesMut,
+    queue: VecDeque<Expect>,
+}
+
+/// Closes statements on a shard that may or may not be there.
+pub(super) async fn close_statements(
+    backend: &mut Backend,
+    ids: &[u64],
+) -> Result<Reply, CommandError> {
+    for id in ids {
+        backend.prepared.remove(*id);
+        let name = backend_name(*id);
+        frontend_message::write_close(backend.stream.out(), Target::Statement, &name);
+    }
+    frontend_message::write_sync(backend.stream.out());
+    command::answer(backend).await
 }
 
 /// Whether a statement only shows settings.

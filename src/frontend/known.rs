@@ -7,6 +7,7 @@
 //! [`super::extended_query`], which know all.
 
 use super::error::Stop;
+use super::extended_query::close_statements;
 use super::session::Session;
 use super::statements::{Place, Portal, Prepared, PreparedKind, backend_name};
 use crate::backend::connection::Backend;
@@ -47,7 +48,7 @@ impl Session {
     }
 
     /// Whether statements mean what they mean to all: nothing is failed, hinted, or changed in the schema by the own block.
-    fn is_plain(&self) -> bool {
+    pub(super) fn is_plain(&self) -> bool {
         let running = match self.transaction.block.phase() {
             Phase::Idle | Phase::Open => true,
             Phase::Implicit | Phase::Failed => false,
@@ -319,7 +320,8 @@ impl Session {
             };
             let answered = relay::relay_whole(backend, &mut self.client, whole).await;
             if let Ok(answered) = &answered {
-                self.forget_failed(pipelined, prepared, shard, *answered);
+                self.forget_failed(pipelined, prepared, shard, *answered)
+                    .await;
             }
             let answered = self.after_whole(shard, answered)?;
             if answered.ending != Ending::Stale {
@@ -338,7 +340,7 @@ impl Session {
     }
 
     /// Forgets the statements that an answer which failed shows not to be there.
-    fn forget_failed(
+    async fn forget_failed(
         &mut self,
         pipelined: &Pipelined<'_>,
         prepared: &Prepared,
@@ -355,6 +357,12 @@ impl Session {
             backend.forget_unnamed();
             if answered.hidden_left > 0 {
                 backend.prepared.remove(prepared.id);
+            }
+            if answered.stale_told
+                && prepared.is_named()
+                && close_statements(backend, &[prepared.id]).await.is_err()
+            {
+                self.lose(shard);
             }
         }
     }
@@ -425,5 +433,5 @@ impl Session {
 
 /// Whether nothing but the shards needs to know of the statement.
 pub(super) fn is_plain(template: &Template) -> bool {
-    template.settings().is_empty() && !template.has_unknown_relation() && !template.is_hinted()
+    template.settings().is_empty() && !template.has_unknown_name() && !template.is_hinted()
 }

@@ -15,6 +15,7 @@ use crate::sql::lex::LexLimits;
 use crate::sql::search_path;
 use crate::sql::shape::Shape;
 use crate::topology::ShardId;
+use crate::topology::schema::Changes;
 use crate::topology::snapshot::Topology;
 use crate::transaction::command::{self, CommandError};
 use crate::transaction::settings::Settings;
@@ -30,13 +31,19 @@ use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context as TaskContext, Poll};
 
 /// The settings that were in force, and where they have names looked up.
 type SearchPath = (Arc<Settings>, Arc<[Arc<str>]>);
 
 /// What a session keeps of the room for a message; a larger one is taken as it lies.
 const REQUEST_BYTES: usize = 1024;
+
+/// Versions of schemas without what a block has changed; the router's own count from zero.
+const CHANGED_VERSIONS: u64 = 1 << 63;
+
+/// A topology, and the same without what a block has changed.
+type WithoutChanges = (Arc<Topology>, Arc<Topology>);
 
 /// One client.
 pub struct Session {
@@ -61,6 +68,9 @@ pub struct Session {
     default_search_path: Arc<str>,
     /// The block changed the schema.
     pub(super) schema_changed: bool,
+    /// How it changed the schema, so that what the router has loaded is not taken for what is there.
+    pub(super) changes: Changes,
+    without_changes: Option<WithoutChanges>,
     search_path: Option<SearchPath>,
     /// The shape of the simple query that was read last.
     pub(super) shape: Shape,
@@ -75,12 +85,18 @@ pub(super) struct Pipeline {
     pub(super) shard: Option<ShardId>,
     /// What it, or the router, is to answer, in order.
     pub(super) queue: VecDeque<Expect>,
+    /// How many bytes of the router's own answers wait in [`Self::queue`].
+    pub(super) local_bytes: usize,
     /// A Parse whose statement no shard has seen yet.
     pub(super) unseen: Option<Arc<Prepared>>,
     /// The client's names of statements that it parsed since the last Sync, in order; those answered may be left out.
     pub(super) named: Vec<String>,
     /// Statements that were sent to the shard to be parsed or closed since the last Sync.
     pub(super) parsed: Vec<u64>,
+    /// Statements that the shard knew before its talk began.
+    pub(super) known: Vec<Arc<Prepared>>,
+    /// Something of the talk with the shard was sent to it.
+    pub(super) sent: bool,
     /// Statements that changed settings by a function, and where; read back at Sync.
     pub(super) settings: Vec<(ShardId, Arc<Template>)>,
     /// Something was executed since the last Sync.
@@ -148,6 +164,8 @@ impl Session {
             in_use,
             default_search_path,
             schema_changed: false,
+            changes: Changes::default(),
+            without_changes: None,
             search_path: None,
             shape: Shape::default(),
             request: BytesMut::new(),
@@ -185,25 +203,37 @@ impl Session {
         self.leave().await;
     }
 
-    /// Sends what waits and waits for the client, or for the router's end.
+    /// Sends what waits and waits for the client, for the router's end, or for a shard that has waited too long.
     async fn wait(&mut self, stop: &Listening) -> Result<(), Stop> {
         self.client.flush().await.map_err(error::of_client)?;
         self.client.rest();
-        let idle = self.transaction.block.phase() == Phase::Idle && !self.pipeline.unsynced;
-        let filled = poll_fn(|context| match self.client.poll_fill(context) {
-            Poll::Ready(filled) => Poll::Ready(Some(filled)),
-            Poll::Pending if idle && stop.poll(context) => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+        let in_block = self.transaction.block.phase() != Phase::Idle;
+        let unsynced = self.pipeline.unsynced;
+        let woken = poll_fn(|context| {
+            if let Poll::Ready(filled) = self.client.poll_fill(context) {
+                return Poll::Ready(Woken::Client(filled.map(|_| ())));
+            }
+            if !in_block && !unsynced && stop.poll(context) {
+                return Poll::Ready(Woken::Stopping);
+            }
+            if in_block && !unsynced {
+                let mut backends = self.transaction.backends();
+                if let Some(frame) = backends.find_map(|backend| timed_out(backend, context)) {
+                    return Poll::Ready(Woken::TimedOut(frame));
+                }
+            }
+            Poll::Pending
         });
-        match filled.await {
-            Some(filled) => filled.map(|_| ()).map_err(error::of_client),
-            None => {
+        match woken.await {
+            Woken::Client(filled) => return filled.map_err(error::of_client),
+            Woken::Stopping => {
                 let stopping = &SessionError::Stopping;
                 error_response::write_error_reply(self.client.out(), stopping, Severity::Fatal);
-                let _ = self.client.flush().await;
-                Err(Stop::Gone)
             }
+            Woken::TimedOut(frame) => self.client.out().extend_from_slice(frame.bytes()),
         }
+        let _ = self.client.flush().await;
+        Err(Stop::Gone)
     }
 
     /// Takes the message at the head of the client's input.
@@ -357,10 +387,46 @@ impl Session {
             self.in_use.clear().await;
             self.transaction.clean_tainted().await;
             self.transaction.release_idle();
+            self.forget_changes();
             if std::mem::take(&mut self.schema_changed) {
                 self.spread_schema_change().await;
             }
         }
+    }
+
+    /// The topology that the session's statements are planned against.
+    pub(super) fn topology(&mut self) -> Arc<Topology> {
+        let topology = self.router.topology();
+        if self.changes.is_empty() {
+            return topology;
+        }
+        if let Some((base, without)) = &self.without_changes
+            && Arc::ptr_eq(base, &topology)
+        {
+            return without.clone();
+        }
+        let mut schema = topology.schema.without(&self.changes);
+        // No other session's statement is one of this.
+        schema.version = CHANGED_VERSIONS | self.router.next_statement();
+        let without = Arc::new(Topology {
+            schema: Arc::new(schema),
+            ..(*topology).clone()
+        });
+        self.without_changes = Some((topology, without.clone()));
+        without
+    }
+
+    /// Notes how a statement changes the schema.
+    pub(super) fn note_changes(&mut self, changes: Changes) {
+        if !changes.is_empty() {
+            self.changes.extend(changes);
+            self.without_changes = None;
+        }
+    }
+
+    pub(super) fn forget_changes(&mut self) {
+        self.changes = Changes::default();
+        self.without_changes = None;
     }
 
     /// Has this router and the others load the schema that a committed statement changed.
@@ -511,7 +577,7 @@ impl Session {
         sql: &Arc<str>,
         parameter_types: &Arc<[u32]>,
     ) -> Result<Arc<Template>, Stop> {
-        let topology = self.router.topology();
+        let topology = self.topology();
         let hint = self.hint(sql)?;
         let key = self.template_key(sql, parameter_types, &topology)?;
         let limits = self.lex_limits();
@@ -527,11 +593,21 @@ impl Session {
         if hint.is_some() {
             return build(hint.as_ref()).map_err(Stop::from);
         }
-        let template: Result<_, PlanError> = self
-            .router
-            .templates
-            .get_or_insert_with(&key, || build(None));
-        template.map_err(Stop::from)
+        let template: Result<_, PlanError> = if self.changes.is_empty() {
+            let templates = &self.router.templates;
+            templates.get_or_insert_with(&key, || build(None))
+        } else {
+            build(None)
+        };
+        let template = template?;
+        match template.unknown_function() {
+            Some(function) if self.schema_changed => Err(PlanError::refused(
+                Refusal::UnknownFunction,
+                format!("{function} may be what this transaction has made"),
+            )
+            .into()),
+            _ => Ok(template),
+        }
     }
 }
 
@@ -546,7 +622,7 @@ impl Session {
     ) -> Result<Arc<Template>, Stop> {
         let mut planned = self.template(sql, parameter_types);
         let unknown = match &planned {
-            Ok(template) => template.has_unknown_relation(),
+            Ok(template) => template.has_unknown_name(),
             Err(stop) => stop.is_refusal(Refusal::UnloadedTable),
         };
         if unknown && self.look_again().await {
@@ -596,6 +672,32 @@ impl Session {
             }
         }
     }
+}
+
+/// What ends a session's waiting.
+enum Woken {
+    /// The client sent something, or left.
+    Client(Result<(), StreamError>),
+    /// The router stops.
+    Stopping,
+    /// A shard closes its connection since its block was idle for too long, as it says here.
+    TimedOut(Frame),
+}
+
+/// The farewell of a shard whose `idle_in_transaction_session_timeout` ran out, if it has come.
+fn timed_out(backend: &mut Backend, context: &mut TaskContext<'_>) -> Option<Frame> {
+    let stream = &mut backend.stream;
+    if !stream.input().is_empty() || !stream.poll_readable(context) {
+        return None;
+    }
+    let Poll::Ready(Ok(_)) = stream.poll_fill(context) else {
+        return None;
+    };
+    let Ok(Head::Frame(b'E', bytes)) = stream.head(|_| false) else {
+        return None;
+    };
+    let frame = stream.input().get(5..bytes)?;
+    error_response::is_idle_timeout(frame).then(|| Frame::new(stream.take(bytes).freeze()))
 }
 
 /// Registers a session's cancel key and forgets it when dropped.

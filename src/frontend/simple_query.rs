@@ -122,6 +122,9 @@ impl Session {
                     };
                     template.plan(&binding, &topology)?
                 };
+                for change in template.settings() {
+                    self.note_custom(&change.name);
+                }
                 if template.is_hinted() {
                     self.taint(&plan).await?;
                 }
@@ -275,6 +278,10 @@ impl Session {
             Ok(Relayed::Done(status)) => {
                 self.report_parameters(shard);
                 self.check_status(shard, status)
+            }
+            Ok(Relayed::Stale { .. }) => {
+                self.transaction.block.fail();
+                Err(Stop::Told)
             }
             Ok(Relayed::Failed(status)) => {
                 self.report_parameters(shard);

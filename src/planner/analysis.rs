@@ -1809,7 +1809,7 @@ impl<'a> Analyzer<'a> {
             {
                 return Err(PlanError::refused(
                     Refusal::UnloadedTable,
-                    format!("the sharded table {name} is not in the router's catalog yet"),
+                    format!("{name} is not in the router's catalog yet"),
                 ));
             }
             self.found.unknown_relation = true;

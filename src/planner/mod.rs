@@ -9,6 +9,7 @@ mod analysis;
 mod attached;
 mod catalog_text;
 mod clock;
+mod ddl;
 mod describe;
 mod expression;
 mod function;
@@ -18,6 +19,7 @@ mod scope;
 mod template;
 mod utility;
 
+pub use ddl::changes;
 pub use key::Arguments;
 pub use refusal::{PlanError, Refusal};
 pub use template::{Binding, Context, Hint, Template, all_shards, template};

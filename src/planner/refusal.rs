@@ -134,16 +134,17 @@ refusals! {
     UniqueWithoutKey = "unique-without-key", "Add the sharding key to the constraint, or accept that it holds on each shard only by unique_per_shard = true in shards.toml.";
     /// A foreign key between rows that may be on different shards.
     ForeignKey = "foreign-key", "Pair the tables' sharding keys in the foreign key, or declare the referenced table as a reference table.";
-    /// ALTER TABLE that gives a declared table another name, or its sharding key another name or type.
-    PlacementChange = "placement-change", "Create a table under the new declaration and move the rows into it.";
+    /// DDL that gives a declared table another name, its sharding key another name or type, or makes it a part of one
+    /// whose rows are placed in another way.
+    PlacementChange = "placement-change", "Declare the tables alike, or create a table under the new declaration and move the rows into it.";
     /// TRUNCATE, LOCK or COPY that names tables of different placements.
     MixedPlacement = "mixed-placement", "Name the tables in statements of their own.";
     /// COPY without the sharding key in its column list.
     CopyWithoutKey = "copy-without-key", "Add the sharding key to the column list.";
     /// COPY with a WHERE clause, or another form that the router does not split.
     CopyForm = "copy-form", "Leave the clause out, or name the shard with SET pgring.shard.";
-    /// A declared table that the router's catalog does not have yet: its own transaction has just made it.
-    UnloadedTable = "table-not-loaded", "Commit the transaction that creates the table, then use it.";
+    /// A table that the router's catalog does not have yet: its own transaction has just made or changed it.
+    UnloadedTable = "table-not-loaded", "Commit the transaction that creates or changes the table, then use it.";
     /// A form that the router's parser or planner does not know.
     Unparsed = "unparsed", "Name the shard with SET pgring.shard, after which the statement passes untouched.";
     /// A statement of more parts than the planner looks at.

@@ -523,11 +523,21 @@ impl Template {
         self.access
     }
 
-    /// Whether it names a relation that is not in the schema.
-    pub fn has_unknown_relation(&self) -> bool {
+    /// Whether it names a relation or a function that is not in the schema.
+    pub fn has_unknown_name(&self) -> bool {
         match &self.route {
-            Route::Statement(statement) => statement.analysis.unknown_relation,
+            Route::Statement(statement) => {
+                statement.analysis.unknown_relation || statement.analysis.unknown.is_some()
+            }
             Route::Shard(_) | Route::Key(..) => false,
+        }
+    }
+
+    /// A function that is not in the schema.
+    pub fn unknown_function(&self) -> Option<&Arc<str>> {
+        match &self.route {
+            Route::Statement(statement) => statement.analysis.unknown.as_ref(),
+            Route::Shard(_) | Route::Key(..) => None,
         }
     }
 

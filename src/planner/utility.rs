@@ -2,17 +2,16 @@
 
 use super::attached;
 use super::clock;
+use super::ddl;
 use super::key::{Arguments, KeyColumn, Source};
 use super::plan::{Access, Merge, Plan, Step, StepArguments, StepSql, Tier};
 use super::refusal::{PlanError, Refusal};
 use super::template::{self, Binding, Context, Hint, all_shards, owner};
 use crate::sql::copy::{CopyDirection, CopySource, CopyStatement};
-use crate::sql::lex::{self, Token};
-use crate::sql::statement::{DdlVerb, Maintenance, Name, ObjectKind, Statement};
+use crate::sql::lex::Token;
+use crate::sql::statement::{Maintenance, Name, ObjectKind, Statement};
 use crate::topology::ShardId;
-use crate::topology::schema::{
-    Column, ColumnDefault, Event, HashFamily, Placement, Relation, RelationKind,
-};
+use crate::topology::schema::{Column, ColumnDefault, Event, Placement, Relation, RelationKind};
 use crate::topology::snapshot::Topology;
 use std::sync::Arc;
 
@@ -94,9 +93,18 @@ pub fn utility(
             Refusal::TemporaryTable,
             "a temporary table lives on one server session",
         )),
-        Statement::CreateTableAs { body, .. } => {
+        Statement::CreateTableAs { relation, body, .. } => {
             if let Some(shard) = hint {
                 return Ok(one(Tier::NamedShard, Access::Ddl, shard));
+            }
+            if ddl::is_placed(relation, context) {
+                return Err(PlanError::refused(
+                    Refusal::CreateTableAs,
+                    format!(
+                        "CREATE TABLE AS of {}, which the shard map declares, would create it on one shard only",
+                        relation.name
+                    ),
+                ));
             }
             let plan =
                 template::template(body.text, &[], context)?.plan(&Binding::default(), topology)?;
@@ -143,15 +151,8 @@ pub fn utility(
                         .to_lowercase(),
                 ));
             }
-            if hint.is_none()
-                && let (DdlVerb::Alter, [name]) = (ddl.verb, ddl.relations.as_slice())
-                && let Some(relation) = relation(name, context)
-                && let Some(what) = change_of_placement(relation, sql, tokens)
-            {
-                return Err(PlanError::refused(
-                    Refusal::PlacementChange,
-                    format!("{what} of {}, which the shard map declares", name.name),
-                ));
+            if hint.is_none() {
+                ddl::check(ddl, sql, tokens, context)?;
             }
             Ok(everywhere(if ddl.outside_block {
                 Access::OutsideBlock
@@ -193,50 +194,6 @@ pub fn utility(
             ))
         }
     }
-}
-
-/// What an ALTER does that leaves a declared table's rows where its declaration no longer finds them, if it does.
-fn change_of_placement(relation: &Relation, sql: &str, tokens: &[Token]) -> Option<&'static str> {
-    // Integers of all sizes hash alike.
-    const INTEGERS: [&str; 7] = [
-        "smallint", "integer", "int", "bigint", "int2", "int4", "int8",
-    ];
-    let (key, family) = match relation.placement {
-        Placement::Sharded { key, family } => (relation.columns.get(key), Some(family)),
-        Placement::Reference => (None, None),
-        Placement::Local(_) | Placement::Catalog | Placement::View => return None,
-    };
-    let is = |at: usize, word: &str| tokens.get(at).is_some_and(|token| token.is(sql, word));
-    (0..tokens.len()).find_map(|at| {
-        if is(at, "rename") && is(at + 1, "to") {
-            return Some("RENAME");
-        }
-        if is(at, "set") && is(at + 1, "schema") {
-            return Some("SET SCHEMA");
-        }
-        let mut column = at + 1 + usize::from(is(at + 1, "column"));
-        if is(column, "if") && is(column + 1, "exists") {
-            column += 2;
-        }
-        let names_key = key.is_some_and(|key| {
-            let token = tokens.get(column);
-            token.is_some_and(|token| lex::unquote_identifier(token.text(sql)) == *key.name)
-        });
-        let rest = column + 1 + 2 * usize::from(is(column + 1, "set") && is(column + 2, "data"));
-        match () {
-            () if !names_key => None,
-            () if is(at, "rename") => Some("RENAME of the sharding key"),
-            () if is(at, "drop") => Some("DROP of the sharding key"),
-            () if is(at, "alter")
-                && is(rest, "type")
-                && !(family == Some(HashFamily::Integer)
-                    && INTEGERS.iter().any(|integer| is(rest + 1, integer))) =>
-            {
-                Some("another type of the sharding key")
-            }
-            () => None,
-        }
-    })
 }
 
 /// TRUNCATE and LOCK: on the one shard where all the tables live, else on every shard, since each has every definition
@@ -384,10 +341,7 @@ pub fn copy_from(
         if is_unloaded(name, context) {
             return Err(PlanError::refused(
                 Refusal::UnloadedTable,
-                format!(
-                    "the sharded table {} is not in the router's catalog yet",
-                    name.name
-                ),
+                format!("{} is not in the router's catalog yet", name.name),
             ));
         }
         return Ok(CopyRoute::One(default));

@@ -6,6 +6,7 @@ pub mod shape;
 pub mod reader;
 pub mod split;
 pub mod statement;
+pub mod definition;
 pub mod copy;
 pub mod copy_rows;
 pub mod search_path;

@@ -161,6 +161,15 @@ impl<'a, 't> Reader<'a, 't> {
         Self { sql, tokens, at: 0 }
     }
 
+    pub(crate) fn sql(&self) -> &'a str {
+        self.sql
+    }
+
+    /// The tokens from here on.
+    pub(crate) fn rest(&self) -> &'t [Token] {
+        &self.tokens[self.at..]
+    }
+
     pub(crate) fn peek(&self) -> Option<&'t Token> {
         self.tokens.get(self.at)
     }

@@ -1,6 +1,7 @@
 //! Where rows live: hash, slots, ring, ownership, schema and the snapshot that a statement plans against.
 //! Pure: knows nothing of connections or files. Start at [`snapshot::Topology`].
 
+pub mod colocation;
 pub mod hash;
 pub mod key_value;
 pub mod ownership;

@@ -3,7 +3,7 @@
 
 use super::ShardId;
 use super::key_value::KeyType;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Which of PostgreSQL's extended hash functions places a key; keys of one family are co-located: values that
@@ -320,6 +320,48 @@ pub enum Declared {
     Local(ShardId),
 }
 
+/// What a transaction changed, so that the catalog as it was loaded does not tell of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Relations: schema, name.
+    pub relations: HashSet<(Arc<str>, Arc<str>)>,
+    /// Functions, whatever their schema.
+    pub functions: HashSet<Arc<str>>,
+}
+
+impl Changes {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.relations.is_empty() && self.functions.is_empty()
+    }
+
+    /// Takes in others.
+    pub fn extend(&mut self, others: Self) {
+        self.relations.extend(others.relations);
+        self.functions.extend(others.functions);
+    }
+
+    /// Takes in what is placed by the shard map in a schema.
+    pub fn schema(&mut self, name: &str, schema: &Schema) {
+        let declared = schema
+            .declared
+            .keys()
+            .filter(|(within, _)| **within == *name);
+        self.relations.extend(declared.cloned());
+        for relation in schema
+            .relations
+            .get(name)
+            .into_iter()
+            .flat_map(HashMap::values)
+        {
+            if !matches!(relation.placement, Placement::Local(_)) {
+                self.relations
+                    .insert((relation.schema.clone(), relation.name.clone()));
+            }
+        }
+    }
+}
+
 /// The catalog of one shard.
 #[derive(Debug, Clone, Default)]
 pub struct Schema {
@@ -329,6 +371,8 @@ pub struct Schema {
     pub relations: HashMap<Arc<str>, HashMap<Arc<str>, Arc<Relation>>>,
     /// The tables that are declared in the shard map, whether they exist or not: schema, name.
     pub declared: HashMap<(Arc<str>, Arc<str>), Declared>,
+    /// Relations that were changed since, and are not to be found.
+    pub unloaded: HashSet<(Arc<str>, Arc<str>)>,
     /// name → function, for functions in pg_catalog.
     pub builtin_functions: HashMap<Arc<str>, Function>,
     /// schema → name → function, for all others.
@@ -340,10 +384,51 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// The catalog without what was changed: the relations with their parts and parents, those whose triggers call the
+    /// functions, and the functions.
+    pub fn without(&self, changes: &Changes) -> Self {
+        let mut schema = self.clone();
+        let relations = || self.relations.values().flat_map(HashMap::values);
+        let mut unloaded = changes.relations.clone();
+        for relation in relations() {
+            let mut functions = relation
+                .triggers
+                .iter()
+                .map(|trigger| &trigger.function.name);
+            if functions.any(|function| changes.functions.contains(function)) {
+                unloaded.insert((relation.schema.clone(), relation.name.clone()));
+            }
+        }
+        loop {
+            let mut more = Vec::new();
+            for relation in relations() {
+                let own = (relation.schema.clone(), relation.name.clone());
+                let mut parents = relation.parents.iter();
+                if unloaded.contains(&own) {
+                    more.extend(parents.filter(|parent| !unloaded.contains(parent)).cloned());
+                } else if parents.any(|parent| unloaded.contains(parent)) {
+                    more.push(own);
+                }
+            }
+            if more.is_empty() {
+                break;
+            }
+            unloaded.extend(more);
+        }
+        for functions in schema.user_functions.values_mut() {
+            functions.retain(|name, _| !changes.functions.contains(name));
+        }
+        schema.unloaded = unloaded;
+        schema
+    }
+
     /// Whether a name that [`Self::relation`] does not find may mean a declared table that was made since the catalog was
-    /// loaded: where its rows belong is known, what it looks like is not.
+    /// loaded, or a relation that was changed: what it looks like is not known.
     pub fn is_unloaded(&self, schema: Option<&str>, name: &str, search_path: &[Arc<str>]) -> bool {
-        let declared = |schema: &str| self.declared.contains_key(&(schema.into(), name.into()));
+        let declared = |schema: &str| {
+            let name = (schema.into(), name.into());
+            self.declared.contains_key(&name) || self.unloaded.contains(&name)
+        };
         self.relation(schema, name, search_path).is_none()
             && match schema {
                 Some(schema) => declared(schema),
@@ -358,17 +443,24 @@ impl Schema {
         name: &str,
         search_path: &[Arc<str>],
     ) -> Option<&Arc<Relation>> {
+        // What is there but not known hides what comes after it in the path.
+        let is_hidden = |schema: &str| {
+            !self.unloaded.is_empty() && self.unloaded.contains(&(schema.into(), name.into()))
+        };
         let within = |schema: &str| {
-            self.relations
-                .get(schema)
-                .and_then(|relations| relations.get(name))
+            let relations = self.relations.get(schema)?;
+            relations.get(name).filter(|_| !is_hidden(schema))
         };
         match schema {
             Some(schema) => within(schema),
             None => {
                 let named = search_path.iter().any(|schema| &**schema == "pg_catalog");
                 let first = if named { None } else { within("pg_catalog") };
-                first.or_else(|| search_path.iter().find_map(|schema| within(schema)))
+                first.or_else(|| {
+                    let path = search_path.iter();
+                    let mut path = path.take_while(|schema| !is_hidden(schema));
+                    path.find_map(|schema| within(schema))
+                })
             }
         }
     }

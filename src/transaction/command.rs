@@ -75,19 +75,44 @@ impl ErrorReply for CommandError {
 /// Not cancel safe: a dropped call leaves an answer on the wire, so the lease must be dropped too.
 pub async fn run(backend: &mut Backend, sql: &str) -> Result<Reply, CommandError> {
     frontend_message::write_query(backend.stream.out(), sql);
+    backend.forget_unnamed();
     answer(backend).await
 }
 
-/// Begins a block between extended messages that were not synced: by such messages too, since a simple query would end
-/// the client's unnamed statement and portal.
+/// Sends statements by extended messages under a name of the router's own and waits for their end: what [`run`] sends
+/// ends the client's unnamed statement and portal. They are one transaction, unless a block is open; they may be sent
+/// between extended messages that were not synced.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn begin_in_pipeline(backend: &mut Backend) -> Result<Reply, CommandError> {
+///
+/// # Cancel safety
+/// As [`run`].
+pub async fn run_apart(backend: &mut Backend, statements: &[&str]) -> Result<Reply, CommandError> {
+    for sql in statements {
+        write_apart(backend, sql, &[]);
+    }
+    answer_apart(backend).await
+}
+
+/// Adds a statement, with its parameters as text, to those that [`answer_apart`] sends.
+pub fn write_apart(backend: &mut Backend, sql: &str, values: &[&str]) {
     let out = backend.stream.out();
-    frontend_message::write_parse(out, OWN_NAME, "BEGIN", &[]);
-    frontend_message::write_bind(out, OWN_NAME, OWN_NAME, [], [], []);
+    // One that failed may have left them.
+    frontend_message::write_close(out, Target::Portal, OWN_NAME);
+    frontend_message::write_close(out, Target::Statement, OWN_NAME);
+    frontend_message::write_parse(out, OWN_NAME, sql, &[]);
+    let values = values.iter().map(|value| Some(value.as_bytes()));
+    frontend_message::write_bind(out, OWN_NAME, OWN_NAME, [], values, []);
     frontend_message::write_execute(out, OWN_NAME, 0);
+}
+
+/// Sends what [`write_apart`] wrote and waits for its end.
+///
+/// # Errors
+/// As [`run_apart`].
+pub async fn answer_apart(backend: &mut Backend) -> Result<Reply, CommandError> {
+    let out = backend.stream.out();
     frontend_message::write_close(out, Target::Portal, OWN_NAME);
     frontend_message::write_close(out, Target::Statement, OWN_NAME);
     frontend_message::write_sync(out);

@@ -234,7 +234,7 @@ impl Transaction {
             .values_mut()
             .filter(|participant| !participant.begun)
         {
-            command::begin_in_pipeline(&mut participant.lease).await?;
+            command::run_apart(&mut participant.lease, &["BEGIN"]).await?;
             participant.begun = true;
             // What was set before BEGIN stays set by a rollback.
             participant.settings_before = participant.lease.applied.clone();
@@ -311,7 +311,8 @@ impl Transaction {
             .participants
             .iter_mut()
             .map(|(shard, participant)| async {
-                (*shard, command::run(&mut participant.lease, sql).await)
+                let answer = command::run_apart(&mut participant.lease, &[sql]).await;
+                (*shard, answer)
             });
         futures_util::future::join_all(commands).await
     }

@@ -2,8 +2,6 @@
 
 use super::command::{self, CommandError};
 use crate::backend::connection::Backend;
-use crate::wire::frontend_message;
-use crate::wire::frontend_message::Target;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -20,10 +18,10 @@ const CREATE: &str = "SELECT CASE WHEN pg_catalog.current_setting($1, true) IS N
 /// The setting that decides what the others may be: applied last, taken back first.
 const ROLE: &str = "role";
 
-/// Makes the backend's settings the session's.
+/// Makes the backend's settings the session's, all of them or, where the shard refuses, none.
 ///
 /// # Errors
-/// [`CommandError`]; what was applied is not known then, so the lease must be dropped.
+/// [`CommandError`].
 pub async fn apply(backend: &mut Backend, wanted: &Arc<Settings>) -> Result<(), CommandError> {
     if Arc::ptr_eq(&backend.applied, wanted) {
         return Ok(());
@@ -45,23 +43,31 @@ pub async fn apply(backend: &mut Backend, wanted: &Arc<Settings>) -> Result<(), 
     {
         resets.push(ROLE);
     }
-    if !resets.is_empty() {
-        resets.sort_by_key(|name| *name != ROLE);
-        let statements: Vec<String> = resets
-            .iter()
-            .map(|name| format!("RESET {}", quoted(name)))
-            .collect();
-        command::run(backend, &statements.join("; ")).await?;
-    }
+    resets.sort_by_key(|name| *name != ROLE);
     let mut changes: Vec<(&str, &str)> = wanted
         .iter()
         .filter(|(name, value)| applied.get(*name) != Some(value))
         .map(|(name, value)| (&**name, &**value))
         .collect();
-    if !changes.is_empty() {
-        changes.sort_by_key(|(name, _)| *name == ROLE);
-        set(backend, &changes).await?;
+    changes.sort_by_key(|(name, _)| *name == ROLE);
+    for name in resets {
+        command::write_apart(backend, &format!("RESET {}", quoted(name)), &[]);
     }
+    if !changes.is_empty() {
+        let calls: Vec<String> = (0..changes.len())
+            .map(|index| {
+                format!(
+                    "pg_catalog.set_config(${}, ${}, false)",
+                    2 * index + 1,
+                    2 * index + 2
+                )
+            })
+            .collect();
+        let changes = changes.iter();
+        let values: Vec<&str> = changes.flat_map(|(name, value)| [*name, *value]).collect();
+        command::write_apart(backend, &format!("SELECT {}", calls.join(", ")), &values);
+    }
+    command::answer_apart(backend).await?;
     backend.applied = wanted.clone();
     Ok(())
 }
@@ -91,14 +97,8 @@ pub async fn create_custom(
         .iter()
         .filter(|name| !known.contains(*name) && !wanted.contains_key(*name));
     for name in missing {
-        let out = backend.stream.out();
-        frontend_message::write_parse(out, "", CREATE, &[]);
-        frontend_message::write_bind(out, "", "", [], [Some(name.as_bytes())], []);
-        frontend_message::write_execute(out, "", 0);
-        frontend_message::write_close(out, Target::Statement, "");
-        frontend_message::write_sync(out);
-        backend.forget_unnamed();
-        match command::answer(backend).await {
+        command::write_apart(backend, CREATE, &[name]);
+        match command::answer_apart(backend).await {
             // A name that it does not take is not there for the session either.
             Ok(_) | Err(CommandError::Refused(_)) => {}
             Err(lost @ CommandError::Lost { .. }) => return Err(lost),
@@ -106,29 +106,6 @@ pub async fn create_custom(
     }
     backend.custom = custom.clone();
     Ok(())
-}
-
-async fn set(backend: &mut Backend, changes: &[(&str, &str)]) -> Result<(), CommandError> {
-    let calls: Vec<String> = (0..changes.len())
-        .map(|index| {
-            format!(
-                "pg_catalog.set_config(${}, ${}, false)",
-                2 * index + 1,
-                2 * index + 2
-            )
-        })
-        .collect();
-    let out = backend.stream.out();
-    frontend_message::write_parse(out, "", &format!("SELECT {}", calls.join(", ")), &[]);
-    let values = changes
-        .iter()
-        .flat_map(|(name, value)| [Some(name.as_bytes()), Some(value.as_bytes())]);
-    frontend_message::write_bind(out, "", "", [], values, []);
-    frontend_message::write_execute(out, "", 0);
-    frontend_message::write_close(out, Target::Statement, "");
-    frontend_message::write_sync(out);
-    backend.forget_unnamed();
-    command::answer(backend).await.map(|_| ())
 }
 
 /// Whether a setting may be one that PostgreSQL makes when it is set.

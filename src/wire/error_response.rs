@@ -195,17 +195,28 @@ pub fn is_farewell(body: &[u8]) -> bool {
     matches!(severity, Some(Severity::Fatal | Severity::Panic))
 }
 
+/// Whether a shard's ErrorResponse with body `body` says that the statement was cancelled, by a request or a timeout.
+pub fn is_cancel(body: &[u8]) -> bool {
+    field(body, b'C') == Some(b"57014")
+}
+
+/// Whether a shard's ErrorResponse with body `body` says that its transaction was idle for too long.
+pub fn is_idle_timeout(body: &[u8]) -> bool {
+    field(body, b'C') == Some(b"25P03")
+}
+
+fn field(body: &[u8], tag: u8) -> Option<&[u8]> {
+    let mut fields = body.split(|byte| *byte == 0);
+    fields.find_map(|field| field.strip_prefix(&[tag]))
+}
+
 /// Whether a shard's ErrorResponse with body `body` says that a prepared statement is gone, or cannot be used since what it
 /// reads has changed: it must be prepared anew (PostgreSQL's `RevalidateCachedQuery`).
 pub fn is_stale_statement(body: &[u8]) -> bool {
-    let field = |tag: u8| {
-        let mut fields = body.split(|byte| *byte == 0);
-        fields.find_map(|field| field.strip_prefix(&[tag]))
-    };
-    match field(b'C') {
+    match field(body, b'C') {
         Some(b"26000") => true,
         // In every language of PostgreSQL's messages the routine has the same name.
-        Some(b"0A000") => field(b'R') == Some(b"RevalidateCachedQuery"),
+        Some(b"0A000") => field(body, b'R') == Some(b"RevalidateCachedQuery"),
         _ => false,
     }
 }

@@ -193,3 +193,151 @@ fn operators_casts_and_aggregates_are_what_their_functions_are() {
         "3"
     );
 }
+
+#[test]
+fn what_a_block_changed_is_not_planned_by_what_was_loaded() {
+    let deployment = deployment(
+        "CREATE TABLE parts (id bigint, customer bigint, PRIMARY KEY (customer, id)) PARTITION BY RANGE (id);
+         CREATE TABLE mails (id int PRIMARY KEY, email text);
+         CREATE FUNCTION counted() RETURNS bigint IMMUTABLE LANGUAGE sql AS 'SELECT 1::bigint'",
+    );
+    let mut client = deployment.connect();
+    client.run("INSERT INTO mails VALUES (1, 'a'), (2, 'b'), (3, 'c'), (4, 'd')");
+    // Another type of the key: rows would be looked for where its values hashed before.
+    client.run("BEGIN");
+    client.run("DROP TABLE mails");
+    client.run("CREATE TABLE mails (id text PRIMARY KEY, email text)");
+    refused(
+        &mut client,
+        "INSERT INTO mails VALUES ('1', 'a')",
+        "table-not-loaded",
+    );
+    client.run("ROLLBACK");
+    client.run("BEGIN; DROP TABLE mails; CREATE TABLE mails (id text PRIMARY KEY, email text)");
+    let reply = client.copy_in("COPY mails FROM STDIN", b"1\ta\n", 10);
+    let failure = reply.failure.expect("the table is new");
+    assert_eq!(failure.refusal(), Some("table-not-loaded"));
+    client.run("ROLLBACK");
+    assert_eq!(client.value("SELECT email FROM mails WHERE id = 1"), "a");
+    client.run(
+        "BEGIN; DROP TABLE mails; CREATE TABLE mails (id text PRIMARY KEY, email text); COMMIT",
+    );
+    client.run("INSERT INTO mails VALUES ('1', 'a'), ('2', 'b'), ('3', 'c'), ('4', 'd')");
+    for id in 1..=4 {
+        let found = format!("SELECT count(*) FROM mails WHERE id = '{id}'");
+        assert_eq!(client.value(&found), "1");
+    }
+    // Without its key, or in a statement prepared before.
+    refused(
+        &mut client,
+        "CREATE TABLE children (id bigint)",
+        "placement-change",
+    );
+    client.run("BEGIN");
+    let select = "SELECT email FROM mails WHERE id = $1";
+    assert!(
+        client
+            .extended(select, &[Some("1")], false)
+            .failure
+            .is_none()
+    );
+    client.run("ALTER TABLE mails ADD COLUMN note text");
+    let failure = client.extended(select, &[Some("1")], false).failure;
+    assert_eq!(
+        failure.expect("it has changed").refusal(),
+        Some("table-not-loaded")
+    );
+    client.run("ROLLBACK");
+    assert!(
+        client
+            .extended(select, &[Some("1")], false)
+            .failure
+            .is_none()
+    );
+    // Parts, views and functions that were made a moment ago.
+    for (make, sql, code) in [
+        (
+            "CREATE TABLE parts_low PARTITION OF parts FOR VALUES FROM (0) TO (100)",
+            "INSERT INTO parts_low VALUES (1, 1)",
+            "table-not-loaded",
+        ),
+        (
+            "CREATE VIEW all_mails AS SELECT * FROM mails",
+            "SELECT count(*) FROM all_mails",
+            "table-not-loaded",
+        ),
+        (
+            "CREATE FUNCTION made() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM mails'",
+            "SELECT made()",
+            "unknown-function",
+        ),
+        (
+            "CREATE OR REPLACE FUNCTION counted() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) FROM mails'",
+            "SELECT counted()",
+            "unknown-function",
+        ),
+        (
+            "CREATE RULE twice AS ON DELETE TO mails DO INSTEAD NOTHING",
+            "DELETE FROM mails",
+            "table-not-loaded",
+        ),
+        (
+            "DROP SCHEMA public CASCADE",
+            "SELECT * FROM mails WHERE id = '1'",
+            "table-not-loaded",
+        ),
+    ] {
+        client.run("BEGIN");
+        client.run(make);
+        refused(&mut client, sql, code);
+        client.run("ROLLBACK");
+    }
+    // A local table is where it is looked for.
+    client.run("BEGIN");
+    client.run("CREATE TABLE plain (id int)");
+    client.run("ALTER TABLE plain ADD COLUMN note text");
+    client.run("INSERT INTO plain VALUES (1, 'x')");
+    client.run("COMMIT");
+    assert_eq!(client.value("SELECT note FROM plain"), "x");
+}
+
+#[test]
+fn constraints_between_rows_of_several_shards_are_refused() {
+    let mut deployment = deployment(
+        "CREATE TABLE mails (id int PRIMARY KEY, owner int CONSTRAINT mails_owner REFERENCES pairs)",
+    );
+    let mut client = deployment.connect();
+    for (sql, code) in [
+        ("CREATE UNIQUE INDEX i ON orders (id)", "unique-without-key"),
+        ("ALTER TABLE orders ADD UNIQUE (id)", "unique-without-key"),
+        (
+            "CREATE TABLE parts (customer int, id int PRIMARY KEY)",
+            "unique-without-key",
+        ),
+        (
+            "CREATE TABLE parts (customer int, owner int REFERENCES mails)",
+            "foreign-key",
+        ),
+        (
+            "ALTER TABLE codes ADD FOREIGN KEY (name) REFERENCES pairs",
+            "foreign-key",
+        ),
+        (
+            "ALTER TABLE pairs ADD FOREIGN KEY (id) REFERENCES mails",
+            "foreign-key",
+        ),
+    ] {
+        refused(&mut client, sql, code);
+    }
+    // In one block, before the schema is loaded.
+    client.run(
+        "BEGIN;
+         CREATE TABLE parts (customer int PRIMARY KEY REFERENCES mails, code text REFERENCES codes);
+         CREATE TABLE children (customer int REFERENCES parts ON DELETE CASCADE, id int, PRIMARY KEY (customer, id));
+         COMMIT",
+    );
+    let log = deployment.router().log();
+    let warnings =
+        log.matches("the foreign key mails_owner of public.mails references a local table");
+    assert_eq!(warnings.count(), 1, "{log}");
+}

@@ -1,6 +1,7 @@
 //! What a session keeps of its own, over connections that it shares with others.
 
-use crate::support::{Deployment, cluster};
+use crate::support::client::{Failure, Reply};
+use crate::support::{Client, Deployment, cluster};
 use postgres_protocol::message::frontend;
 
 const SCHEMA: &str = "CREATE TABLE accounts (aid bigint PRIMARY KEY, balance int)";
@@ -132,5 +133,299 @@ fn clients_with_a_setting_of_their_own_share_connections() {
         assert_eq!(two.value(pid), first);
         one.run(local);
         assert_eq!(one.value(pid), first);
+    }
+}
+
+#[test]
+fn portals_are_limited() {
+    let deployment = Deployment::shared()
+        .schema(SCHEMA)
+        .sharded("accounts", "aid")
+        .settings("[limits]\nportals = 3")
+        .start();
+    let mut client = deployment.connect();
+    client.run("BEGIN");
+    for portal in ["", "a", "b"] {
+        assert_eq!(bound(&mut client, portal, "SELECT 1"), None, "{portal}");
+    }
+    assert_eq!(bound(&mut client, "", "SET work_mem = '5MB'"), None);
+    let failure = bound(&mut client, "c", "SELECT 1").expect("one too many");
+    assert_eq!(
+        (failure.code(), failure.detail(), failure.hint()),
+        (
+            "53400",
+            "limits.portals is 3",
+            "Close portals that are no longer used, or send Sync more often."
+        )
+    );
+    client.run("ROLLBACK; BEGIN");
+    assert_eq!(bound(&mut client, "c", "SELECT 1"), None);
+}
+
+fn bound(client: &mut Client, portal: &str, sql: &str) -> Option<Failure> {
+    client.message(|buffer| {
+        frontend::parse("", sql, [], buffer)?;
+        frontend::bind(portal, "", [], [(); 0], |(), _| unreachable!(), [], buffer)
+            .map_err(|_| std::io::Error::other("cannot bind"))?;
+        frontend::sync(buffer);
+        Ok(())
+    });
+    client.reply().failure
+}
+
+#[test]
+fn answers_do_not_wait_for_sync_without_end() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    client.message(|buffer| {
+        frontend::parse("plan", "EXPLAIN SELECT 1", [], buffer)?;
+        frontend::parse("", "SELECT 1", [], buffer)?;
+        frontend::describe(b'S', "", buffer)?;
+        for _ in 0..5000 {
+            frontend::describe(b'S', "plan", buffer)?;
+        }
+        Ok(())
+    });
+    // Neither Sync nor Flush was sent.
+    let mut tags: Vec<u8> = Vec::new();
+    while tags.len() < 1000 {
+        tags.push(client.read().expect("an answer").tag);
+    }
+    assert_eq!(tags[..7], *b"11tTtTt");
+    client.message(|buffer| {
+        frontend::sync(buffer);
+        Ok(())
+    });
+    let rest = std::iter::from_fn(|| client.read().filter(|message| message.tag != b'Z'));
+    assert_eq!(tags.len() + rest.count(), 2 + 2 + 2 * 5000);
+}
+
+fn fill(client: &mut Client) {
+    let rows: Vec<String> = (1..=40).map(|aid| format!("({aid})")).collect();
+    client.run(&format!(
+        "INSERT INTO accounts (aid) VALUES {}",
+        rows.join(", ")
+    ));
+}
+
+#[test]
+fn a_block_that_is_idle_for_too_long_ends_the_session() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    fill(&mut client);
+    client.run("SET idle_in_transaction_session_timeout = '300ms'");
+    client.run("BEGIN; UPDATE accounts SET balance = 1");
+    let message = client.read().expect("a farewell");
+    assert_eq!(message.tag, b'E');
+    let failure = message.failure();
+    assert_eq!((failure.code(), failure.severity()), ("25P03", "FATAL"));
+    assert!(client.read().is_none(), "the connection is closed");
+    let mut other = deployment.connect();
+    assert_eq!(
+        other.column("SELECT aid FROM accounts WHERE balance = 1"),
+        [""; 0]
+    );
+    other.run("UPDATE accounts SET balance = 2");
+}
+
+#[test]
+fn a_timeout_ends_a_statement_on_all_shards_once() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    fill(&mut client);
+    for timeout in ["'300'", "'0.3s'", "300"] {
+        client.run(&format!("SET statement_timeout = {timeout}"));
+        for sql in [
+            "SELECT aid, pg_sleep(60) FROM accounts",
+            "UPDATE accounts SET balance = aid WHERE pg_sleep(60) IS NOT NULL",
+        ] {
+            let failure = client.fails(sql);
+            assert_eq!(failure.code(), "57014", "{timeout} {sql}");
+            assert!(failure.message().contains("timeout"), "{failure}");
+            let failure = client.extended(sql, &[], false).failure.unwrap();
+            assert_eq!(failure.code(), "57014", "{timeout} {sql}");
+            let running = "SELECT count(*) FROM pg_stat_activity
+                WHERE datname = current_database() AND usename = 'app' AND state <> 'idle'";
+            assert_eq!(deployment.on_each_shard(running), ["0"; 4]);
+        }
+        assert_eq!(client.value("SELECT 1"), "1");
+    }
+}
+
+#[test]
+fn of_several_shards_that_fail_the_first_is_heard() {
+    let schema = "CREATE TABLE rows (id int PRIMARY KEY, body text, d int, s int, n int)";
+    let deployment = Deployment::shared()
+        .schema(schema)
+        .sharded("rows", "id")
+        .start();
+    let mut client = deployment.connect();
+    let rows: Vec<String> = (1..=100)
+        .map(|id| format!("({id}, '{}', 1, 1, 0)", "x".repeat(2000)))
+        .collect();
+    client.run(&format!("INSERT INTO rows VALUES {}", rows.join(", ")));
+    // Fails after rows that are sent at once.
+    deployment
+        .shard(0)
+        .run("UPDATE rows SET d = 0 WHERE id = (SELECT max(id) FROM rows)");
+    // Fails with its first row, a little later.
+    deployment
+        .shard(1)
+        .run("DELETE FROM rows WHERE id <> (SELECT max(id) FROM rows)");
+    deployment
+        .shard(1)
+        .run("UPDATE rows SET s = -1, n = 50000000");
+    let sql = "SELECT body, length(repeat('x', n)) + 1 / d + sqrt(s) FROM rows";
+    for _ in 0..5 {
+        assert_eq!(client.fails(sql).code(), "22012");
+        let reply = client.extended(sql, &[], false);
+        assert_eq!(reply.failure.unwrap().code(), "22012");
+    }
+}
+
+/// Executes the statement `name` with each of `keys`, all before one Sync.
+fn executed(client: &mut Client, name: &str, keys: &[i32]) -> Reply {
+    client.message(|buffer| {
+        for key in keys {
+            let text = key.to_string();
+            frontend::bind("", name, [], [text], put, [], buffer)
+                .map_err(|_| std::io::Error::other("cannot bind"))?;
+            frontend::execute("", 0, buffer)?;
+        }
+        frontend::sync(buffer);
+        Ok(())
+    });
+    client.reply()
+}
+
+fn put(
+    value: String,
+    buffer: &mut bytes::BytesMut,
+) -> Result<postgres_protocol::IsNull, Box<dyn std::error::Error + Sync + Send>> {
+    buffer.extend_from_slice(value.as_bytes());
+    Ok(postgres_protocol::IsNull::No)
+}
+
+fn prepare(client: &mut Client, name: &str, sql: &str) {
+    client.message(|buffer| {
+        frontend::parse(name, sql, [], buffer)?;
+        frontend::sync(buffer);
+        Ok(())
+    });
+    assert_eq!(client.reply().failure, None);
+}
+
+fn widths(reply: &Reply) -> Vec<usize> {
+    assert_eq!(reply.failure, None);
+    let rows = reply.outcomes.iter().flat_map(|outcome| &outcome.rows);
+    rows.map(Vec::len).collect()
+}
+
+#[test]
+fn a_statement_whose_table_changed_on_the_shards_is_prepared_anew() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    fill(&mut client);
+    prepare(&mut client, "all", "SELECT * FROM accounts WHERE aid = $1");
+    prepare(
+        &mut client,
+        "one",
+        "SELECT aid FROM accounts WHERE aid = $1",
+    );
+    let keys: Vec<i32> = (1..=40).collect();
+    let mut width = 2;
+    let mut change = || {
+        // Not through the router, which would know of it.
+        deployment.on_each_shard(&format!(
+            "ALTER TABLE accounts ADD COLUMN c{width} int; SELECT 1"
+        ));
+        width += 1;
+        width
+    };
+    assert_eq!(widths(&executed(&mut client, "all", &keys)), [2; 40]);
+    let width = change();
+    for key in &keys {
+        assert_eq!(widths(&executed(&mut client, "all", &[*key])), [width]);
+    }
+    // Pipelines, on the shard of the first key.
+    let key = keys[0];
+    let width = change();
+    assert_eq!(
+        widths(&executed(&mut client, "all", &[key, key])),
+        [width; 2]
+    );
+    assert_eq!(widths(&executed(&mut client, "one", &[key, key])), [1; 2]);
+    // What has been answered is not answered again.
+    change();
+    client.message(|buffer| {
+        for name in ["one", "all"] {
+            frontend::bind("", name, [], [key.to_string()], put, [], buffer)
+                .map_err(|_| std::io::Error::other("cannot bind"))?;
+            frontend::execute("", 0, buffer)?;
+        }
+        frontend::sync(buffer);
+        Ok(())
+    });
+    let reply = client.reply();
+    assert_eq!(reply.failure.expect("its columns changed").code(), "0A000");
+    assert_eq!(reply.outcomes.len(), 1);
+    assert_eq!(widths(&executed(&mut client, "all", &[key, key])).len(), 2);
+    // In a block it is an error, once.
+    for pipelined in [1, 2] {
+        client.run("BEGIN");
+        change();
+        let failure = executed(&mut client, "all", &vec![key; pipelined]).failure;
+        assert_eq!(failure.expect("its columns changed").code(), "0A000");
+        assert_eq!(client.run("COMMIT"), "ROLLBACK");
+        client.run("BEGIN");
+        let reply = executed(&mut client, "all", &vec![key; pipelined]);
+        assert_eq!(widths(&reply).len(), pipelined);
+        client.run("COMMIT");
+    }
+}
+
+#[test]
+fn a_statement_that_a_shard_has_forgotten_is_prepared_anew() {
+    let deployment = Deployment::shared()
+        .schema(SCHEMA)
+        .schema(
+            "CREATE FUNCTION forget() RETURNS int LANGUAGE plpgsql AS
+                'BEGIN EXECUTE ''DEALLOCATE ALL''; RETURN 1; END'",
+        )
+        .sharded("accounts", "aid")
+        .settings("[pool]\nsize = 1")
+        .start();
+    let mut client = deployment.connect();
+    fill(&mut client);
+    prepare(
+        &mut client,
+        "one",
+        "SELECT aid FROM accounts WHERE aid = $1",
+    );
+    let keys: Vec<i32> = (1..=40).collect();
+    assert_eq!(widths(&executed(&mut client, "one", &keys)), [1; 40]);
+    let forget = |client: &mut Client| {
+        for shard in 0..4 {
+            client.run(&format!("/* pgring: shard=s{shard} */ SELECT forget()"));
+        }
+    };
+    forget(&mut client);
+    for key in &keys {
+        assert_eq!(widths(&executed(&mut client, "one", &[*key])), [1]);
+        assert_eq!(widths(&executed(&mut client, "one", &[*key, *key])), [1; 2]);
+    }
+    for pipelined in [1, 2] {
+        let keys = vec![keys[0]; pipelined];
+        client.run("BEGIN");
+        forget(&mut client);
+        let failure = executed(&mut client, "one", &keys).failure;
+        assert_eq!(failure.expect("it is gone").code(), "26000");
+        client.run("ROLLBACK");
+        client.run("BEGIN");
+        assert_eq!(
+            widths(&executed(&mut client, "one", &keys)).len(),
+            pipelined
+        );
+        client.run("COMMIT");
     }
 }
