@@ -75,9 +75,9 @@ fn a_django_application_works() {
         let options = options
             .reference("shop_country")
             .sharded("shop_tenant", "id");
-        let owned = ["shop_customer", "shop_order", "shop_note"];
-        let sharded = |options: Options<'static>, table| options.sharded(table, "tenant_id");
-        owned.into_iter().fold(options, sharded)
+        let options = options.sharded("shop_customer", "tenant_id");
+        let options = options.sharded("shop_order", "tenant_id");
+        options.sharded_with_unique_per_shard("shop_note", "tenant_id")
     };
     serves("Django", declare, || {
         python_script(&python, &folder, "django/application.py")

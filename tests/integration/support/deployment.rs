@@ -79,6 +79,13 @@ impl<'a> Options<'a> {
         self
     }
 
+    /// Declares a sharded table whose unique constraints may lack the key.
+    pub fn sharded_with_unique_per_shard(mut self, table: &str, key: &str) -> Self {
+        self = self.sharded(table, key);
+        self.tables.push_str("unique_per_shard = true\n");
+        self
+    }
+
     /// Declares a reference table.
     pub fn reference(mut self, table: &str) -> Self {
         write!(
