@@ -118,14 +118,13 @@ pub async fn relay(
                     backend_message::read_ready_for_query(&backend.stream.input()[5..bytes]).ok();
                 (false, true)
             }
-            (b'N', _) => (true, false),
+            // Notifications come where the session listens only.
+            (b'N' | b'A', _) => (true, false),
             (b'S', _) => {
                 let body = backend.stream.input()[5..bytes].to_vec();
                 backend.note_parameter(&body);
                 (false, false)
             }
-            // A notification for a channel that this client does not listen to.
-            (b'A', _) => (false, false),
             (b'E', _) if error_response::is_farewell(&backend.stream.input()[5..bytes]) => {
                 backend.mark_broken();
                 let frame = Frame::new(backend.stream.take(bytes).freeze());

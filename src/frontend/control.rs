@@ -89,7 +89,7 @@ impl Session {
             )),
             Statement::Show(Some(name)) => self.show_router(name, describe),
             Statement::Listen(_) | Statement::Unlisten(_) | Statement::Notify { .. } => {
-                self.notification(sentence)
+                self.notification(sentence).await
             }
             Statement::Close(None) => {
                 for shard in self.cursors.values().copied().collect::<Vec<_>>() {
@@ -241,6 +241,7 @@ impl Session {
         if std::mem::take(&mut self.schema_changed) && committed {
             self.spread_schema_change().await;
         }
+        self.settle_pins().await;
     }
 
     /// Remembers that a statement changed the schema; the routers learn of it when it is committed.
@@ -610,6 +611,7 @@ impl Session {
                 self.portals.clear();
                 self.parameters.reset_all();
                 self.parameters.reset("role");
+                self.end_pins().await;
                 self.settle_settings().await?;
                 "DISCARD ALL"
             }
@@ -656,19 +658,6 @@ impl Session {
         Ok(())
     }
 
-    fn notification(&mut self, sentence: &Sentence<'_>) -> Result<(), Stop> {
-        if matches!(sentence.statement, Statement::Unlisten(_)) {
-            self.complete("UNLISTEN");
-            return Ok(());
-        }
-        Err(refused(
-            "LISTEN and NOTIFY",
-            "session-state",
-            "a listener needs a connection of its own, which a pooled session does not have",
-            "Connect to one shard directly for notifications.",
-        ))
-    }
-
     /// Where a statement that one shard answers as it stands goes.
     pub(super) fn forward_shard(&mut self, sentence: &Sentence<'_>) -> Result<ShardId, Stop> {
         let topology = self.router.topology();
@@ -684,6 +673,7 @@ impl Session {
             )),
             Statement::Declare { name, body, .. } => {
                 let template = self.template(&Arc::from(body.text), &Arc::from([]))?;
+                template.refuse_session_locks()?;
                 let binding = Binding {
                     values: &[],
                     formats: &[],
@@ -776,6 +766,9 @@ impl Session {
         describe: bool,
     ) -> Result<(), Stop> {
         let template = self.template(&Arc::from(body), &Arc::from([]))?;
+        if analyze {
+            template.refuse_session_locks()?;
+        }
         let topology = self.router.topology();
         let binding = Binding {
             values: &[],

@@ -39,7 +39,10 @@ impl Session {
             return Ok(());
         }
         let answered = match FrontendMessage::decode(frame.tag(), frame.body()) {
-            Ok(message) => self.extended(message, frame).await,
+            Ok(message) => match self.lost_pin() {
+                Ok(()) => self.extended(message, frame).await,
+                lost => lost,
+            },
             Err(error) => Err(error.into()),
         };
         let stop = match answered {
@@ -370,6 +373,7 @@ impl Session {
                 if template.is_hinted() {
                     self.taint(&plan).await?;
                 }
+                self.hold(template.session_effects(), &plan).await?;
                 match plan.steps.as_slice() {
                     [step] if step.sql == StepSql::AsSent => {
                         self.bind_on(&prepared, step.shard, bind.portal, frame)

@@ -97,5 +97,7 @@ impl Session {
 
 /// Whether nothing but the shards needs to know of the statement.
 fn is_plain(template: &Template) -> bool {
-    template.settings().is_empty() && !template.has_unknown_relation()
+    template.settings().is_empty()
+        && template.session_effects().is_none()
+        && !template.has_unknown_relation()
 }

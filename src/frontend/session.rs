@@ -56,6 +56,8 @@ pub struct Session {
     pub(super) reported: BTreeMap<Arc<str>, Arc<str>>,
     /// What has changed of that and is told at the next ReadyForQuery.
     unreported: BTreeMap<Arc<str>, Arc<str>>,
+    /// Notifications that are passed on at the next ReadyForQuery.
+    notifications: BytesMut,
     pub(super) in_use: Arc<InUse>,
     default_search_path: Arc<str>,
     /// The block changed the schema.
@@ -67,6 +69,16 @@ pub struct Session {
     pub(super) query: VecDeque<Expect>,
     /// Room for the message that is answered.
     request: BytesMut,
+}
+
+/// What an idle session waits for.
+enum News {
+    /// Its client sent something, or left.
+    Client(Result<usize, StreamError>),
+    /// A backend that it keeps said something, or is gone.
+    Shard(ShardId, Result<usize, StreamError>),
+    /// The router stops.
+    Stop,
 }
 
 /// The extended-query messages since the last Sync.
@@ -134,6 +146,7 @@ impl Session {
             pipeline: Pipeline::default(),
             reported,
             unreported: BTreeMap::new(),
+            notifications: BytesMut::new(),
             in_use,
             default_search_path,
             schema_changed: false,
@@ -177,14 +190,19 @@ impl Session {
         self.client.flush().await.map_err(error::of_client)?;
         self.client.rest();
         let idle = self.transaction.block.phase() == Phase::Idle && !self.pipeline.unsynced;
-        let filled = poll_fn(|context| match self.client.poll_fill(context) {
-            Poll::Ready(filled) => Poll::Ready(Some(filled)),
-            Poll::Pending if idle && stop.poll(context) => Poll::Ready(None),
+        let news = poll_fn(|context| match self.client.poll_fill(context) {
+            Poll::Ready(filled) => Poll::Ready(News::Client(filled)),
+            Poll::Pending if idle && stop.poll(context) => Poll::Ready(News::Stop),
+            Poll::Pending if idle => {
+                let heard = self.transaction.pins.poll_heard(context);
+                heard.map(|(shard, filled)| News::Shard(shard, filled))
+            }
             Poll::Pending => Poll::Pending,
         });
-        match filled.await {
-            Some(filled) => filled.map(|_| ()).map_err(error::of_client),
-            None => {
+        match news.await {
+            News::Client(filled) => filled.map(|_| ()).map_err(error::of_client),
+            News::Shard(shard, filled) => self.hear(shard, filled).await,
+            News::Stop => {
                 let stopping = &SessionError::Stopping;
                 error_response::write_error_reply(self.client.out(), stopping, Severity::Fatal);
                 let _ = self.client.flush().await;
@@ -245,6 +263,7 @@ impl Session {
     async fn leave(mut self) {
         self.in_use.clear().await;
         self.transaction.abandon();
+        self.end_pins().await;
     }
 
     /// Tells the client of an error, and what that does to its block.
@@ -277,6 +296,8 @@ impl Session {
                 self.reported.insert(name, value);
             }
         }
+        let notifications = std::mem::take(&mut self.notifications);
+        self.client.out().extend_from_slice(&notifications);
         let status = self.transaction.block.status();
         backend_message::write_ready_for_query(self.client.out(), status);
     }
@@ -326,6 +347,7 @@ impl Session {
             self.in_use.clear().await;
             self.transaction.clean_tainted().await;
             self.transaction.release_idle();
+            self.settle_pins().await;
             if std::mem::take(&mut self.schema_changed) {
                 self.spread_schema_change().await;
             }
@@ -370,11 +392,13 @@ impl Session {
         })
     }
 
-    /// Passes NOTICEs on; notes parameters that changed.
+    /// Passes NOTICEs on, and notifications at ReadyForQuery; notes parameters that changed.
     pub(super) fn pass_asides(&mut self, asides: &[Frame]) {
         for frame in asides {
             if frame.tag() == b'N' {
                 self.client.out().extend_from_slice(frame.bytes());
+            } else if frame.tag() == b'A' {
+                self.notifications.extend_from_slice(frame.bytes());
             } else if let Ok((name, value)) = backend_message::read_parameter_status(frame.body()) {
                 self.note_parameter(name, value);
             }

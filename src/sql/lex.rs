@@ -647,7 +647,8 @@ const WORD_PARTS: [bool; 256] = {
     let mut byte = 0;
     while byte < 256 {
         let part = byte as u8;
-        parts[byte] = part.is_ascii_alphanumeric() || !part.is_ascii() || part == b'_' || part == b'$';
+        parts[byte] =
+            part.is_ascii_alphanumeric() || !part.is_ascii() || part == b'_' || part == b'$';
         byte += 1;
     }
     parts

@@ -6,6 +6,7 @@ mod support;
 mod copy;
 mod failures;
 mod pgbench;
+mod pinning;
 mod prepared;
 mod protocol_errors;
 mod routing;
