@@ -689,6 +689,13 @@ impl Lease {
         Ok(())
     }
 
+    /// Ends [`Self::pin`]; the session may hold the connection still.
+    pub fn unpin(&mut self) {
+        if let Some(pooled) = self.pooled.as_mut() {
+            pooled.pinned = None;
+        }
+    }
+
     /// Gives the connection back for others. The caller has seen ReadyForQuery 'I' for all that it sent. A connection
     /// that is broken or tainted, or has bytes left in either direction is closed instead.
     pub fn release(mut self) {

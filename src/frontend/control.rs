@@ -93,12 +93,15 @@ impl Session {
             }
             Statement::Close(None) => {
                 for shard in self.cursors.values().copied().collect::<Vec<_>>() {
+                    self.join(shard).await?;
+                    self.transaction.unsettle(shard);
                     let backend = self.join(shard).await?;
                     command::run(backend, "CLOSE ALL")
                         .await
                         .map_err(error::of_command)?;
                 }
-                self.cursors.clear();
+                self.held_cursors.clear();
+                self.end_cursors();
                 self.complete("CLOSE CURSOR ALL");
                 Ok(())
             }
@@ -237,7 +240,7 @@ impl Session {
     async fn end_of_block(&mut self, committed: bool) {
         self.parameters.end(committed);
         self.portals.clear();
-        self.cursors.clear();
+        self.end_cursors();
         if std::mem::take(&mut self.schema_changed) && committed {
             self.spread_schema_change().await;
         }
@@ -665,12 +668,6 @@ impl Session {
             Statement::Fetch(cursor) | Statement::Move(cursor) | Statement::Close(Some(cursor)) => {
                 self.cursor(cursor)
             }
-            Statement::Declare { hold: true, .. } => Err(refused(
-                "a cursor WITH HOLD",
-                "session-state",
-                "it outlives its transaction on one connection, which a pooled session does not keep",
-                "Use a cursor inside a transaction.",
-            )),
             Statement::Declare { name, body, .. } => {
                 let template = self.template(&Arc::from(body.text), &Arc::from([]))?;
                 template.refuse_session_locks()?;
@@ -722,6 +719,7 @@ impl Session {
         if matches!(prepared.kind, super::statements::PreparedKind::Forward) {
             let tokens = lex::lex(&prepared.sql, &self.lex_limits())?;
             let statement = statement::classify(&prepared.sql, &tokens)?;
+            self.hold_cursor(&statement, shard)?;
             self.after_forward(
                 &Sentence {
                     sql: &prepared.sql,

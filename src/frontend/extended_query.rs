@@ -19,6 +19,7 @@ use crate::sql::split;
 use crate::sql::statement::{self, Statement};
 use crate::topology::ShardId;
 use crate::transaction::command;
+use crate::transaction::pin::Reasons;
 use crate::transaction::state::Phase;
 use crate::wire::backend_message;
 use crate::wire::frame::{Frame, FrameView};
@@ -682,12 +683,20 @@ impl Session {
                         },
                     ) => Some(shard),
                     Some(Place::Session | Place::Done | Place::Suspended) => None,
-                    None => self.cursors.remove(name),
+                    None => {
+                        let shard = self.cursors.remove(name);
+                        if shard.is_some() {
+                            self.held_cursors.remove(name);
+                        }
+                        shard
+                    }
                 };
                 if let Some(shard) = shard
-                    && self.transaction.backend(shard).is_some()
+                    && (self.transaction.backend(shard).is_some()
+                        || self.transaction.keeps(shard, Reasons::HELD_CURSORS))
                 {
                     self.talk_to(shard).await?;
+                    self.transaction.unsettle(shard);
                     let Some(backend) = self.transaction.backend(shard) else {
                         return Err(Stop::Gone);
                     };
@@ -842,7 +851,7 @@ impl Session {
         }
         if self.transaction.block.phase() == Phase::Idle {
             self.portals.clear();
-            self.cursors.clear();
+            self.end_cursors();
         }
         Ok(())
     }

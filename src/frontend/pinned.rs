@@ -1,5 +1,5 @@
 //! What a session keeps on one backend beyond its transactions: advisory locks and channels, all on the default shard,
-//! so that they exclude and reach one another whichever router they come by. The backends are in
+//! so that they exclude and reach one another whichever router they come by; and cursors WITH HOLD. The backends are in
 //! [`crate::transaction::pin`].
 
 use super::error::{self, SessionError, Stop};
@@ -35,16 +35,56 @@ impl Session {
         Ok(())
     }
 
+    /// Before a statement that one shard answers as it stands: keeps a backend that gets a cursor WITH HOLD.
+    pub(super) fn hold_cursor(
+        &mut self,
+        statement: &Statement<'_>,
+        shard: ShardId,
+    ) -> Result<(), Stop> {
+        if let Statement::Declare { name, .. } = statement
+            && self.cursors.get(&**name).is_some_and(|at| *at != shard)
+        {
+            return Err(SessionError::DuplicatePortal(name.to_string()).into());
+        }
+        match statement {
+            Statement::Declare {
+                name, hold: true, ..
+            } => {
+                self.transaction.pin(shard, Reasons::HELD_CURSORS)?;
+                self.transaction.mark_unpreparable(shard);
+                self.held_cursors.insert(name.to_string(), shard);
+            }
+            Statement::Declare { name, .. } | Statement::Close(Some(name)) => {
+                self.held_cursors.remove(&**name);
+                self.transaction.unsettle(shard);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// At the end of a transaction: its cursors are gone but for those WITH HOLD.
+    pub(super) fn end_cursors(&mut self) {
+        self.cursors.clone_from(&self.held_cursors);
+    }
+
     /// After a transaction: gives back the backends where nothing of the session's lives any more.
     pub(super) async fn settle_pins(&mut self) {
         if !self.transaction.pins.is_empty() {
             let asides = self.transaction.pins.clone().settle().await;
             self.pass_asides(&asides);
+            self.held_cursors = self.transaction.pins.held_cursors();
+            self.end_cursors();
+        } else if !self.held_cursors.is_empty() {
+            self.held_cursors.clear();
+            self.end_cursors();
         }
     }
 
     /// DISCARD ALL, or the end: what lives on the session's backends is given up.
     pub(super) async fn end_pins(&mut self) {
+        self.held_cursors.clear();
+        self.end_cursors();
         for mut pin in self.transaction.pins.take_all() {
             if pin::clean(&mut pin.lease).await {
                 pin.lease.release();
@@ -58,7 +98,11 @@ impl Session {
             return Ok(());
         }
         match self.transaction.pins.take_lost() {
-            Some(lost) => Err(self.of_lost(lost).into()),
+            Some(lost) => {
+                self.held_cursors = self.transaction.pins.held_cursors();
+                self.end_cursors();
+                Err(self.of_lost(lost).into())
+            }
             None => Ok(()),
         }
     }

@@ -17,6 +17,7 @@ use crate::sql::shape::Shape;
 use crate::topology::ShardId;
 use crate::topology::snapshot::Topology;
 use crate::transaction::command::{self, CommandError};
+use crate::transaction::pin::Pins;
 use crate::transaction::settings::Settings;
 use crate::transaction::state::Phase;
 use crate::transaction::{Tenant, Transaction};
@@ -50,6 +51,8 @@ pub struct Session {
     pub(super) portals: HashMap<String, Portal>,
     /// Cursors of the block and the shard that has them.
     pub(super) cursors: HashMap<String, ShardId>,
+    /// Those of them that outlive it.
+    pub(super) held_cursors: HashMap<String, ShardId>,
     /// What was sent to the shard of the messages since the last Sync, and not yet answered.
     pub(super) pipeline: Pipeline,
     /// What the client knows of the parameters that PostgreSQL reports.
@@ -134,15 +137,17 @@ impl Session {
             default_search_path,
             in_use,
         } = start;
+        let pins = Pins::new(router.config.pool.mode);
         Self {
             router,
             client,
             pools,
             parameters,
-            transaction: Transaction::default(),
+            transaction: Transaction::new(pins),
             statements: HashMap::new(),
             portals: HashMap::new(),
             cursors: HashMap::new(),
+            held_cursors: HashMap::new(),
             pipeline: Pipeline::default(),
             reported,
             unreported: BTreeMap::new(),

@@ -137,6 +137,7 @@ impl Session {
                 if !matches!(sentence.statement, Statement::Show(_)) {
                     self.join(shard).await?;
                     self.transaction.mark_used(shard);
+                    self.hold_cursor(&sentence.statement, shard)?;
                 }
                 self.run_on(shard, sentence.sql, offset).await?;
                 self.after_forward(sentence, shard);

@@ -40,6 +40,8 @@ pub struct Participant {
     unpreparable: bool,
     /// Why its session keeps it when the block ends.
     reasons: Reasons,
+    /// The cursors WITH HOLD that it had before the block.
+    cursors: Vec<String>,
     /// Something ran that may have changed that.
     unsettled: bool,
     pins: Arc<Pins>,
@@ -54,6 +56,7 @@ impl Participant {
         self.pins.clone().keep(Pin {
             lease: self.lease,
             reasons: self.reasons,
+            cursors: self.cursors,
             unsettled: self.unsettled,
         });
     }
@@ -137,6 +140,14 @@ pub struct Transaction {
 }
 
 impl Transaction {
+    /// Of a session without a block that keeps these backends.
+    pub fn new(pins: Pins) -> Self {
+        Self {
+            pins: Arc::new(pins),
+            ..Self::default()
+        }
+    }
+
     /// The shards that hold a lease now.
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
         self.participants.keys().copied()
@@ -206,7 +217,8 @@ impl Transaction {
             Some(pin) => pin,
             None => Pin {
                 lease: tenant.pools.acquire(shard).await?,
-                reasons: Reasons::default(),
+                reasons: self.pins.always(),
+                cursors: Vec::new(),
                 unsettled: false,
             },
         };
@@ -217,6 +229,7 @@ impl Transaction {
             used: false,
             unpreparable: false,
             reasons: pin.reasons,
+            cursors: pin.cursors,
             unsettled: pin.unsettled,
             pins: self.pins.clone(),
         })
@@ -389,7 +402,7 @@ impl Transaction {
                 match command::run(&mut participant.lease, "ROLLBACK").await {
                     Ok(reply) if reply.status == TransactionStatus::Idle => {
                         participant.lease.applied = participant.settings_before.clone();
-                        participant.unsettled = true;
+                        participant.unsettled |= participant.reasons.is_state();
                         participant.release();
                         reply.asides
                     }

@@ -4,9 +4,11 @@
 use super::command::{self, CommandError};
 use crate::backend::connection::Backend;
 use crate::backend::pool::Lease;
+use crate::config::PoolMode;
 use crate::topology::ShardId;
 use crate::wire::frame::Frame;
 use crate::wire::stream::StreamError;
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,14 +18,20 @@ use std::time::Duration;
 /// How long a backend may take to forget what its session left there; then it is closed.
 const CLEANING: Duration = Duration::from_secs(5);
 
-/// Asks a backend outside a transaction what of its session's lives there, one column for each of [`ASKED`].
-const WHAT_LIVES_HERE: &str = "SELECT \
-     EXISTS (SELECT FROM pg_catalog.pg_locks \
-             WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid())::int, \
-     EXISTS (SELECT FROM pg_catalog.pg_listening_channels())::int";
+/// Asks a backend outside a transaction what of its session's lives there: a reason by its name in [`ASKED`], and the
+/// name of what it is.
+const WHAT_LIVES_HERE: &str = "\
+    SELECT 'lock', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
+        WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()) \
+    UNION ALL SELECT 'channel', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) \
+    UNION ALL SELECT 'cursor', name FROM pg_catalog.pg_cursors WHERE is_holdable";
 
 /// The reasons that a backend can be asked for.
-const ASKED: [Reasons; 2] = [Reasons::ADVISORY_LOCKS, Reasons::LISTENING];
+const ASKED: [(&str, Reasons); 3] = [
+    ("lock", Reasons::ADVISORY_LOCKS),
+    ("channel", Reasons::LISTENING),
+    ("cursor", Reasons::HELD_CURSORS),
+];
 
 /// A set of reasons to keep a backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,6 +42,10 @@ impl Reasons {
     pub const ADVISORY_LOCKS: Self = Self(1);
     /// Channels that it listens to.
     pub const LISTENING: Self = Self(1 << 1);
+    /// Cursors WITH HOLD.
+    pub const HELD_CURSORS: Self = Self(1 << 2);
+    /// `pool.mode = "session"`: nothing need live there.
+    pub const SESSION_MODE: Self = Self(1 << 7);
 
     /// Whether there is none.
     pub fn is_empty(self) -> bool {
@@ -42,7 +54,7 @@ impl Reasons {
 
     /// Whether something lives there, beside the wish to keep it.
     pub fn is_state(self) -> bool {
-        !self.is_empty()
+        !Self::SESSION_MODE.contains(self)
     }
 
     /// Whether all of `others` are among them.
@@ -69,6 +81,7 @@ impl fmt::Display for Reasons {
         let names = [
             (Self::ADVISORY_LOCKS, "advisory locks"),
             (Self::LISTENING, "LISTEN"),
+            (Self::HELD_CURSORS, "cursors WITH HOLD"),
         ];
         let here: Vec<&str> = names
             .iter()
@@ -86,6 +99,8 @@ pub struct Pin {
     pub lease: Lease,
     /// Why.
     pub reasons: Reasons,
+    /// Its cursors WITH HOLD when it was asked last.
+    pub cursors: Vec<String>,
     /// Something ran that may have changed that.
     pub unsettled: bool,
 }
@@ -93,6 +108,8 @@ pub struct Pin {
 /// The backends that a session keeps between its transactions.
 #[derive(Debug, Default)]
 pub struct Pins {
+    /// Why every backend is kept, if it is.
+    always: Reasons,
     state: Mutex<State>,
 }
 
@@ -104,16 +121,32 @@ struct State {
     expected: Vec<(ShardId, Reasons)>,
 }
 
-/// A shard that was lost, with what the session had there.
+/// A shard whose backend was lost, with all that is gone.
 #[derive(Debug, Clone, Copy)]
 pub struct LostPin {
     /// The shard.
     pub shard: ShardId,
-    /// What is gone with it.
+    /// What lived there, and in others that were lost with it.
     pub reasons: Reasons,
 }
 
 impl Pins {
+    /// None yet; with [`PoolMode::Session`] every backend is to be kept.
+    pub fn new(mode: PoolMode) -> Self {
+        Self {
+            always: match mode {
+                PoolMode::Transaction => Reasons::default(),
+                PoolMode::Session => Reasons::SESSION_MODE,
+            },
+            state: Mutex::default(),
+        }
+    }
+
+    /// Why every backend is kept, if it is.
+    pub fn always(&self) -> Reasons {
+        self.always
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -135,6 +168,17 @@ impl Pins {
         self.state().kept.first().map(|pin| pin.lease.shard)
     }
 
+    /// The cursors WITH HOLD and where they are, outside a transaction.
+    pub fn held_cursors(&self) -> HashMap<String, ShardId> {
+        let state = self.state();
+        let named = |pin: &Pin| {
+            let shard = pin.lease.shard;
+            let names = pin.cursors.clone().into_iter();
+            names.map(move |name| (name, shard)).collect::<Vec<_>>()
+        };
+        state.kept.iter().flat_map(named).collect()
+    }
+
     /// Keeps a backend until it is taken again.
     pub fn keep(&self, pin: Pin) {
         let mut state = self.state();
@@ -151,7 +195,7 @@ impl Pins {
         Some(state.kept.swap_remove(place))
     }
 
-    /// Outside a transaction: a backend that should be here and is not, which is forgotten.
+    /// Outside a transaction: what lived in backends that should be here and are not, which are forgotten.
     pub fn take_lost(&self) -> Option<LostPin> {
         let mut state = self.state();
         let State { kept, expected } = &mut *state;
@@ -159,8 +203,10 @@ impl Pins {
             let mut here = kept.iter().filter(|pin| pin.lease.shard == *shard);
             here.next().is_none()
         };
-        let place = expected.iter().position(is_lost)?;
-        let (shard, reasons) = expected.swap_remove(place);
+        let lost: Vec<_> = expected.extract_if(.., |one| is_lost(one)).collect();
+        let mut lost = lost.into_iter().filter(|(_, reasons)| reasons.is_state());
+        let (shard, mut reasons) = lost.next()?;
+        lost.for_each(|(_, more)| reasons |= more);
         Some(LostPin { shard, reasons })
     }
 
@@ -185,8 +231,8 @@ impl Pins {
     pub async fn settle(&self) -> Vec<Frame> {
         let mut asides = Vec::new();
         for mut pin in self.take_unsettled() {
-            let reasons = match ask(&mut pin.lease, &mut asides).await {
-                Ok(reasons) => reasons,
+            let (reasons, cursors) = match ask(&mut pin.lease, &mut asides).await {
+                Ok(answer) => answer,
                 // It has no time for the question now.
                 Err(CommandError::Refused(_)) => {
                     self.keep(pin);
@@ -194,8 +240,13 @@ impl Pins {
                 }
                 Err(CommandError::Lost { .. }) => continue,
             };
+            let reasons = reasons | self.always;
+            if !reasons.is_state() {
+                pin.lease.unpin();
+            }
             if !reasons.is_empty() {
                 pin.reasons = reasons;
+                pin.cursors = cursors;
                 pin.unsettled = false;
                 self.keep(pin);
                 continue;
@@ -222,18 +273,25 @@ impl Pins {
     }
 }
 
-/// What of its session's lives in a backend.
-async fn ask(backend: &mut Backend, asides: &mut Vec<Frame>) -> Result<Reasons, CommandError> {
+/// Why a backend is to be kept, and its cursors WITH HOLD.
+async fn ask(
+    backend: &mut Backend,
+    asides: &mut Vec<Frame>,
+) -> Result<(Reasons, Vec<String>), CommandError> {
     let reply = command::run(backend, WHAT_LIVES_HERE).await?;
     asides.extend(reply.asides);
     let mut reasons = Reasons::default();
-    let row = reply.rows.into_iter().next().unwrap_or_default();
-    for (value, reason) in row.into_iter().zip(ASKED) {
-        if value.as_deref() == Some("1") {
-            reasons |= reason;
-        }
+    let mut cursors = Vec::new();
+    for row in reply.rows {
+        let mut row = row.into_iter();
+        let (kind, name) = (row.next().flatten(), row.next().flatten());
+        let known = ASKED
+            .iter()
+            .find(|(known, _)| kind.as_deref() == Some(known));
+        reasons |= known.map(|(_, reason)| *reason).unwrap_or_default();
+        cursors.extend(name);
     }
-    Ok(reasons)
+    Ok((reasons, cursors))
 }
 
 /// Has a backend outside a transaction forget all that its session did there. Whether it did.

@@ -221,3 +221,55 @@ fn what_pools_send_to_reset_a_session_touches_no_shard_needlessly() {
     assert_eq!(client.value("SELECT 1"), "1");
     client.run("UNLISTEN nothing");
 }
+
+#[test]
+fn a_held_cursor_stays_where_its_rows_are() {
+    let deployment = deployment("");
+    let mut client = deployment.connect();
+    client.run("INSERT INTO accounts VALUES (1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (7, 7), (8, 8)");
+    for aid in 1..=8 {
+        client.run(&format!(
+            "DECLARE c{aid} CURSOR WITH HOLD FOR SELECT aid FROM accounts WHERE aid = {aid}"
+        ));
+    }
+    assert_eq!(
+        client
+            .fails("DECLARE c1 CURSOR WITH HOLD FOR SELECT 1")
+            .code(),
+        "42P03"
+    );
+    client.run("UPDATE accounts SET balance = 0 WHERE aid > 0");
+    for aid in 1..=8 {
+        assert_eq!(client.value(&format!("FETCH c{aid}")), aid.to_string());
+    }
+    // Nor is a transaction prepared that declares one: its shard decides.
+    client.run("BEGIN; DECLARE new CURSOR WITH HOLD FOR SELECT aid FROM accounts WHERE aid = 5");
+    client.run("UPDATE accounts SET balance = 1 WHERE aid > 0");
+    assert_eq!(client.run("COMMIT"), "COMMIT");
+    assert_eq!(client.value("FETCH new"), "5");
+    let several = client.fails("DECLARE all_of_them CURSOR WITH HOLD FOR SELECT aid FROM accounts");
+    assert_eq!(several.refusal(), Some("cursor"), "{several}");
+    client.run("CLOSE ALL");
+    assert_eq!(client.fails("FETCH c1").code(), "34000");
+}
+
+#[test]
+fn in_session_mode_a_client_keeps_its_connections_until_it_leaves() {
+    let deployment = deployment("[pool]\nmode = \"session\"\nsize = 1\nwait = \"300ms\"");
+    let mut one = deployment.connect();
+    one.run("INSERT INTO accounts VALUES (1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6)");
+    one.run("SET work_mem = '7MB'");
+    one.run("SELECT pg_advisory_lock(80)");
+    let mut other = deployment.connect();
+    let failure = other.fails("SELECT aid FROM accounts");
+    assert_eq!(failure.code(), "53300", "{failure}");
+    one.run("BEGIN; UPDATE accounts SET balance = 0 WHERE aid > 0; ROLLBACK");
+    one.run("BEGIN; UPDATE accounts SET balance = 0 WHERE aid > 0; COMMIT");
+    assert_eq!(other.fails("SELECT count(*) FROM notes").code(), "53300");
+    drop(one);
+    eventually(SOON, "the other has its turn", || {
+        other.simple("SELECT aid FROM accounts").failure.is_none()
+    });
+    assert_eq!(other.value("SHOW work_mem"), "4MB");
+    assert_eq!(other.value("SELECT pg_try_advisory_lock(80)"), "t");
+}
