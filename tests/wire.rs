@@ -380,6 +380,10 @@ fn describe(message: &Message) -> String {
         b'c' => "CopyDone".into(),
         b'Z' => format!("ReadyForQuery {}", char::from(message.body[0])),
         b'C' => format!("CommandComplete {}", fields.text()),
+        b'A' => {
+            let _pid = fields.int32();
+            format!("NotificationResponse {} {}", fields.text(), fields.text())
+        }
         b'S' => format!("ParameterStatus {}={}", fields.text(), fields.text()),
         b'd' => format!("CopyData {}", printable(&message.body)),
         b'G' | b'H' => {

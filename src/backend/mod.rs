@@ -11,3 +11,4 @@ pub mod catalog;
 pub mod store;
 pub mod init;
 mod cache;
+mod pinned;

@@ -11,6 +11,7 @@
 use super::connection::{Backend, BackendState, Endpoint, Login};
 use super::control::Control;
 use super::login::{ConnectError, ConnectProblem};
+use super::pinned::Pinned;
 use crate::config::Config;
 use crate::topology::ShardId;
 use crate::wire::error_response::{ErrorReply, Fault};
@@ -58,6 +59,7 @@ type Parked = Box<Pooled>;
 #[derive(Clone, Copy)]
 struct Settings {
     size: usize,
+    pinned: usize,
     wait: Duration,
     idle: Duration,
     lifetime: Duration,
@@ -74,6 +76,14 @@ pub enum LeaseError {
         /// The limit.
         after: Duration,
     },
+    /// As many connections as may be are kept by sessions already.
+    #[error("too many sessions keep a connection to shard {shard}")]
+    TooManyPinned {
+        /// The shard.
+        shard: Arc<str>,
+        /// The limit.
+        max: usize,
+    },
     /// A new connection was needed and could not be made.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -85,7 +95,7 @@ pub enum LeaseError {
 impl ErrorReply for LeaseError {
     fn sqlstate(&self) -> SqlState {
         match self {
-            Self::NotInTime { .. } => SqlState::TOO_MANY_CONNECTIONS,
+            Self::NotInTime { .. } | Self::TooManyPinned { .. } => SqlState::TOO_MANY_CONNECTIONS,
             Self::Connect(error) => error.sqlstate(),
             Self::Closed => SqlState::ADMIN_SHUTDOWN,
         }
@@ -93,7 +103,7 @@ impl ErrorReply for LeaseError {
 
     fn fault(&self) -> Fault {
         match self {
-            Self::NotInTime { .. } | Self::Closed => Fault::Router,
+            Self::NotInTime { .. } | Self::TooManyPinned { .. } | Self::Closed => Fault::Router,
             Self::Connect(error) => error.fault(),
         }
     }
@@ -101,6 +111,7 @@ impl ErrorReply for LeaseError {
     fn detail(&self) -> Option<String> {
         match self {
             Self::Connect(error) => error.detail(),
+            Self::TooManyPinned { max, .. } => Some(format!("pool.pinned is {max}")),
             Self::NotInTime { .. } | Self::Closed => None,
         }
     }
@@ -110,6 +121,10 @@ impl ErrorReply for LeaseError {
             Self::NotInTime { .. } => {
                 Some("Shorten transactions, or raise pool.size or pool.wait.".to_owned())
             }
+            Self::TooManyPinned { .. } => Some(
+                "Unlock, UNLISTEN, close or drop what other sessions keep, or raise pool.pinned."
+                    .to_owned(),
+            ),
             Self::Connect(error) => error.hint(),
             Self::Closed => None,
         }
@@ -131,6 +146,8 @@ pub struct PoolStatus {
     pub open: usize,
     /// Connections that wait for a session.
     pub idle: usize,
+    /// Connections that sessions keep beyond their transactions.
+    pub pinned: usize,
     /// Sessions that wait for a connection, those included for whom one is being opened.
     pub waiting: usize,
     /// Connections that were opened so far.
@@ -147,6 +164,7 @@ impl Pools {
     pub fn new(config: Arc<Config>, control: Arc<Control>, workers: usize) -> Self {
         let settings = Settings {
             size: config.pool.size,
+            pinned: config.pool.pinned,
             wait: config.pool.wait,
             idle: config.pool.idle,
             lifetime: config.pool.lifetime,
@@ -229,6 +247,7 @@ impl Shared {
             node: AtomicUsize::new(0),
             idle: (0..self.workers).map(|_| Mutex::default()).collect(),
             open: AtomicUsize::new(0),
+            pinned: Arc::default(),
             waiting: AtomicUsize::new(0),
             line: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -311,6 +330,8 @@ struct Pool {
     idle: Box<[Mutex<Vec<Parked>>]>,
     /// Connections that are open or being opened, never more than `pool.size`.
     open: AtomicUsize,
+    /// Connections that sessions keep, never more than `pool.pinned`.
+    pinned: Arc<AtomicUsize>,
     /// How many stand in line.
     waiting: AtomicUsize,
     line: Mutex<VecDeque<Waiter>>,
@@ -356,6 +377,8 @@ struct Pooled {
     released: Instant,
     /// Whose reactor watches it.
     worker: usize,
+    /// The session that holds it keeps it.
+    pinned: Option<Pinned>,
     room: Room,
 }
 
@@ -508,6 +531,7 @@ impl Pool {
                 expires: now + self.settings.lifetime,
                 released: now,
                 worker,
+                pinned: None,
                 room,
             })),
         })
@@ -601,6 +625,7 @@ impl Pool {
             shard: self.endpoint.shard,
             open: self.open.load(Ordering::Relaxed),
             idle: self.idle.iter().map(|idle| lock(idle).len()).sum(),
+            pinned: self.pinned.load(Ordering::Relaxed),
             waiting: self.waiting.load(Ordering::Relaxed),
             connects: self.connects.load(Ordering::Relaxed),
             connect_errors: self.connect_errors.load(Ordering::Relaxed),
@@ -664,6 +689,31 @@ impl Lease {
         self.pooled.take().map(|pooled| pooled.room)
     }
 
+    /// Has the connection count as one that its session keeps, until it is released or dropped.
+    ///
+    /// # Errors
+    /// [`LeaseError::TooManyPinned`].
+    pub fn pin(&mut self) -> Result<(), LeaseError> {
+        let pooled = self.pooled.as_mut().ok_or(LeaseError::Closed)?;
+        if pooled.pinned.is_none() {
+            let pool = &pooled.room.pool;
+            let max = pool.settings.pinned;
+            let pinned = Pinned::take(&pool.pinned, max);
+            pooled.pinned = Some(pinned.ok_or_else(|| LeaseError::TooManyPinned {
+                shard: pool.endpoint.shard_name.clone(),
+                max,
+            })?);
+        }
+        Ok(())
+    }
+
+    /// Ends [`Self::pin`]; the session may hold the connection still.
+    pub fn unpin(&mut self) {
+        if let Some(pooled) = self.pooled.as_mut() {
+            pooled.pinned = None;
+        }
+    }
+
     /// Gives the connection back for others. The caller has seen ReadyForQuery 'I' for all that it sent. A connection
     /// that is broken or tainted, or has bytes left in either direction is closed instead.
     pub fn release(mut self) {
@@ -681,6 +731,7 @@ impl Lease {
             return;
         }
         backend.state = BackendState::Clean;
+        pooled.pinned = None;
         if let Some(pooled) = self.pooled.take() {
             let pool = pooled.room.pool.clone();
             pool.keep(pooled);

@@ -262,12 +262,14 @@ fn read_pool(mut section: Section<'_>) -> Pool {
         "session" => Ok(PoolMode::Session),
         _ => Err("must be \"transaction\" or \"session\"".to_owned()),
     };
+    let size = section.count("size", 1..=10_000, 20);
     let pool = Pool {
         mode: section
             .value("mode")
             .and_then(|value| value.parse(mode))
             .unwrap_or(PoolMode::Transaction),
-        size: section.count("size", 1..=10_000, 20),
+        size,
+        pinned: section.count("pinned", 0..=size as u64, size.div_ceil(2)),
         wait: section.duration("wait", MS..=HOUR, 5 * SECOND),
         connect: section.duration("connect", 10 * MS..=HOUR, 5 * SECOND),
         idle: section.duration("idle", SECOND..=30 * DAY, 600 * SECOND),

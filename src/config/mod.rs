@@ -112,6 +112,8 @@ pub struct Pool {
     pub mode: PoolMode,
     /// Connections at most in each pool. Default 20.
     pub size: usize,
+    /// Connections of each pool at most that sessions keep for what lives there. Default half of `size`.
+    pub pinned: usize,
     /// How long a client waits for a connection. Default 5s.
     pub wait: Duration,
     /// How long connecting and logging in to a shard may take. Default 5s.

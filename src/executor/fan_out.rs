@@ -106,7 +106,8 @@ impl Input<'_> {
                 }
                 b'N' => notices.pass(&frame, client.out()),
                 b'S' => self.backend.note_parameter(frame.body()),
-                b'1' | b'2' | b'3' | b'n' | b'A' => {}
+                b'A' => client.out().extend_from_slice(frame.bytes()),
+                b'1' | b'2' | b'3' | b'n' => {}
                 tag => return Err(unexpected(self.backend, tag)),
             }
         }

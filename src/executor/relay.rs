@@ -137,14 +137,13 @@ pub async fn relay(
                     backend_message::read_ready_for_query(&backend.stream.input()[5..bytes]).ok();
                 (false, true)
             }
-            (b'N', _) => (true, false),
+            // Notifications come where the session listens only.
+            (b'N' | b'A', _) => (true, false),
             (b'S', _) => {
                 let body = backend.stream.input()[5..bytes].to_vec();
                 backend.note_parameter(&body);
                 (false, false)
             }
-            // A notification for a channel that this client does not listen to.
-            (b'A', _) => (false, false),
             (b'E', _) if error_response::is_farewell(&backend.stream.input()[5..bytes]) => {
                 backend.mark_broken();
                 let frame = Frame::new(backend.stream.take(bytes).freeze());
@@ -299,8 +298,6 @@ pub async fn relay_whole(
                 let body = body.to_vec();
                 backend.note_parameter(&body);
             }
-            // A notification for a channel that this client does not listen to.
-            b'A' => {}
             b'E' if error_response::is_farewell(body) => {
                 backend.mark_broken();
                 let frame = Frame::new(backend.stream.take(bytes).freeze());
@@ -324,7 +321,7 @@ pub async fn relay_whole(
 fn is_the_clients(tag: u8) -> bool {
     matches!(
         tag,
-        b'D' | b'T' | b'C' | b'I' | b'2' | b'n' | b's' | b't' | b'N' | b'd' | b'c' | b'H'
+        b'D' | b'T' | b'C' | b'I' | b'2' | b'n' | b's' | b't' | b'N' | b'A' | b'd' | b'c' | b'H'
     )
 }
 

@@ -113,16 +113,19 @@ impl Session {
             }
             Statement::Show(Some(name)) => self.show_router(name, describe),
             Statement::Listen(_) | Statement::Unlisten(_) | Statement::Notify { .. } => {
-                self.notification(sentence)
+                self.notification(sentence).await
             }
             Statement::Close(None) => {
                 for shard in self.cursors.values().copied().collect::<Vec<_>>() {
+                    self.join(shard).await?;
+                    self.transaction.unsettle(shard);
                     let backend = self.join(shard).await?;
                     command::run(backend, "CLOSE ALL")
                         .await
                         .map_err(error::of_command)?;
                 }
-                self.cursors.clear();
+                self.held_cursors.clear();
+                self.end_cursors();
                 self.complete("CLOSE CURSOR ALL");
                 Ok(())
             }
@@ -295,11 +298,12 @@ impl Session {
     async fn end_of_block(&mut self, committed: bool) {
         self.parameters.end(committed);
         self.portals.clear();
-        self.cursors.clear();
+        self.end_cursors();
         self.forget_changes();
         if std::mem::take(&mut self.schema_changed) && committed {
             self.spread_schema_change().await;
         }
+        self.settle_pins().await;
     }
 
     /// Remembers that a statement changed the schema; the routers learn of it when it is committed.
@@ -723,6 +727,7 @@ impl Session {
                 self.portals.clear();
                 self.parameters.reset_all();
                 self.parameters.reset("role");
+                self.end_pins().await;
                 self.settle_settings().await?;
                 "DISCARD ALL"
             }
@@ -769,19 +774,6 @@ impl Session {
         Ok(())
     }
 
-    fn notification(&mut self, sentence: &Sentence<'_>) -> Result<(), Stop> {
-        if matches!(sentence.statement, Statement::Unlisten(_)) {
-            self.complete("UNLISTEN");
-            return Ok(());
-        }
-        Err(refused(
-            "LISTEN and NOTIFY",
-            "session-state",
-            "a listener needs a connection of its own, which a pooled session does not have",
-            "Connect to one shard directly for notifications.",
-        ))
-    }
-
     /// Where a statement that one shard answers as it stands goes. Without `bound`, before Bind: a shard that can
     /// tell what the statement means.
     pub(super) fn forward_shard(
@@ -794,17 +786,12 @@ impl Session {
             Statement::Fetch(cursor) | Statement::Move(cursor) | Statement::Close(Some(cursor)) => {
                 self.cursor(cursor)
             }
-            Statement::Declare { hold: true, .. } => Err(refused(
-                "a cursor WITH HOLD",
-                "session-state",
-                "it outlives its transaction on one connection, which a pooled session does not keep",
-                "Use a cursor inside a transaction.",
-            )),
             Statement::Declare { name, body, .. } => {
                 let Some(bound) = bound else {
                     return Ok(self.any_shard());
                 };
                 let template = self.template(&Arc::from(body.text), &Arc::from(bound.types))?;
+                template.refuse_session_locks()?;
                 let binding = Binding {
                     values: bound.values,
                     formats: bound.formats,
@@ -853,6 +840,7 @@ impl Session {
         if matches!(prepared.kind, super::statements::PreparedKind::Forward) {
             let tokens = lex::lex(&prepared.sql, &self.lex_limits())?;
             let statement = statement::classify(&prepared.sql, &tokens)?;
+            self.hold_cursor(&statement, shard)?;
             self.after_forward(
                 &Sentence {
                     sql: &prepared.sql,
@@ -910,6 +898,9 @@ impl Session {
         describe: bool,
     ) -> Result<(), Stop> {
         let template = self.template(&Arc::from(body), &Arc::from([]))?;
+        if analyze {
+            template.refuse_session_locks()?;
+        }
         let topology = self.router.topology();
         let binding = Binding {
             values: &[],

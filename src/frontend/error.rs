@@ -5,6 +5,7 @@ use crate::planner::Refusal;
 use crate::transaction::JoinError;
 use crate::transaction::command::CommandError;
 use crate::transaction::commit::CommitError;
+use crate::transaction::pin::Reasons;
 use crate::wire::error_response::{self, ErrorReply, Fault, Severity};
 use crate::wire::frame::{Frame, MessageError};
 use crate::wire::sqlstate::SqlState;
@@ -173,6 +174,14 @@ pub enum SessionError {
         /// `limits.request_bytes`.
         max: usize,
     },
+    /// A backend that the session kept is gone.
+    #[error("lost the connection to shard {shard}, and with it what the session had there")]
+    LostPin {
+        /// The shard's name.
+        shard: String,
+        /// What it had there.
+        reasons: Reasons,
+    },
     /// The router stops.
     #[error("terminating connection due to administrator command")]
     Stopping,
@@ -208,6 +217,7 @@ impl ErrorReply for SessionError {
             Self::Refused { .. } => SqlState::FEATURE_NOT_SUPPORTED,
             Self::Message(error) => error.sqlstate(),
             Self::UnknownMessage(_) => SqlState::PROTOCOL_VIOLATION,
+            Self::LostPin { .. } => SqlState::CONNECTION_FAILURE,
             Self::Stopping => SqlState::ADMIN_SHUTDOWN,
             Self::PartlyDone { .. } => SqlState::INTERNAL_ERROR,
         }
@@ -216,7 +226,7 @@ impl ErrorReply for SessionError {
     fn fault(&self) -> Fault {
         match self {
             Self::Stopping => Fault::Router,
-            Self::PartlyDone { .. } => Fault::Backend,
+            Self::PartlyDone { .. } | Self::LostPin { .. } => Fault::Backend,
             _ => Fault::Client,
         }
     }
@@ -227,6 +237,7 @@ impl ErrorReply for SessionError {
             Self::TooManyPortals { max } => Some(format!("limits.portals is {max}")),
             Self::RequestTooLarge { max } => Some(format!("limits.request_bytes is {max}")),
             Self::Refused { reason, .. } => Some(sentence(reason)),
+            Self::LostPin { reasons, .. } => Some(format!("It was kept for: {reasons}")),
             Self::PartlyDone { done, failed } => {
                 Some(format!("It ran on {done} and failed on {failed}"))
             }
@@ -246,6 +257,9 @@ impl ErrorReply for SessionError {
             }
             Self::TooManyPortals { .. } => {
                 Some("Close portals that are no longer used, or send Sync more often.".to_owned())
+            }
+            Self::LostPin { .. } => {
+                Some("Lock, listen or make again what the session needs.".to_owned())
             }
             Self::TornBlock => Some("Use ROLLBACK and try the transaction again.".to_owned()),
             Self::RequestTooLarge { .. } => Some("Send Sync more often.".to_owned()),

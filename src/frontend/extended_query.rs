@@ -22,6 +22,7 @@ use crate::sql::split;
 use crate::sql::statement::{self, Statement};
 use crate::topology::ShardId;
 use crate::transaction::command::{self, CommandError, OWN_NAME, Reply};
+use crate::transaction::pin::Reasons;
 use crate::transaction::state::Phase;
 use crate::wire::backend_message;
 use crate::wire::frame::{Frame, FrameView};
@@ -43,9 +44,12 @@ impl Session {
             return Ok(());
         }
         let answered = match FrontendMessage::decode(frame.tag(), frame.body()) {
-            Ok(message) => match self.extended(message, frame).await {
-                Ok(()) => self.bound_answers().await,
-                Err(stop) => Err(stop),
+            Ok(message) => match self.lost_pin() {
+                Ok(()) => match self.extended(message, frame).await {
+                    Ok(()) => self.bound_answers().await,
+                    Err(stop) => Err(stop),
+                },
+                lost => lost,
             },
             Err(error) => Err(error.into()),
         };
@@ -426,6 +430,7 @@ impl Session {
                 if template.is_hinted() {
                     self.taint(&plan).await?;
                 }
+                self.hold(template.session_effects(), &plan).await?;
                 match plan.steps.as_slice() {
                     [step] if step.sql == StepSql::AsSent => {
                         self.bind_on(&prepared, step.shard, bind.portal, frame)
@@ -756,12 +761,20 @@ impl Session {
                         },
                     ) => Some(shard),
                     Some(Place::Session | Place::Done | Place::Suspended) => None,
-                    None => self.cursors.remove(name),
+                    None => {
+                        let shard = self.cursors.remove(name);
+                        if shard.is_some() {
+                            self.held_cursors.remove(name);
+                        }
+                        shard
+                    }
                 };
                 if let Some(shard) = shard
-                    && self.transaction.backend(shard).is_some()
+                    && (self.transaction.backend(shard).is_some()
+                        || self.transaction.keeps(shard, Reasons::HELD_CURSORS))
                 {
                     self.talk_to(shard).await?;
+                    self.transaction.unsettle(shard);
                     let Some(backend) = self.transaction.backend(shard) else {
                         return Err(Stop::Gone);
                     };
@@ -980,7 +993,7 @@ impl Session {
         }
         if self.transaction.block.phase() == Phase::Idle {
             self.portals.clear();
-            self.cursors.clear();
+            self.end_cursors();
         }
         Ok(())
     }

@@ -230,7 +230,7 @@ impl Session {
 
     /// The statement, and the shard that its key places it on.
     fn place(&mut self, pipelined: &Pipelined<'_>) -> Option<(Arc<Prepared>, ShardId)> {
-        if !self.is_plain() {
+        if !self.is_plain() || !self.transaction.pins.is_empty() {
             return None;
         }
         let search_path = self.search_path().ok()?;
@@ -433,5 +433,8 @@ impl Session {
 
 /// Whether nothing but the shards needs to know of the statement.
 pub(super) fn is_plain(template: &Template) -> bool {
-    template.settings().is_empty() && !template.has_unknown_name() && !template.is_hinted()
+    template.settings().is_empty()
+        && template.session_effects().is_none()
+        && !template.has_unknown_name()
+        && !template.is_hinted()
 }

@@ -11,6 +11,7 @@ pub mod copy;
 pub mod known;
 pub mod statements;
 pub mod parameters;
+mod pinned;
 pub mod cancel;
 pub mod stop;
 pub mod error;

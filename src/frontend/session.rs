@@ -18,6 +18,7 @@ use crate::topology::ShardId;
 use crate::topology::schema::Changes;
 use crate::topology::snapshot::Topology;
 use crate::transaction::command::{self, CommandError};
+use crate::transaction::pin::Pins;
 use crate::transaction::settings::Settings;
 use crate::transaction::state::Phase;
 use crate::transaction::{Tenant, Transaction};
@@ -58,12 +59,16 @@ pub struct Session {
     pub(super) portals: HashMap<String, Portal, RandomState>,
     /// Cursors of the block and the shard that has them.
     pub(super) cursors: HashMap<String, ShardId>,
+    /// Those of them that outlive it.
+    pub(super) held_cursors: HashMap<String, ShardId>,
     /// What was sent to the shard of the messages since the last Sync, and not yet answered.
     pub(super) pipeline: Pipeline,
     /// What the client knows of the parameters that PostgreSQL reports.
     pub(super) reported: BTreeMap<Arc<str>, Arc<str>>,
     /// What has changed of that and is told at the next ReadyForQuery.
     unreported: BTreeMap<Arc<str>, Arc<str>>,
+    /// Notifications that are passed on at the next ReadyForQuery.
+    notifications: BytesMut,
     pub(super) in_use: Arc<InUse>,
     default_search_path: Arc<str>,
     /// The block changed the schema.
@@ -149,18 +154,21 @@ impl Session {
             default_search_path,
             in_use,
         } = start;
+        let pins = Pins::new(router.config.pool.mode);
         Self {
             router,
             client,
             pools,
             parameters,
-            transaction: Transaction::default(),
+            transaction: Transaction::new(pins),
             statements: HashMap::default(),
             portals: HashMap::default(),
             cursors: HashMap::new(),
+            held_cursors: HashMap::new(),
             pipeline: Pipeline::default(),
             reported,
             unreported: BTreeMap::new(),
+            notifications: BytesMut::new(),
             in_use,
             default_search_path,
             schema_changed: false,
@@ -213,8 +221,12 @@ impl Session {
             if let Poll::Ready(filled) = self.client.poll_fill(context) {
                 return Poll::Ready(Woken::Client(filled.map(|_| ())));
             }
-            if !in_block && !unsynced && stop.poll(context) {
-                return Poll::Ready(Woken::Stopping);
+            if !in_block && !unsynced {
+                if stop.poll(context) {
+                    return Poll::Ready(Woken::Stopping);
+                }
+                let heard = self.transaction.pins.poll_heard(context);
+                return heard.map(|(shard, filled)| Woken::Shard(shard, filled));
             }
             if in_block && !unsynced {
                 let mut backends = self.transaction.backends();
@@ -226,6 +238,7 @@ impl Session {
         });
         match woken.await {
             Woken::Client(filled) => return filled.map_err(error::of_client),
+            Woken::Shard(shard, filled) => return self.hear(shard, filled).await,
             Woken::Stopping => {
                 let stopping = &SessionError::Stopping;
                 error_response::write_error_reply(self.client.out(), stopping, Severity::Fatal);
@@ -300,6 +313,7 @@ impl Session {
     async fn leave(mut self) {
         self.in_use.clear().await;
         self.transaction.abandon();
+        self.end_pins().await;
     }
 
     /// Tells the client of an error, and what that does to its block.
@@ -336,6 +350,8 @@ impl Session {
                 self.reported.insert(name, value);
             }
         }
+        let notifications = std::mem::take(&mut self.notifications);
+        self.client.out().extend_from_slice(&notifications);
         let status = self.transaction.block.status();
         backend_message::write_ready_for_query(self.client.out(), status);
     }
@@ -387,6 +403,7 @@ impl Session {
             self.in_use.clear().await;
             self.transaction.clean_tainted().await;
             self.transaction.release_idle();
+            self.settle_pins().await;
             self.forget_changes();
             if std::mem::take(&mut self.schema_changed) {
                 self.spread_schema_change().await;
@@ -467,11 +484,13 @@ impl Session {
         })
     }
 
-    /// Passes NOTICEs on; notes parameters that changed.
+    /// Passes NOTICEs on, and notifications at ReadyForQuery; notes parameters that changed.
     pub(super) fn pass_asides(&mut self, asides: &[Frame]) {
         for frame in asides {
             if frame.tag() == b'N' {
                 self.client.out().extend_from_slice(frame.bytes());
+            } else if frame.tag() == b'A' {
+                self.notifications.extend_from_slice(frame.bytes());
             } else if let Ok((name, value)) = backend_message::read_parameter_status(frame.body()) {
                 self.note_parameter(name, value);
             }
@@ -678,6 +697,8 @@ impl Session {
 enum Woken {
     /// The client sent something, or left.
     Client(Result<(), StreamError>),
+    /// A backend that the session keeps said something, or is gone.
+    Shard(ShardId, Result<usize, StreamError>),
     /// The router stops.
     Stopping,
     /// A shard closes its connection since its block was idle for too long, as it says here.

@@ -45,9 +45,12 @@ impl Session {
             self.portals.remove("");
         }
         let answered = match FrontendMessage::decode(frame.tag(), frame.body()) {
-            Ok(FrontendMessage::Query { sql }) => match self.known_query(sql).await {
-                Ok(false) => self.run_string(sql).await,
-                answered => answered.map(|_| ()),
+            Ok(FrontendMessage::Query { sql }) => match self.lost_pin() {
+                Ok(()) => match self.known_query(sql).await {
+                    Ok(false) => self.run_string(sql).await,
+                    answered => answered.map(|_| ()),
+                },
+                lost => lost,
             },
             Ok(_) => Err(SessionError::UnknownMessage(frame.tag()).into()),
             Err(error) => Err(error.into()),
@@ -128,6 +131,7 @@ impl Session {
                 if template.is_hinted() {
                     self.taint(&plan).await?;
                 }
+                self.hold(template.session_effects(), &plan).await?;
                 self.run_plan(&plan, sentence.sql, offset).await?;
                 if let ([_, ..], [step]) = (template.settings(), plan.steps.as_slice()) {
                     self.adopt_settings(step.shard, template.settings()).await?;
@@ -138,6 +142,7 @@ impl Session {
                 if !matches!(sentence.statement, Statement::Show(_)) {
                     self.join(shard).await?;
                     self.transaction.mark_used(shard);
+                    self.hold_cursor(&sentence.statement, shard)?;
                 }
                 self.run_on(shard, sentence.sql, offset).await?;
                 self.after_forward(sentence, shard);

@@ -12,7 +12,7 @@
 
 use super::function::Effect;
 use super::key::{Formula, Graph, KeyColumn, NodeId, Source};
-use super::plan::SettingChange;
+use super::plan::{SessionEffects, SettingChange};
 use super::refusal::{PlanError, Refusal};
 use super::scope::{Found, From, Item, Key, Lookup, OutColumn, Scope};
 use super::{attached, catalog_text, clock};
@@ -123,6 +123,8 @@ pub struct Analysis {
     pub unknown_relation: bool,
     /// What `set_config` sets.
     pub settings: Vec<SettingChange>,
+    /// What functions do beyond the transaction.
+    pub session: SessionEffects,
     /// A function that is not in the schema.
     pub unknown: Option<Arc<str>>,
     /// Whether it writes, or calls what may.

@@ -577,6 +577,13 @@ impl<'a> Analyzer<'a> {
             }
             _ => {}
         }
+        if qualifier.is_none_or(|schema| schema == "pg_catalog") {
+            let effects = function::session_effects(name);
+            let found = &mut self.found.session;
+            found.locks |= effects.locks;
+            found.unlocks |= effects.unlocks;
+            found.notifies |= effects.notifies;
+        }
         match call.effect {
             Effect::Procedural => {
                 return Err(PlanError::refused(

@@ -1,5 +1,6 @@
 //! What calling a function means for where a statement may run. Start at [`effect`].
 
+use super::plan::SessionEffects;
 use crate::topology::schema::{Function, Schema, Volatility};
 use std::sync::Arc;
 
@@ -280,17 +281,24 @@ pub fn effect(
     })
 }
 
+/// What a built-in function of this name does beyond its transaction, or at its end.
+pub fn session_effects(name: &str) -> SessionEffects {
+    let advisory = name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_");
+    let unlocks = name.starts_with("pg_advisory_unlock");
+    SessionEffects {
+        locks: advisory && !unlocks && !name.contains("_xact_"),
+        unlocks,
+        notifies: name == "pg_notify",
+    }
+}
+
 fn built_in(name: &str, function: &Function, arguments: usize) -> Call {
     let effect = if RUNS_SQL.contains(&name) {
         Effect::Procedural
     } else if SESSION.contains(&name) {
         Effect::Session
     } else if name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") {
-        if name.contains("_xact_") || name == "pg_advisory_unlock_all" {
-            Effect::Designated
-        } else {
-            Effect::Session
-        }
+        Effect::Designated
     } else if TIME.contains(&name) || (name == "age" && arguments == 1) {
         Effect::Time
     } else if RANDOM.contains(&name) || RANDOM_TIME.contains(&name) {

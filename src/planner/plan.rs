@@ -42,6 +42,24 @@ pub struct SettingChange {
     pub local: bool,
 }
 
+/// What a statement's functions do beyond their transaction, or at its end, on the designated shard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionEffects {
+    /// They may lock for the session.
+    pub locks: bool,
+    /// They may unlock.
+    pub unlocks: bool,
+    /// They may notify.
+    pub notifies: bool,
+}
+
+impl SessionEffects {
+    /// Whether they do nothing of the kind.
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}
+
 /// What to run, on which shards, and how the outputs become one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {

@@ -5,7 +5,7 @@ use super::analysis::{self, Analysis, Count};
 use super::clock;
 use super::key::{Arguments, Formula, KeyColumn, KeySet, Source};
 use super::plan::{
-    Access, Merge, Plan, SettingChange, SortKey, Step, StepArguments, StepSql, Tier,
+    Access, Merge, Plan, SessionEffects, SettingChange, SortKey, Step, StepArguments, StepSql, Tier,
 };
 use super::refusal::{PlanError, Refusal};
 use super::rewrite::{self, InsertText, QueryText};
@@ -557,6 +557,26 @@ impl Template {
         }
     }
 
+    /// What the statement's functions do beyond its transaction.
+    pub fn session_effects(&self) -> SessionEffects {
+        match &self.route {
+            Route::Statement(statement) => statement.analysis.session,
+            Route::Shard(_) | Route::Key(..) => SessionEffects::default(),
+        }
+    }
+
+    /// Refuses what would lock for the session, where nobody looks after the lock.
+    ///
+    /// # Errors
+    /// [`Refusal::SessionState`].
+    pub fn refuse_session_locks(&self) -> Result<(), PlanError> {
+        if self.session_effects().locks {
+            let reason = "a session's advisory lock is taken by a statement other than a query";
+            return Err(PlanError::refused(Refusal::SessionState, reason));
+        }
+        Ok(())
+    }
+
     /// The statement's text.
     pub fn sql(&self) -> &Arc<str> {
         &self.sql
@@ -630,6 +650,17 @@ impl Template {
             return Ok(all_shards(self.access, topology));
         }
         if let Some((shard, table)) = analysis.locals.first() {
+            if let Some(function) = &analysis.designated
+                && !analysis.session.is_none()
+                && *shard != topology.default_shard
+            {
+                return Err(PlanError::refused(
+                    Refusal::DesignatedFunction,
+                    format!(
+                        "{function} runs on the default shard, but the local table {table} is on another"
+                    ),
+                ));
+            }
             if let Some((_, other)) = analysis.locals.iter().find(|(other, _)| other != shard) {
                 return Err(PlanError::refused(
                     Refusal::LocalWithLocal,

@@ -106,8 +106,9 @@ pub fn utility(
                     ),
                 ));
             }
-            let plan =
-                template::template(body.text, &[], context)?.plan(&Binding::default(), topology)?;
+            let template = template::template(body.text, &[], context)?;
+            template.refuse_session_locks()?;
+            let plan = template.plan(&Binding::default(), topology)?;
             match (plan.tier, plan.steps.as_slice()) {
                 (Tier::NamedShard, [step]) => Ok(one(Tier::NamedShard, Access::Ddl, step.shard)),
                 _ => Err(PlanError::refused(
@@ -512,7 +513,9 @@ pub fn copy_to(
             }
         },
         CopySource::Query(body) => {
-            let plan = template::template(body.text, &[], context)?.plan(&binding, topology)?;
+            let template = template::template(body.text, &[], context)?;
+            template.refuse_session_locks()?;
+            let plan = template.plan(&binding, topology)?;
             let untouched = plan.steps.iter().all(|step| step.sql == StepSql::AsSent);
             let appended = matches!(
                 plan.merge,

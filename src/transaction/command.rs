@@ -19,7 +19,7 @@ pub struct Reply {
     pub tag: String,
     /// Rows as text.
     pub rows: Vec<Vec<Option<String>>>,
-    /// NOTICEs, ParameterStatus: what the client should see, in order.
+    /// NOTICEs, notifications, ParameterStatus: what the client should see, in order.
     pub asides: Vec<Frame>,
     /// What ReadyForQuery said.
     pub status: TransactionStatus,
@@ -144,7 +144,7 @@ pub async fn answer(backend: &mut Backend) -> Result<Reply, CommandError> {
                 backend.note_parameter(frame.body());
                 reply.asides.push(frame);
             }
-            b'N' => reply.asides.push(frame),
+            b'N' | b'A' => reply.asides.push(frame),
             b'Z' => {
                 reply.status = backend_message::read_ready_for_query(frame.body())
                     .unwrap_or(TransactionStatus::Failed);

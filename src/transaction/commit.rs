@@ -25,6 +25,10 @@ use std::time::Duration;
 const WHO_WROTE: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::text, \
      pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8)";
 
+/// The same of one that must decide: only what has a transaction id can.
+const DECIDES: &str = "SELECT pg_catalog.pg_current_xact_id()::text, \
+     pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8)";
+
 /// How often, and how far apart, a decider whose answer was lost is asked what became of its transaction.
 const VERDICT_ATTEMPTS: u32 = 10;
 const VERDICT_PAUSE: Duration = Duration::from_millis(200);
@@ -137,6 +141,8 @@ impl Transaction {
             }
         }
         if writers.len() >= 2 {
+            let decider = decider(&participants, &writers);
+            writers.swap(0, decider);
             return commit_in_two_phases(participants, writers, tenant, topology).await;
         }
         // The one that wrote goes first: while it may still fail, nothing else has ended.
@@ -173,8 +179,27 @@ impl Transaction {
     }
 }
 
+/// Which of the writers decides. PostgreSQL does not prepare what listens, notifies or uses temporary tables, nor what
+/// locks in a transaction what its session has locked.
+fn decider(participants: &Participants, writers: &[(ShardId, Written)]) -> usize {
+    let first = |decides: fn(&Participant) -> bool| {
+        let participant = |shard| participants.get(shard);
+        writers
+            .iter()
+            .position(|(shard, _)| participant(shard).is_some_and(decides))
+    };
+    first(|participant| participant.unpreparable)
+        .or_else(|| first(|participant| participant.reasons.is_state()))
+        .unwrap_or(0)
+}
+
 async fn written(participant: &mut Participant) -> Result<Option<Written>, CommandError> {
-    let reply = command::run(&mut participant.lease, WHO_WROTE).await?;
+    let question = if participant.unpreparable {
+        DECIDES
+    } else {
+        WHO_WROTE
+    };
+    let reply = command::run(&mut participant.lease, question).await?;
     let mut row = reply
         .rows
         .into_iter()
@@ -194,7 +219,7 @@ async fn commit_one(
     tenant: Tenant<'_>,
 ) -> Result<Ended, CommitError> {
     if !participant.begun {
-        participant.lease.release();
+        participant.release();
         return Ok(Ended {
             committed: true,
             asides: Vec::new(),
@@ -221,7 +246,7 @@ async fn commit_one(
 /// Gives back the lease of a participant whose part was rolled back, and its settings with it.
 fn give_back(mut participant: Participant) {
     participant.lease.applied = participant.settings_before.clone();
-    participant.lease.release();
+    participant.release();
 }
 
 /// Gives back the lease of a participant whose block ended.
@@ -233,7 +258,7 @@ fn finish(mut participant: Participant, reply: &Reply, committed: bool, tenant: 
             &participant.settings_before
         };
         participant.lease.applied = settings.clone();
-        participant.lease.release();
+        participant.release();
     }
 }
 
@@ -392,12 +417,12 @@ async fn take_back(
     let undo = prepared
         .into_iter()
         .map(|(mut participant, gid)| async move {
-            // Settings made in the block survive PREPARE on this connection: it is not given back.
-            let _ = command::run(
-                &mut participant.lease,
-                &format!("ROLLBACK PREPARED '{gid}'"),
-            )
-            .await;
+            // Settings made in the block survive PREPARE on this connection: others do not get it.
+            let sql = format!("ROLLBACK PREPARED '{gid}'");
+            let undone = command::run(&mut participant.lease, &sql).await;
+            if undone.is_ok() && !participant.reasons.is_empty() {
+                participant.release();
+            }
         });
     let mut rest = readers;
     rest.insert(decider.lease.shard, decider);

@@ -7,6 +7,7 @@ pub mod settings;
 pub mod commit;
 pub mod gid;
 pub mod recovery;
+pub mod pin;
 mod participants;
 
 use crate::backend::connection::Backend;
@@ -19,6 +20,7 @@ use crate::wire::frame::Frame;
 use crate::wire::sqlstate::SqlState;
 use command::CommandError;
 use participants::Participants;
+use pin::{Pin, Pins, Reasons};
 use settings::{Custom, Settings};
 use state::{BlockState, Phase};
 use std::sync::Arc;
@@ -34,6 +36,30 @@ pub struct Participant {
     begun: bool,
     /// It ran more than SHOW: leaving it would lose something.
     used: bool,
+    /// PostgreSQL does not prepare what it ran: it must be the one that decides.
+    unpreparable: bool,
+    /// Why its session keeps it when the block ends.
+    reasons: Reasons,
+    /// The cursors WITH HOLD that it had before the block.
+    cursors: Vec<String>,
+    /// Something ran that may have changed that.
+    unsettled: bool,
+    pins: Arc<Pins>,
+}
+
+impl Participant {
+    /// Gives the lease back, which stands at ReadyForQuery 'I': to its pool, or to the session that keeps it.
+    fn release(self) {
+        if self.reasons.is_empty() {
+            return self.lease.release();
+        }
+        self.pins.clone().keep(Pin {
+            lease: self.lease,
+            reasons: self.reasons,
+            cursors: self.cursors,
+            unsettled: self.unsettled,
+        });
+    }
 }
 
 /// Who leases, and how its backends must be set.
@@ -105,15 +131,35 @@ impl ErrorReply for JoinError {
     }
 }
 
+/// A connection of the pool that shows the session no customized setting that another left.
+async fn fit_lease(shard: ShardId, tenant: Tenant<'_>) -> Result<Lease, LeaseError> {
+    let lease = tenant.pools.acquire(shard).await?;
+    if settings::is_fit(&lease, tenant.custom) {
+        Ok(lease)
+    } else {
+        tenant.pools.renew(lease).await
+    }
+}
+
 /// A session's block, or the leases of one statement outside a block.
 #[derive(Debug, Default)]
 pub struct Transaction {
     /// Phase and preamble.
     pub block: BlockState,
     participants: Participants,
+    /// What the session keeps between its transactions.
+    pub pins: Arc<Pins>,
 }
 
 impl Transaction {
+    /// Of a session without a block that keeps these backends.
+    pub fn new(pins: Pins) -> Self {
+        Self {
+            pins: Arc::new(pins),
+            ..Self::default()
+        }
+    }
+
     /// The shards that hold a lease now.
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
         self.participants.keys().copied()
@@ -121,7 +167,8 @@ impl Transaction {
 
     /// The shard that statements for any shard should prefer: one that is here already.
     pub fn preferred(&self) -> Option<ShardId> {
-        self.participants.keys().next().copied()
+        let joined = self.participants.keys().next().copied();
+        joined.or_else(|| self.pins.first())
     }
 
     /// The shard's backend, if it takes part.
@@ -150,42 +197,90 @@ impl Transaction {
         asides: &mut Vec<Frame>,
     ) -> Result<&mut Backend, JoinError> {
         if !self.participants.contains_key(&shard) {
-            let mut lease = tenant.pools.acquire(shard).await?;
-            if !settings::is_fit(&lease, tenant.custom) {
-                lease = tenant.pools.renew(lease).await?;
-            }
+            let mut joining = self.lease(shard, tenant).await?;
+            let by_default = joining.lease.snapshot_isolation_by_default;
             let snapshot = self.block.phase() != Phase::Idle
-                && (self.block.snapshot_isolation() || lease.snapshot_isolation_by_default);
+                && (self.block.snapshot_isolation() || by_default);
             if snapshot {
                 self.leave_unused().await;
             }
             if snapshot && !self.participants.is_empty() {
-                lease.release();
+                joining.release();
                 return Err(JoinError::SnapshotIsolation);
             }
-            settings::apply(&mut lease, tenant.settings).await?;
-            settings::create_custom(&mut lease, tenant.custom, tenant.settings).await?;
-            let settings_before = lease.applied.clone();
-            let preamble = self.block.preamble();
-            let begun = preamble.is_some();
-            if let Some(sql) = preamble {
-                asides.extend(command::run(&mut lease, &sql).await?.asides);
+            settings::apply(&mut joining.lease, tenant.settings).await?;
+            settings::create_custom(&mut joining.lease, tenant.custom, tenant.settings).await?;
+            joining.settings_before = joining.lease.applied.clone();
+            if let Some(sql) = self.block.preamble() {
+                asides.extend(command::run(&mut joining.lease, &sql).await?.asides);
+                joining.begun = true;
             }
-            self.participants.insert(
-                shard,
-                Participant {
-                    lease,
-                    settings_before,
-                    begun,
-                    used: false,
-                },
-            );
+            self.participants.insert(shard, joining);
         }
         let participant = self
             .participants
             .get_mut(&shard)
             .ok_or(LeaseError::Closed)?;
         Ok(&mut participant.lease)
+    }
+
+    /// The backend that the session keeps on the shard, else one of the pool's.
+    async fn lease(&self, shard: ShardId, tenant: Tenant<'_>) -> Result<Participant, LeaseError> {
+        let pin = match self.pins.take(shard) {
+            Some(pin) => pin,
+            None => Pin {
+                lease: fit_lease(shard, tenant).await?,
+                reasons: self.pins.always(),
+                cursors: Vec::new(),
+                unsettled: false,
+            },
+        };
+        Ok(Participant {
+            settings_before: pin.lease.applied.clone(),
+            lease: pin.lease,
+            begun: false,
+            used: false,
+            unpreparable: false,
+            reasons: pin.reasons,
+            cursors: pin.cursors,
+            unsettled: pin.unsettled,
+            pins: self.pins.clone(),
+        })
+    }
+
+    /// Has the session keep the shard's backend beyond the end of the block, for what will live there.
+    ///
+    /// # Errors
+    /// [`LeaseError::TooManyPinned`].
+    pub fn pin(&mut self, shard: ShardId, reason: Reasons) -> Result<(), LeaseError> {
+        let participant = self.participants.get_mut(&shard);
+        let participant = participant.ok_or(LeaseError::Closed)?;
+        participant.lease.pin()?;
+        participant.reasons |= reason;
+        participant.unsettled = true;
+        Ok(())
+    }
+
+    /// Whether the session keeps the shard's backend for this, as far as is known.
+    pub fn keeps(&self, shard: ShardId, reason: Reasons) -> bool {
+        match self.participants.get(&shard) {
+            Some(participant) => participant.reasons.contains(reason),
+            None => self.pins.keeps(shard, reason),
+        }
+    }
+
+    /// Notes that what lives in the shard's backend may have changed.
+    pub fn unsettle(&mut self, shard: ShardId) {
+        if let Some(participant) = self.participants.get_mut(&shard) {
+            participant.unsettled = true;
+        }
+    }
+
+    /// Notes that the shard runs what PostgreSQL does not prepare.
+    pub fn mark_unpreparable(&mut self, shard: ShardId) {
+        if let Some(participant) = self.participants.get_mut(&shard) {
+            participant.unpreparable = true;
+        }
     }
 
     /// Notes that a statement runs on the shard whose outcome belongs to the block.
@@ -250,14 +345,11 @@ impl Transaction {
             if !backend.tainted {
                 continue;
             }
-            match command::run(backend, "DISCARD ALL").await {
-                Ok(_) => {
-                    backend.tainted = false;
-                    backend.applied = Arc::default();
-                    backend.prepared.clear();
-                    backend.forget_unnamed();
-                }
-                Err(_) => lost.push(*shard),
+            // What the session keeps there is not to be forgotten with it.
+            if !participant.reasons.is_empty() {
+                participant.unsettled = true;
+            } else if !pin::clean(backend).await {
+                lost.push(*shard);
             }
         }
         for shard in lost {
@@ -269,7 +361,7 @@ impl Transaction {
     pub fn release_idle(&mut self) {
         if self.block.phase() == Phase::Idle {
             for participant in self.participants.drain() {
-                participant.lease.release();
+                participant.release();
             }
         }
     }
@@ -325,13 +417,14 @@ impl Transaction {
             .into_values()
             .map(|mut participant| async move {
                 if !participant.begun {
-                    participant.lease.release();
+                    participant.release();
                     return Vec::new();
                 }
                 match command::run(&mut participant.lease, "ROLLBACK").await {
                     Ok(reply) if reply.status == TransactionStatus::Idle => {
                         participant.lease.applied = participant.settings_before.clone();
-                        participant.lease.release();
+                        participant.unsettled |= participant.reasons.is_state();
+                        participant.release();
                         reply.asides
                     }
                     Ok(_) | Err(_) => Vec::new(),

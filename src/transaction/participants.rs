@@ -28,6 +28,11 @@ impl Participants {
         self.place(*shard).is_ok()
     }
 
+    pub(super) fn get(&self, shard: &ShardId) -> Option<&Participant> {
+        let place = self.place(*shard).ok()?;
+        Some(&self.entries[place].1)
+    }
+
     pub(super) fn get_mut(&mut self, shard: &ShardId) -> Option<&mut Participant> {
         let place = self.place(*shard).ok()?;
         Some(&mut self.entries[place].1)

@@ -7,6 +7,7 @@ mod attached;
 mod copy;
 mod failures;
 mod pgbench;
+mod pinning;
 mod prepared;
 mod protocol_errors;
 mod routing;
