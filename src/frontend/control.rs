@@ -6,7 +6,7 @@ use super::parameters::ROUTER_PREFIX;
 use super::session::Session;
 use super::simple_query::{Sentence, text_of};
 use super::statements::{Bound, Prepared};
-use crate::planner::plan::{Access, Plan, SettingChange};
+use crate::planner::plan::{Access, Plan, SettingChange, StepArguments};
 use crate::planner::{self, Binding};
 use crate::sql::lex;
 use crate::sql::statement::{
@@ -19,6 +19,7 @@ use crate::transaction::state::{Opening, Phase};
 use crate::wire::backend_message::{self, ColumnDescription};
 use crate::wire::error_response::{Report, Severity};
 use crate::wire::sqlstate::SqlState;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// The router's own settings, and what each may be.
@@ -135,13 +136,13 @@ impl Session {
                 analyze,
                 options,
             } => {
-                let is_text = |value: &Option<&str>| {
-                    value.is_none_or(|value| value.eq_ignore_ascii_case("text"))
+                let explain = Explain {
+                    sql,
+                    body: body.text,
+                    analyze: *analyze,
+                    text: explains_as_text(options),
                 };
-                let text = options
-                    .iter()
-                    .all(|(name, value)| name != "format" || is_text(value));
-                self.explain(sql, body.text, *analyze, text, describe).await
+                self.explain(&explain, &Bound::default(), describe).await
             }
             Statement::Load => Err(refused(
                 "LOAD",
@@ -889,27 +890,25 @@ impl Session {
     }
 
     /// EXPLAIN: how the statement is routed, then what the shards say.
-    async fn explain(
+    pub(super) async fn explain(
         &mut self,
-        sql: &str,
-        body: &str,
-        analyze: bool,
-        text: bool,
+        explain: &Explain<'_>,
+        bound: &Bound<'_>,
         describe: bool,
     ) -> Result<(), Stop> {
-        let template = self.template(&Arc::from(body), &Arc::from([]))?;
-        if analyze {
+        let template = self.template(&Arc::from(explain.body), &Arc::from(bound.types))?;
+        if explain.analyze {
             template.refuse_session_locks()?;
         }
         let topology = self.router.topology();
         let binding = Binding {
-            values: &[],
-            formats: &[],
+            values: bound.values,
+            formats: bound.formats,
             preferred: self.transaction.preferred(),
             spread: self.router.next_spread(),
         };
         let plan = template.plan(&binding, &topology)?;
-        if analyze && plan.steps.len() > 1 && plan.access != Access::Read {
+        if explain.analyze && plan.steps.len() > 1 && plan.access != Access::Read {
             return Err(refused(
                 "EXPLAIN ANALYZE of a write on several shards",
                 "explain-analyze",
@@ -917,14 +916,13 @@ impl Session {
                 "Use EXPLAIN without ANALYZE, or name the sharding key.",
             ));
         }
-        let prefix = &sql[..sql.len() - body.len()];
-        let routing = if text {
+        let routing = if explain.text {
             let lines = template.describe(&plan, &topology);
             lines.iter().map(|line| line.replace('\n', " ")).collect()
         } else {
             Vec::new()
         };
-        let lines = self.explained(&plan, routing, prefix, body).await?;
+        let lines = self.explained(&plan, routing, explain, bound).await?;
         if describe {
             write_plan_description(self.client.out());
         }
@@ -939,24 +937,39 @@ impl Session {
         &mut self,
         plan: &Plan,
         routing: Vec<String>,
-        prefix: &str,
-        body: &str,
+        explain: &Explain<'_>,
+        bound: &Bound<'_>,
     ) -> Result<Vec<String>, Stop> {
         let topology = self.router.topology();
-        let text = !routing.is_empty();
+        let prefix = &explain.sql[..explain.sql.len() - explain.body.len()];
         let mut lines = routing;
         // Other formats are documents: they are the first shard's own.
-        let shown = if text { plan.steps.len() } else { 1 };
+        let shown = if explain.text { plan.steps.len() } else { 1 };
         for step in plan.steps.iter().take(shown) {
-            let explain = format!("{prefix}{}", text_of(step, body));
+            let sql = format!("{prefix}{}", text_of(step, explain.body));
             let backend = self.join(step.shard).await?;
-            let reply = command::run(backend, &explain)
-                .await
-                .map_err(error::of_command)?;
-            if text {
+            let reply = if bound.values.is_empty() {
+                command::run(backend, &sql).await
+            } else {
+                let chosen: Vec<usize> = match &step.arguments {
+                    StepArguments::AsSent => (0..bound.values.len()).collect(),
+                    StepArguments::Chosen(chosen) => {
+                        chosen.iter().map(|number| usize::from(*number)).collect()
+                    }
+                };
+                let types: Vec<u32> = chosen.iter().map(|number| bound.type_of(*number)).collect();
+                let formats = chosen.iter().map(|number| bound.format_of(*number));
+                let values = chosen
+                    .iter()
+                    .map(|number| bound.values.get(*number).copied().flatten());
+                command::write_bound_apart(backend, &sql, &types, formats, values);
+                command::answer_apart(backend).await
+            }
+            .map_err(error::of_command)?;
+            if explain.text {
                 lines.push(format!("Shard {}:", topology.shard_name(step.shard)));
             }
-            let indent = if text { "  " } else { "" };
+            let indent = if explain.text { "  " } else { "" };
             lines.extend(
                 reply
                     .rows
@@ -968,6 +981,26 @@ impl Session {
         }
         Ok(lines)
     }
+}
+
+/// What EXPLAIN asks for.
+pub(super) struct Explain<'a> {
+    /// The whole statement.
+    pub sql: &'a str,
+    /// What it explains.
+    pub body: &'a str,
+    /// Whether the statement is run.
+    pub analyze: bool,
+    /// Whether the plan is wanted as text, so that the routing may stand above it.
+    pub text: bool,
+}
+
+pub(super) fn explains_as_text(options: &[(Cow<'_, str>, Option<&str>)]) -> bool {
+    let is_text =
+        |value: &Option<&str>| value.is_none_or(|value| value.eq_ignore_ascii_case("text"));
+    options
+        .iter()
+        .all(|(name, value)| name != "format" || is_text(value))
 }
 
 /// Whether a setting is a mode of the transaction.

@@ -24,7 +24,7 @@ use crate::topology::ShardId;
 use crate::transaction::command::{self, CommandError, OWN_NAME, Reply};
 use crate::transaction::pin::Reasons;
 use crate::transaction::state::Phase;
-use crate::wire::backend_message;
+use crate::wire::backend_message::{self, ColumnDescription};
 use crate::wire::frame::{Frame, FrameView};
 use crate::wire::frontend_message::{self, Bind, FrontendMessage, Target};
 use bytes::BytesMut;
@@ -148,6 +148,7 @@ impl Session {
                     search_path: self.search_path()?,
                 }
             }
+            Statement::Explain { .. } => PreparedKind::Explain,
             statement if control::is_forwarded(statement) => PreparedKind::Forward,
             _ => PreparedKind::Session,
         };
@@ -159,7 +160,10 @@ impl Session {
         } else {
             self.router.next_statement()
         };
-        let seen_by_shard = matches!(kind, PreparedKind::Query { .. } | PreparedKind::Forward);
+        let seen_by_shard = match kind {
+            PreparedKind::Query { .. } | PreparedKind::Forward | PreparedKind::Explain => true,
+            PreparedKind::Session | PreparedKind::Empty => false,
+        };
         let prepared = Arc::new(Prepared {
             id,
             backend_name: if named {
@@ -211,7 +215,7 @@ impl Session {
     fn shard_to_describe(&mut self, prepared: &Prepared) -> Result<ShardId, Stop> {
         match &prepared.kind {
             // Every shard has every definition.
-            PreparedKind::Query { .. } => Ok(self.any_shard()),
+            PreparedKind::Query { .. } | PreparedKind::Explain => Ok(self.any_shard()),
             PreparedKind::Forward | PreparedKind::Session | PreparedKind::Empty => {
                 self.shard_to_forward(prepared, None)
             }
@@ -275,7 +279,11 @@ impl Session {
     /// Whether a Sync outside a block would end portals of a shard, `run` aside.
     fn has_portals(&self, run: Option<&str>) -> bool {
         self.portals.iter().any(|(name, portal)| {
-            run != Some(name) && matches!(portal.place, Place::Shard(_) | Place::Several { .. })
+            run != Some(name)
+                && match portal.place {
+                    Place::Shard(_) | Place::Several { .. } | Place::Explained { .. } => true,
+                    Place::Session | Place::Suspended | Place::Done => false,
+                }
         })
     }
 
@@ -460,6 +468,17 @@ impl Session {
                 self.bind_on(&prepared, shard, bind.portal, frame).await?;
                 Place::Shard(shard)
             }
+            PreparedKind::Explain => {
+                if self.transaction.block.phase() == Phase::Failed {
+                    return Err(SessionError::FailedBlock.into());
+                }
+                let shard = self.any_shard();
+                self.bind_on(&prepared, shard, bind.portal, frame).await?;
+                Place::Explained {
+                    bind: frame.to_frame(),
+                    described_on: shard,
+                }
+            }
             PreparedKind::Session | PreparedKind::Empty => {
                 self.answer_locally(backend_message::write_bind_complete);
                 Place::Session
@@ -497,7 +516,7 @@ impl Session {
     async fn describe_statement(&mut self, name: &str) -> Result<(), Stop> {
         let prepared = self.prepared(name)?;
         match &prepared.kind {
-            PreparedKind::Query { .. } | PreparedKind::Forward => {
+            PreparedKind::Query { .. } | PreparedKind::Forward | PreparedKind::Explain => {
                 if self
                     .pipeline
                     .unseen
@@ -521,10 +540,9 @@ impl Session {
             }
             PreparedKind::Session | PreparedKind::Empty => {
                 self.see_unseen().await?;
-                let rows = is_explain(&prepared.sql);
                 self.answer_locally(|out| {
                     backend_message::write_parameter_description(out, &[]);
-                    describe_session_rows(out, rows);
+                    describe_session_rows(out, &prepared.sql);
                 });
                 Ok(())
             }
@@ -538,15 +556,15 @@ impl Session {
                 prepared,
             }) => (*shard, prepared.clone()),
             Some(Portal {
-                place: Place::Several { described_on, .. },
+                place: Place::Several { described_on, .. } | Place::Explained { described_on, .. },
                 prepared,
             }) => (*described_on, prepared.clone()),
             Some(Portal {
                 place: Place::Session | Place::Done | Place::Suspended,
                 prepared,
             }) => {
-                let rows = is_explain(&prepared.sql);
-                self.answer_locally(|out| describe_session_rows(out, rows));
+                let prepared = prepared.clone();
+                self.answer_locally(|out| describe_session_rows(out, &prepared.sql));
                 return Ok(());
             }
             // A cursor is a portal of its shard.
@@ -604,6 +622,13 @@ impl Session {
                 self.answer_locally(backend_message::write_empty_query);
                 Ok(())
             }
+            Place::Explained { bind, .. } => {
+                let explained = self.execute_explain(name, &portal.prepared, &bind).await;
+                if let Some(portal) = self.portals.get_mut(name) {
+                    portal.place = Place::Done;
+                }
+                explained
+            }
             Place::Session => {
                 let control = {
                     let tokens = lex::lex(&portal.prepared.sql, &self.lex_limits())?;
@@ -656,6 +681,45 @@ impl Session {
         self.pipeline.queue.push_back(Expect::Execute);
         self.pipeline.executed = true;
         self.bound_pipeline(shard).await
+    }
+
+    async fn execute_explain(
+        &mut self,
+        name: &str,
+        prepared: &Prepared,
+        bind: &Frame,
+    ) -> Result<(), Stop> {
+        let bind = Bind::decode(bind.body())?;
+        let tokens = lex::lex(&prepared.sql, &self.lex_limits())?;
+        let statement = statement::classify(&prepared.sql, &tokens)?;
+        let Statement::Explain {
+            body,
+            analyze,
+            options,
+        } = &statement
+        else {
+            return Err(Stop::Gone);
+        };
+        self.leave_shard(Some(name)).await?;
+        self.pipeline.executed = true;
+        let values: Vec<_> = bind.values().collect();
+        let formats: Vec<_> = bind
+            .parameter_formats
+            .iter()
+            .map(|format| format.code() as i16)
+            .collect();
+        let bound = Bound {
+            types: &prepared.parameter_types,
+            values: &values,
+            formats: &formats,
+        };
+        let explain = control::Explain {
+            sql: &prepared.sql,
+            body: body.text,
+            analyze: *analyze,
+            text: control::explains_as_text(options),
+        };
+        self.explain(&explain, &bound, false).await
     }
 
     async fn execute_several(
@@ -756,6 +820,10 @@ impl Session {
                     Some(
                         Place::Shard(shard)
                         | Place::Several {
+                            described_on: shard,
+                            ..
+                        }
+                        | Place::Explained {
                             described_on: shard,
                             ..
                         },
@@ -1026,32 +1094,20 @@ fn is_show(sql: &str) -> bool {
         .is_some_and(|first| first.is_ok_and(|word| word.is(sql, "show")))
 }
 
-fn is_explain(sql: &str) -> bool {
-    let limits = lex::LexLimits {
-        tokens_max: usize::MAX,
-        depth_max: usize::MAX,
-    };
-    lex::lex(sql, &limits).is_ok_and(|tokens| {
-        matches!(
-            statement::classify(sql, &tokens),
-            Ok(Statement::Explain { .. })
-        )
-    })
-}
-
-/// RowDescription of what the session itself answers with rows, else NoData.
-fn describe_session_rows(out: &mut BytesMut, rows: bool) {
-    if rows {
-        write_plan_description(out)
-    } else {
-        backend_message::write_no_data(out)
+/// RowDescription of what the session itself answers with rows, which is SHOW of the router's settings; else NoData.
+fn describe_session_rows(out: &mut BytesMut, sql: &str) {
+    let mut words = lex::Lexer::new(sql).flatten();
+    let shows = words.next().is_some_and(|first| first.is(sql, "show"));
+    match words.next() {
+        Some(name) if shows => {
+            let column = ColumnDescription::text(sql[name.start..].trim_end());
+            backend_message::write_row_description(out, [column]);
+        }
+        _ => backend_message::write_no_data(out),
     }
 }
 
 /// The one column of EXPLAIN.
 pub(super) fn write_plan_description(out: &mut BytesMut) {
-    backend_message::write_row_description(
-        out,
-        [backend_message::ColumnDescription::text("QUERY PLAN")],
-    );
+    backend_message::write_row_description(out, [ColumnDescription::text("QUERY PLAN")]);
 }

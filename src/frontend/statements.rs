@@ -3,7 +3,7 @@
 use crate::planner::Template;
 use crate::planner::plan::Plan;
 use crate::topology::ShardId;
-use crate::wire::frame::Frame;
+use crate::wire::frame::{Format, Frame};
 use std::sync::Arc;
 
 /// A statement that a client parsed.
@@ -37,6 +37,8 @@ pub enum PreparedKind {
     Session,
     /// One shard as it stands: SHOW, FETCH and the like.
     Forward,
+    /// The session too, but a shard says what its parameters are: EXPLAIN.
+    Explain,
     /// Nothing.
     Empty,
 }
@@ -64,6 +66,25 @@ pub struct Bound<'a> {
     pub formats: &'a [i16],
 }
 
+impl Bound<'_> {
+    /// The type that Parse gave a parameter; 0 leaves it to the shard.
+    pub fn type_of(&self, parameter: usize) -> u32 {
+        self.types.get(parameter).copied().unwrap_or(0)
+    }
+
+    /// The format of a parameter's value.
+    pub fn format_of(&self, parameter: usize) -> Format {
+        let code = match self.formats {
+            [one] => Some(one),
+            each => each.get(parameter),
+        };
+        match code {
+            Some(1) => Format::Binary,
+            Some(_) | None => Format::Text,
+        }
+    }
+}
+
 /// A portal that a client bound.
 #[derive(Debug, Clone)]
 pub struct Portal {
@@ -89,6 +110,13 @@ pub enum Place {
     },
     /// In the session.
     Session,
+    /// In the session, from the client's Bind.
+    Explained {
+        /// The client's Bind.
+        bind: Frame,
+        /// Where it is bound too, to be described.
+        described_on: ShardId,
+    },
     /// Run on several shards up to its row limit; the rest of its rows is gone.
     Suspended,
     /// Run already; a second Execute gives nothing.

@@ -3,7 +3,7 @@
 use crate::backend::connection::Backend;
 use crate::wire::backend_message::{self, DataRow, TransactionStatus};
 use crate::wire::error_response::{ErrorReply, Fault};
-use crate::wire::frame::Frame;
+use crate::wire::frame::{Format, Frame};
 use crate::wire::frontend_message::{self, Target};
 use crate::wire::sqlstate::SqlState;
 use crate::wire::stream::StreamError;
@@ -97,13 +97,24 @@ pub async fn run_apart(backend: &mut Backend, statements: &[&str]) -> Result<Rep
 
 /// Adds a statement, with its parameters as text, to those that [`answer_apart`] sends.
 pub fn write_apart(backend: &mut Backend, sql: &str, values: &[&str]) {
+    let values = values.iter().map(|value| Some(value.as_bytes()));
+    write_bound_apart(backend, sql, &[], [], values);
+}
+
+/// Adds a statement, with its parameters as a client bound them, to those that [`answer_apart`] sends.
+pub fn write_bound_apart<'a>(
+    backend: &mut Backend,
+    sql: &str,
+    types: &[u32],
+    formats: impl IntoIterator<Item = Format>,
+    values: impl IntoIterator<Item = Option<&'a [u8]>>,
+) {
     let out = backend.stream.out();
     // One that failed may have left them.
     frontend_message::write_close(out, Target::Portal, OWN_NAME);
     frontend_message::write_close(out, Target::Statement, OWN_NAME);
-    frontend_message::write_parse(out, OWN_NAME, sql, &[]);
-    let values = values.iter().map(|value| Some(value.as_bytes()));
-    frontend_message::write_bind(out, OWN_NAME, OWN_NAME, [], values, []);
+    frontend_message::write_parse(out, OWN_NAME, sql, types);
+    frontend_message::write_bind(out, OWN_NAME, OWN_NAME, formats, values, []);
     frontend_message::write_execute(out, OWN_NAME, 0);
 }
 

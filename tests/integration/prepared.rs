@@ -463,3 +463,60 @@ async fn rows_stream_while_others_are_served() {
     }
     assert_eq!(count, 100_000);
 }
+
+#[tokio::test]
+async fn an_explained_statement_has_its_parameters() {
+    let deployment = deployment();
+    let client = connect(&deployment).await;
+    let explain = "EXPLAIN SELECT * FROM accounts WHERE aid = $1";
+    let statement = client.prepare(explain).await.unwrap();
+    assert_eq!(statement.params(), [Type::INT8]);
+    assert_eq!(statement.columns()[0].name(), "QUERY PLAN");
+    for aid in [3_i64, 7] {
+        let home =
+            deployment.shards_with(&format!("SELECT count(*) FROM accounts WHERE aid = {aid}"))[0];
+        let rows = client.query(&statement, &[&aid]).await.unwrap();
+        let lines: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let shards = lines
+            .iter()
+            .filter(|line| line.starts_with("Shard "))
+            .collect::<Vec<_>>();
+        assert_eq!(shards, [&format!("Shard s{home}:")], "{lines:?}");
+    }
+    // Two rows, two shards, each with its own numbering of the parameters.
+    let each = deployment.on_each_shard("SELECT min(aid) FROM accounts");
+    let two = [&each[0], &each[1]].map(|aid| aid.parse::<i64>().unwrap());
+    let rows = client
+        .query(
+            "EXPLAIN INSERT INTO accounts (aid, name) VALUES ($1, $3), ($2, $3)",
+            &[&two[0], &two[1], &"x"],
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        rows.iter()
+            .filter(|row| row.get::<_, &str>(0).starts_with("Shard "))
+            .count(),
+        2
+    );
+    let json = client
+        .prepare("EXPLAIN (FORMAT json) SELECT 1")
+        .await
+        .unwrap();
+    assert_eq!(json.columns()[0].type_(), &Type::JSON);
+}
+
+#[tokio::test]
+async fn a_routing_setting_is_shown_to_drivers() {
+    let deployment = deployment();
+    let client = connect(&deployment).await;
+    client
+        .batch_execute("SET pgring.shard = 's1'")
+        .await
+        .unwrap();
+    let row = client.query_one("SHOW pgring.shard", &[]).await.unwrap();
+    assert_eq!(
+        (row.columns()[0].name(), row.get::<_, &str>(0)),
+        ("pgring.shard", "s1")
+    );
+}

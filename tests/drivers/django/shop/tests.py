@@ -11,7 +11,7 @@ from django.contrib.auth.models import Group, User
 from django.contrib.contenttypes.models import ContentType
 from django.db import DataError, IntegrityError, InternalError, NotSupportedError, OperationalError, ProgrammingError, connection, transaction
 from django.db.models import Avg, Count, Exists, F, Max, OuterRef, Prefetch, Q, Subquery, Sum, Value, Window
-from django.db.models.functions import Coalesce, RowNumber, Upper
+from django.db.models.functions import Coalesce, Collate, RowNumber, Upper
 from django.test import TestCase, TransactionTestCase
 
 from .models import Country, Customer, Entry, Note, Order, Tenant
@@ -130,7 +130,7 @@ class Reads(TestCase):
             ("aggregate", lambda: Order.objects.count()),
             ("group-by", lambda: list(Order.objects.values("placed").annotate(Count("number")).order_by())),
             ("join", lambda: list(Customer.objects.filter(tenant__orders__number=F("visits")).filter(orders__tenant__name="x").filter(id=F("orders__tenant__customers__id")).extra(tables=["shop_note"]))),
-            ("order-by-collation", lambda: list(Customer.objects.order_by("name"))),
+            ("order-by-collation", lambda: list(Customer.objects.order_by(Collate("name", "en-x-icu")))),
             ("cursor", lambda: list(Order.objects.iterator())),
             ("key-update", lambda: Tenant.objects.filter(id=1).update(id=100)),
         ]:
