@@ -212,6 +212,8 @@ pub(super) async fn log_in(
         ("user", &*login.user),
         ("database", database),
         ("client_encoding", "UTF8"),
+        // Wins over what the role or the database says, and is what RESET goes back to.
+        ("standard_conforming_strings", "on"),
     ];
     frontend_message::write_startup(stream.out(), parameters);
     authenticate(stream, login).await?;

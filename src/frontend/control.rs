@@ -393,7 +393,8 @@ impl Session {
         match name {
             "client_encoding" => check_encoding(value)?,
             "standard_conforming_strings"
-                if !matches!(value, SetValue::Default) && !is_on(value) =>
+                if !matches!(value, SetValue::Default)
+                    && !is_on(&text_of_value(value).unwrap_or_default()) =>
             {
                 return Err(refused(
                     "standard_conforming_strings = off",
@@ -1073,12 +1074,11 @@ fn text_of_value(value: &SetValue<'_>) -> Option<String> {
     }
 }
 
-/// Whether a SET switches a boolean setting on; what is not plainly so does not count.
-fn is_on(value: &SetValue<'_>) -> bool {
-    let text = text_of_value(value)
-        .unwrap_or_default()
-        .to_ascii_lowercase();
-    matches!(text.as_str(), "on" | "true" | "yes" | "1")
+/// Whether a value switches a boolean setting on; what is not plainly so does not count.
+pub(super) fn is_on(value: &str) -> bool {
+    ["on", "true", "yes", "1"]
+        .iter()
+        .any(|on| value.eq_ignore_ascii_case(on))
 }
 
 /// Whether one shard answers the statement as it stands.

@@ -3,7 +3,7 @@
 
 use super::auth::{AuthError, Users};
 use super::cancel::{Cancels, InUse, KEY_BYTES, LONG_KEY_BYTES};
-use super::control::{is_known_encoding, is_postgresql_encoding};
+use super::control::{is_known_encoding, is_on, is_postgresql_encoding};
 use super::parameters::Parameters;
 use super::session::{Registered, Session, Start};
 use crate::backend::pool::UserPools;
@@ -46,6 +46,9 @@ pub enum HandshakeError {
     /// No encoding at all.
     #[error("invalid value for parameter \"client_encoding\": \"{0}\"")]
     NoEncoding(String),
+    /// Strings in which the router cannot find the end.
+    #[error("standard_conforming_strings = off is not supported through the router")]
+    Strings,
     /// Wrong password, or no such user.
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -74,7 +77,9 @@ impl ErrorReply for HandshakeError {
             Self::Encryption => SqlState::PROTOCOL_VIOLATION,
             Self::NoUser => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
             Self::UnknownDatabase(_) => SqlState::INVALID_CATALOG_NAME,
-            Self::Replication | Self::Encoding(_) => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::Replication | Self::Encoding(_) | Self::Strings => {
+                SqlState::FEATURE_NOT_SUPPORTED
+            }
             Self::NoEncoding(_) => SqlState::INVALID_PARAMETER_VALUE,
             Self::Auth(error) => error.sqlstate(),
             Self::Join(error) => error.sqlstate(),
@@ -92,6 +97,7 @@ impl ErrorReply for HandshakeError {
             | Self::Replication
             | Self::Encoding(_)
             | Self::NoEncoding(_)
+            | Self::Strings
             | Self::TimedOut => Fault::Client,
             Self::Auth(error) => error.fault(),
             Self::Join(error) => error.fault(),
@@ -111,6 +117,7 @@ impl ErrorReply for HandshakeError {
             Self::Startup(error) => error.hint(),
             Self::Replication => Some("Connect to the shard itself.".to_owned()),
             Self::Encoding(_) => Some("Use client_encoding UTF8.".to_owned()),
+            Self::Strings => Some("Write backslashes in E'' strings.".to_owned()),
             _ => None,
         }
     }
@@ -120,6 +127,7 @@ impl ErrorReply for HandshakeError {
             Self::Startup(error) => error.refusal(),
             Self::Replication => Some("replication"),
             Self::Encoding(_) => Some("client-encoding"),
+            Self::Strings => Some("standard-conforming-strings"),
             _ => None,
         }
     }
@@ -339,6 +347,14 @@ fn setting(settings: &mut Settings, name: &str, value: &str) -> Result<(), Hands
         if !value.to_ascii_lowercase().contains("ascii") {
             return Ok(());
         }
+    }
+    // It is on, whatever the role's or the database's own default.
+    if name == "standard_conforming_strings" {
+        return if is_on(value) {
+            Ok(())
+        } else {
+            Err(HandshakeError::Strings)
+        };
     }
     settings.insert(name.into(), value.into());
     Ok(())

@@ -1982,7 +1982,16 @@ impl<'a> Analyzer<'a> {
         self.found.writers += 1;
         let parts = object_name(name)?;
         let from = self.table(&parts, alias.as_ref(), true)?;
-        Ok((from, self.relation(&parts)))
+        let relation = self.relation(&parts);
+        if relation.as_ref().is_some_and(|relation| {
+            &*relation.name == "pg_settings" && relation.placement == Placement::Catalog
+        }) {
+            return Err(PlanError::refused(
+                Refusal::SessionState,
+                "a write of pg_settings sets what its server session keeps",
+            ));
+        }
+        Ok((from, relation))
     }
 
     fn assignments(
@@ -2062,9 +2071,7 @@ impl<'a> Analyzer<'a> {
                     self.parameters_stored.extend(placeholder(text));
                     return Ok(());
                 }
-                ast::Value::SingleQuotedString(_) | ast::Value::DollarQuotedString(_) => {
-                    return Ok(());
-                }
+                other if parse::string(other).is_some() => return Ok(()),
                 _ => {}
             }
         }

@@ -11,7 +11,6 @@ use super::plan::SettingChange;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{Found, Key, Scope};
 use super::{catalog_text, clock};
-use crate::sql::lex;
 use crate::sql::parse::{self, ast};
 use crate::topology::key_value::KeyType;
 use crate::topology::schema::HashFamily;
@@ -265,26 +264,14 @@ impl<'a> Analyzer<'a> {
                 scope,
             ),
             Expr::Value(value) => {
-                if let Some(text) = parse::string(&value.value)
-                    && clock::tells_time(&text)
-                {
+                let text = match &value.value {
+                    Value::NationalStringLiteral(text) => Some(text.as_str()),
+                    other => parse::string(other),
+                };
+                if let Some(text) = text.filter(|text| clock::tells_time(text)) {
                     self.effect(Effect::Time, &format!("'{text}'"));
                 }
                 match &value.value {
-                    Value::EscapedStringLiteral(raw) => {
-                        let value = lex::escape_string_value(raw);
-                        if value.is_err() || value.is_ok_and(|value| clock::tells_time(&value)) {
-                            self.effect(Effect::Time, "a string with escapes");
-                        }
-                        Ok(())
-                    }
-                    Value::UnicodeStringLiteral(text) => {
-                        // Escapes that are not read here might spell such a word.
-                        if text.contains('\\') || clock::tells_time(text) {
-                            self.effect(Effect::Time, "a string with escapes");
-                        }
-                        Ok(())
-                    }
                     Value::TripleSingleQuotedString(_)
                     | Value::TripleDoubleQuotedString(_)
                     | Value::DoubleQuotedString(_)
@@ -299,6 +286,8 @@ impl<'a> Analyzer<'a> {
                     | Value::NationalQuoteDelimitedStringLiteral(_) => beyond("this literal"),
                     Value::Number(..)
                     | Value::SingleQuotedString(_)
+                    | Value::EscapedStringLiteral(_)
+                    | Value::UnicodeStringLiteral(_)
                     | Value::DollarQuotedString(_)
                     | Value::SingleQuotedByteStringLiteral(_)
                     | Value::NationalStringLiteral(_)
@@ -314,7 +303,7 @@ impl<'a> Analyzer<'a> {
             Expr::TypedString(typed) => {
                 self.cast_type(&typed.data_type)?;
                 if let Some(text) = parse::string(&typed.value.value)
-                    && clock::tells_time(&text)
+                    && clock::tells_time(text)
                 {
                     self.effect(Effect::Time, &format!("'{text}'"));
                 }
@@ -554,18 +543,14 @@ impl<'a> Analyzer<'a> {
         });
         match name {
             // The session's own settings are the same on every shard.
-            "current_setting"
-                if first_text
-                    .as_deref()
-                    .is_some_and(|setting| setting.contains('.')) =>
-            {
+            "current_setting" if first_text.is_some_and(|setting| setting.contains('.')) => {
                 call.effect = Effect::Same
             }
             "set_config" if qualifier.is_none_or(|schema| schema == "pg_catalog") => {
                 let local = matches!(args.get(2), Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))))
                     if matches!(&value.value, Value::Boolean(true)));
                 // What is set is read back by name and set on the other shards too.
-                let name = first_text.as_deref().map(str::to_ascii_lowercase);
+                let name = first_text.map(str::to_ascii_lowercase);
                 match name.filter(|name| is_settable(name)) {
                     Some(name) => {
                         let name = name.into();

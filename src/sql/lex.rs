@@ -170,6 +170,9 @@ pub enum LiteralError {
     /// `""`: 42601.
     #[error("zero-length delimited identifier")]
     EmptyIdentifier,
+    /// `\v`, a letter before PostgreSQL 16 and a vertical tab since: 0A000.
+    #[error("the escape \\v means different things to different versions of PostgreSQL")]
+    VerticalTab,
     /// Not a literal or name of this sort.
     #[error("not a string literal")]
     OtherKind,
@@ -216,6 +219,7 @@ impl ErrorReply for LiteralError {
         match self {
             Self::EscapeDigits => SqlState(*b"22025"),
             Self::NotUtf8 => SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+            Self::VerticalTab => SqlState::FEATURE_NOT_SUPPORTED,
             Self::UnicodeEscape
             | Self::CodePoint
             | Self::SurrogatePair
@@ -238,6 +242,7 @@ impl ErrorReply for LiteralError {
                 Some("Unicode escapes must be \\uXXXX or \\UXXXXXXXX.".to_owned())
             }
             Self::UnicodeEscape => Some("Unicode escapes must be \\XXXX or \\+XXXXXX.".to_owned()),
+            Self::VerticalTab => Some("Write \\x0b or v.".to_owned()),
             Self::CodePoint
             | Self::SurrogatePair
             | Self::NotUtf8
@@ -815,14 +820,6 @@ impl Iterator for Segments<'_> {
     }
 }
 
-/// The value of `E'raw'`, or `E'raw'` of several parts, without the outermost quotes.
-///
-/// # Errors
-/// As [`string_value`].
-pub fn escape_string_value(raw: &str) -> Result<String, LiteralError> {
-    decode_escapes(&format!("E'{raw}'")).map(Cow::into_owned)
-}
-
 /// The value of `E'…'`.
 fn decode_escapes(text: &str) -> Result<Cow<'_, str>, LiteralError> {
     let mut value = Vec::with_capacity(text.len());
@@ -888,7 +885,7 @@ fn decode_escape<'a>(rest: &'a [u8], value: &mut Vec<u8>) -> Result<&'a [u8], Li
         b'n' => (b'\n', 1),
         b'r' => (b'\r', 1),
         b't' => (b'\t', 1),
-        b'v' => (b'\x0b', 1),
+        b'v' => return Err(LiteralError::VerticalTab),
         other => (other, 1),
     };
     value.push(byte);
@@ -1266,7 +1263,7 @@ mod tests {
             ("''\n''\n'x'", "x"),
             ("N'x''y'", "x'y"),
             (r"E'\'a''b'", "'a'b"),
-            (r"E'\b\f\n\r\t\v\q\\'", "\x08\x0c\n\r\t\x0bq\\"),
+            (r"E'\b\f\n\r\t\q\\'", "\x08\x0c\n\r\tq\\"),
             (r"E'\101\x41\x4z\xg'", "AA\x04zxg"),
             (r"E'\xc3\xa9\u00e9\U0001F600'", "éé😀"),
             (r"E'\ud83d\ude00'", "😀"),
@@ -1297,6 +1294,7 @@ mod tests {
             (r"E'\ud83d\u0041'", LiteralError::SurrogatePair),
             (r"E'\xff'", LiteralError::NotUtf8),
             (r"E'\0'", LiteralError::NotUtf8),
+            (r"E'\v'", LiteralError::VerticalTab),
             (r"U&'\12'", LiteralError::UnicodeEscape),
             (r"U&'\d83d'", LiteralError::SurrogatePair),
             (r"U&'\d83dx'", LiteralError::SurrogatePair),

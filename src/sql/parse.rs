@@ -4,7 +4,7 @@
 //! lexer. So both must cut the text alike, and that is checked for every statement: a text that sqlparser's tokenizer
 //! cuts elsewhere than PostgreSQL is refused. Knows nothing of tables or shards.
 
-use super::lex::{self, LexError, LexLimits, Token, TokenKind};
+use super::lex::{self, LexError, LexLimits, LiteralError, Token, TokenKind};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError, ParserOptions};
@@ -142,7 +142,7 @@ pub fn parse(sql: &str, tokens: Vec<Token>) -> Result<Parsed, ParseError> {
         .into_iter()
         .filter(|cut| !matches!(cut.token, Cut::Whitespace(_) | Cut::EOF))
         .collect();
-    agree(&sql[..end], &tokens, &cuts)?;
+    let cuts = agree(&sql[..end], &tokens, cuts)?;
     let mut parser = Parser::new(&dialect)
         .with_options(ParserOptions::new().with_unescape(false))
         .with_recursion_limit(500)
@@ -163,31 +163,62 @@ fn message(error: ParserError) -> String {
     }
 }
 
-/// Proves that sqlparser cut the text where PostgreSQL does.
-fn agree(sql: &str, tokens: &[Token], cuts: &[TokenWithSpan]) -> Result<(), ParseError> {
+/// Proves that sqlparser cut the text where PostgreSQL does, and gives its tokens: one for each of ours, a string's with
+/// the value that our lexer reads. A string that goes on in further segments, or has a UESCAPE clause, is one token to
+/// PostgreSQL and several to sqlparser.
+fn agree(
+    sql: &str,
+    tokens: &[Token],
+    cuts: Vec<TokenWithSpan>,
+) -> Result<Vec<TokenWithSpan>, ParseError> {
     let mut places = Places::new(sql);
-    for (index, token) in tokens.iter().enumerate() {
-        let same = cuts.get(index).is_some_and(|cut| {
-            places.byte(cut.span) == Some(token.start) && same_kind(token.kind, &cut.token) && {
-                let next = cuts.get(index + 1).map(|cut| cut.span);
-                // sqlparser's end is not always exact, but where the next token starts is.
-                next.is_none_or(|span| places.peek(span).is_none_or(|start| start >= token.end))
-            }
-        });
-        if !same {
+    let mut agreed = Vec::with_capacity(tokens.len());
+    let mut cuts = cuts.into_iter().peekable();
+    for token in tokens {
+        let cut = cuts
+            .next()
+            .filter(|cut| same_kind(token.kind, &cut.token))
+            .filter(|cut| places.byte(cut.span) == Some(token.start));
+        let Some(mut cut) = cut else {
             let near = token.text(sql).chars().take(40).collect::<String>();
             return Err(ParseError::Beyond {
                 reason: format!("it reads \"{near}\" in another way"),
             });
+        };
+        if token.is_string() || token.kind == TokenKind::NationalString {
+            set_value(&mut cut.token, token, sql)?;
+            while cuts
+                .next_if(|cut| places.peek(cut.span).is_some_and(|start| start < token.end))
+                .is_some()
+            {}
         }
+        agreed.push(cut);
     }
-    if cuts.len() == tokens.len() {
-        Ok(())
-    } else {
-        Err(ParseError::Beyond {
+    match cuts.next() {
+        None => Ok(agreed),
+        Some(_) => Err(ParseError::Beyond {
             reason: "it reads its end in another way".to_owned(),
-        })
+        }),
     }
+}
+
+/// Gives a string token of sqlparser's the value that PostgreSQL reads.
+fn set_value(cut: &mut Cut, token: &Token, sql: &str) -> Result<(), ParseError> {
+    let value = lex::string_value(token, sql).map_err(|error| match error {
+        LiteralError::VerticalTab => ParseError::Beyond {
+            reason: error.to_string(),
+        },
+        error => ParseError::Lex(error.into()),
+    })?;
+    match cut {
+        Cut::SingleQuotedString(text)
+        | Cut::EscapedStringLiteral(text)
+        | Cut::UnicodeStringLiteral(text)
+        | Cut::NationalStringLiteral(text) => *text = value.into_owned(),
+        Cut::DollarQuotedString(string) => string.value = value.into_owned(),
+        _ => {}
+    }
+    Ok(())
 }
 
 fn same_kind(kind: TokenKind, cut: &Cut) -> bool {
@@ -335,11 +366,13 @@ pub fn name(ident: &ast::Ident) -> String {
     name
 }
 
-/// The value of a string literal; `None` for one that may hold escapes.
-pub fn string(value: &ast::Value) -> Option<String> {
+/// The value of a string constant in any form. `N'…'` is none: it is an expression of type `character`.
+pub fn string(value: &ast::Value) -> Option<&str> {
     match value {
-        ast::Value::SingleQuotedString(raw) => Some(raw.replace("''", "'")),
-        ast::Value::DollarQuotedString(string) => Some(string.value.clone()),
+        ast::Value::SingleQuotedString(value)
+        | ast::Value::EscapedStringLiteral(value)
+        | ast::Value::UnicodeStringLiteral(value) => Some(value),
+        ast::Value::DollarQuotedString(string) => Some(&string.value),
         _ => None,
     }
 }
@@ -378,7 +411,6 @@ mod tests {
     #[test]
     fn a_text_that_sqlparser_cuts_elsewhere_is_refused() {
         for sql in [
-            "SELECT 'a'\n'b'",
             "SELECT U&\"a\"",
             "SELECT 'a' 'b'",
             "SELECT 1; SELECT 2",
@@ -389,6 +421,41 @@ mod tests {
                 "{sql}: {:?}",
                 parsed(sql)
             );
+        }
+    }
+
+    #[test]
+    fn a_string_is_what_postgresql_reads() {
+        for (literal, expected) in [
+            ("'it''s'", Some("it's")),
+            (r"'a\b'", Some(r"a\b")),
+            (r"E'a\\b\x41\'\''", Some(r"a\bA''")),
+            (r"U&'\0041''\\'", Some(r"A'\")),
+            (r"U&'!0041\' UESCAPE '!'", None),
+            ("U&'d!0061!!' UESCAPE '!'", Some("da!")),
+            ("$a$it''s$$$a$", Some("it''s$$")),
+            ("'a'\n'b' -- c\n 'd'", Some("abd")),
+            ("N'a'", None),
+            ("B'1'", None),
+        ] {
+            let found = parsed(&format!("SELECT {literal}, 1")).ok().map(|parsed| {
+                let ast::Statement::Query(query) = parsed.statement else {
+                    panic!("not a query")
+                };
+                let ast::SetExpr::Select(select) = *query.body else {
+                    panic!("not a SELECT")
+                };
+                match &select.projection[0] {
+                    ast::SelectItem::UnnamedExpr(ast::Expr::Value(value)) => {
+                        string(&value.value).map(str::to_owned)
+                    }
+                    other => panic!("{literal} is {other:?}"),
+                }
+            });
+            assert_eq!(found.flatten().as_deref(), expected, "{literal}");
+        }
+        for literal in [r"E'\v'", r"E'\xff'"] {
+            assert!(parsed(&format!("SELECT {literal}")).is_err(), "{literal}");
         }
     }
 

@@ -6,6 +6,7 @@ mod support;
 mod attached;
 mod copy;
 mod failures;
+mod literals;
 mod pgbench;
 mod pinning;
 mod prepared;
