@@ -1,6 +1,7 @@
 //! [`Backend`]: one raw connection to a shard, framed by `wire`; and the [`CancelToken`] that stops what it runs. Owns
 //! what is known of the connection's state; must not know which statement runs on it or why.
 
+use super::defaults::SettingValues;
 use super::login::{self, ConnectError, ConnectProblem, Greeting};
 use super::statements::PreparedStatements;
 use crate::config::{Address, Config};
@@ -120,15 +121,11 @@ pub struct Backend {
     pub prepared: PreparedStatements,
     /// Router-wide id of what the unnamed statement is, where that is known.
     pub unnamed: Option<u64>,
-    /// The session settings that are in force here beyond the role's own: setting name → value.
-    pub applied: Arc<BTreeMap<Arc<str>, Arc<str>>>,
+    /// The session settings that are known to be in force here.
+    pub applied: Arc<SettingValues>,
     /// The customized settings (`a.b`) that were set here at some time: PostgreSQL forgets their values, but not that they
     /// are there.
     pub custom: Arc<BTreeSet<Arc<str>>>,
-    /// Whether transactions are REPEATABLE READ or SERIALIZABLE here unless they say otherwise.
-    pub snapshot_isolation_by_default: bool,
-    /// `search_path` as it was at login.
-    pub default_search_path: Arc<str>,
     /// Something ran here that may have left more than settings behind: it is not given back as it is.
     pub tainted: bool,
     pub(super) state: BackendState,
@@ -137,8 +134,8 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Connects to one node, logs in, and makes sure that it is the shard it should be. `cluster_id` is checked where
-    /// it is known.
+    /// Connects to one node, logs in with these settings, and makes sure that it is the shard it should be. `cluster_id`
+    /// is checked where it is known.
     ///
     /// # Errors
     /// [`ConnectError`]; nothing is left open.
@@ -146,9 +143,10 @@ impl Backend {
         endpoint: &Endpoint,
         address: &Address,
         login: &Login,
+        settings: &SettingValues,
         cluster_id: Option<&str>,
     ) -> Result<(Self, Greeting), ConnectError> {
-        let connecting = Self::connect_now(endpoint, address, login, cluster_id);
+        let connecting = Self::connect_now(endpoint, address, login, settings, cluster_id);
         let connected = timeout(endpoint.connect, connecting).await;
         let connected = connected.unwrap_or(Err(ConnectProblem::TimedOut {
             after: endpoint.connect,
@@ -164,11 +162,12 @@ impl Backend {
         endpoint: &Endpoint,
         address: &Address,
         login: &Login,
+        settings: &SettingValues,
         cluster_id: Option<&str>,
     ) -> Result<(Self, Greeting), ConnectProblem> {
         let connected = FrameStream::connect(address, endpoint.frame_bytes_max).await;
         let mut stream = connected.map_err(ConnectProblem::Unreachable)?;
-        let logged_in = login::log_in(&mut stream, &endpoint.database, login).await?;
+        let logged_in = login::log_in(&mut stream, &endpoint.database, login, settings).await?;
         let greeting = login::greet(&mut stream, &endpoint.shard_name, cluster_id).await?;
         let backend = Self {
             stream,
@@ -178,10 +177,8 @@ impl Backend {
             parameters: logged_in.parameters,
             prepared: PreparedStatements::new(endpoint.statements_max),
             unnamed: None,
-            applied: Arc::default(),
+            applied: greeting.settings.clone(),
             custom: Arc::default(),
-            snapshot_isolation_by_default: greeting.snapshot_isolation_by_default,
-            default_search_path: greeting.search_path.clone(),
             tainted: false,
             state: BackendState::InUse,
             parameters_changed: false,

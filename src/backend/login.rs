@@ -2,6 +2,7 @@
 //! should be. Follows "Message Flow: Start-up" of PostgreSQL's documentation. Start at [`log_in`], then [`greet`].
 
 use super::connection::{Login, Secret};
+use super::defaults::{self, SettingValues};
 use super::store;
 use crate::config::Address;
 use crate::topology::ownership::OwnershipRecord;
@@ -17,7 +18,7 @@ use crate::wire::stream::{FrameStream, StreamError};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// The one SASL mechanism that is spoken.
@@ -25,11 +26,17 @@ const SCRAM: &str = "SCRAM-SHA-256";
 /// Parameters that a shard may report at login.
 const PARAMETERS_MAX: usize = 1000;
 
+/// Columns of the greeting before those of [`defaults::select_list`].
+const GREETING_COLUMNS: usize = 6;
+
 /// What the greeting asks: who the shard is, what it owns, and the settings that the router must know of.
-const GREETING: &str = "SELECT shard, cluster::pg_catalog.text, epoch::pg_catalog.text, \
-     owned::pg_catalog.text, fenced::pg_catalog.text, \
-     pg_catalog.current_setting('default_transaction_isolation'), pg_catalog.current_setting('search_path'), \
-     pg_catalog.pg_is_in_recovery() FROM pgring.ownership";
+static GREETING: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT shard, cluster::pg_catalog.text, epoch::pg_catalog.text, owned::pg_catalog.text, \
+         fenced::pg_catalog.text, pg_catalog.pg_is_in_recovery(), {} FROM pgring.ownership",
+        defaults::select_list()
+    )
+});
 
 /// Why there is no connection to a shard.
 #[derive(Debug, thiserror::Error)]
@@ -202,19 +209,16 @@ pub(super) struct LoggedIn {
     pub parameters: BTreeMap<Arc<str>, Arc<str>>,
 }
 
-/// Startup and authentication, until the first ReadyForQuery.
+/// Startup with these settings and authentication, until the first ReadyForQuery.
 pub(super) async fn log_in(
     stream: &mut FrameStream,
     database: &str,
     login: &Login,
+    settings: &SettingValues,
 ) -> Result<LoggedIn, ConnectProblem> {
-    let parameters = [
-        ("user", &*login.user),
-        ("database", database),
-        ("client_encoding", "UTF8"),
-        // Wins over what the role or the database says, and is what RESET goes back to.
-        ("standard_conforming_strings", "on"),
-    ];
+    let who = [("user", &*login.user), ("database", database)];
+    let settings = settings.iter().map(|(name, value)| (&**name, &**value));
+    let parameters = who.into_iter().chain(defaults::FIXED).chain(settings);
     frontend_message::write_startup(stream.out(), parameters);
     authenticate(stream, login).await?;
 
@@ -330,10 +334,8 @@ async fn authentication_frame(stream: &mut FrameStream) -> Result<Frame, Connect
 pub struct Greeting {
     /// Its ownership row.
     pub ownership: OwnershipRecord,
-    /// Whether transactions are REPEATABLE READ or SERIALIZABLE unless they say otherwise.
-    pub snapshot_isolation_by_default: bool,
-    /// `search_path` as the role has it.
-    pub search_path: Arc<str>,
+    /// The values of [`defaults::NAMES`].
+    pub settings: Arc<SettingValues>,
 }
 
 /// Asks the shard who it is; refuses a standby, an uninitialised database and another shard.
@@ -342,7 +344,7 @@ pub(super) async fn greet(
     shard_name: &str,
     cluster_id: Option<&str>,
 ) -> Result<Greeting, ConnectProblem> {
-    frontend_message::write_query(stream.out(), GREETING);
+    frontend_message::write_query(stream.out(), &GREETING);
     let mut row: Option<Frame> = None;
     let mut error: Option<ShardError> = None;
     loop {
@@ -395,7 +397,7 @@ fn read_greeting(body: &[u8]) -> Result<Greeting, ConnectProblem> {
         std::str::from_utf8(bytes)
             .map_err(|_| ConnectProblem::Protocol("the greeting is not UTF-8".to_owned()))
     };
-    if column(7)? != "f" {
+    if column(5)? != "f" {
         return Err(ConnectProblem::Standby);
     }
     let ownership =
@@ -404,10 +406,12 @@ fn read_greeting(body: &[u8]) -> Result<Greeting, ConnectProblem> {
     if !store::is_given_out(&ownership) {
         return Err(ConnectProblem::NoOwnership);
     }
+    let names = defaults::NAMES.iter().zip(GREETING_COLUMNS..);
+    let setting = |(name, index): (&&str, usize)| Ok(((*name).into(), column(index)?.into()));
+    let settings: Result<SettingValues, ConnectProblem> = names.map(setting).collect();
     Ok(Greeting {
         ownership,
-        snapshot_isolation_by_default: matches!(column(5)?, "repeatable read" | "serializable"),
-        search_path: column(6)?.into(),
+        settings: Arc::new(settings?),
     })
 }
 

@@ -6,6 +6,7 @@ pub mod connection;
 pub mod login;
 pub mod pool;
 pub mod statements;
+pub mod defaults;
 pub mod control;
 pub mod catalog;
 pub mod store;

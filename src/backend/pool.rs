@@ -10,6 +10,7 @@
 
 use super::connection::{Backend, BackendState, Endpoint, Login};
 use super::control::Control;
+use super::defaults::{DATE_STYLE, Defaults, SettingValues};
 use super::login::{ConnectError, ConnectProblem};
 use super::pinned::Pinned;
 use crate::config::Config;
@@ -224,10 +225,11 @@ impl Shared {
         if let Some(pools) = self.users.load().get(user) {
             return pools.clone();
         }
+        let defaults = Arc::default();
         let made: Arc<[Arc<Pool>]> = self
             .endpoints
             .iter()
-            .map(|endpoint| Arc::new(self.pool(endpoint, user)))
+            .map(|endpoint| Arc::new(self.pool(endpoint, user, &defaults)))
             .collect();
         // Another thread may have been faster: its pools stay.
         self.users.rcu(|users| {
@@ -238,8 +240,9 @@ impl Shared {
         self.users.load().get(user).cloned().unwrap_or(made)
     }
 
-    fn pool(&self, endpoint: &Endpoint, user: &Arc<str>) -> Pool {
+    fn pool(&self, endpoint: &Endpoint, user: &Arc<str>, defaults: &Arc<Defaults>) -> Pool {
         Pool {
+            defaults: defaults.clone(),
             endpoint: endpoint.clone(),
             settings: self.settings,
             user: user.clone(),
@@ -306,6 +309,52 @@ impl UserPools {
         pool.open(room, &self.login, self.worker).await
     }
 
+    /// What the role's sessions start with, as the default shard says; if it has said nothing yet, `shard` is asked.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing behind.
+    pub async fn defaults(&self, shard: ShardId) -> Result<Arc<SettingValues>, LeaseError> {
+        let pool = self.pools.get(usize::from(shard.0));
+        let pool = pool.ok_or(LeaseError::Closed)?;
+        if let Some(settled) = pool.defaults.settled() {
+            return Ok(settled);
+        }
+        pool.acquire(&self.login, self.worker).await?.release();
+        pool.defaults.known().ok_or(LeaseError::Closed)
+    }
+
+    /// DateStyle of a login that asks for a `part` of it. PostgreSQL takes the rest from the server's configuration, not
+    /// from the defaults of database and role, so a connection that is made in this way is asked, once.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing behind.
+    pub async fn complete_date_style(
+        &self,
+        shard: ShardId,
+        part: &'static str,
+    ) -> Result<Arc<str>, LeaseError> {
+        let pool = self.pools.get(usize::from(shard.0));
+        let pool = pool.ok_or(LeaseError::Closed)?;
+        if let Some(known) = pool.defaults.date_styles().get(part) {
+            return Ok(known.clone());
+        }
+        // Its place in the pool is for a connection that no other session has.
+        let lease = pool.acquire(&self.login, self.worker).await?;
+        let _room = lease.into_room().ok_or(LeaseError::Closed)?;
+        let asked = SettingValues::from([(DATE_STYLE.into(), part.into())]);
+        let backend = pool.connect_with(&self.login, &asked).await?;
+        let shown = backend.applied.get(DATE_STYLE);
+        let shown = shown.ok_or(LeaseError::Closed)?.clone();
+        pool.defaults.date_styles().insert(part, shown.clone());
+        Ok(shown)
+    }
+
     /// As whom.
     pub fn login(&self) -> &Login {
         &self.login
@@ -324,6 +373,8 @@ struct Pool {
     settings: Settings,
     user: Arc<str>,
     control: Arc<Control>,
+    /// What the role's sessions start with, on all shards.
+    defaults: Arc<Defaults>,
     /// Index of the node that was the primary last.
     node: AtomicUsize,
     /// Idle connections by worker, the one that came back last on top: it is the warmest, the others grow old.
@@ -537,7 +588,26 @@ impl Pool {
         })
     }
 
+    /// A connection that starts as all of the role's do.
     async fn connect(&self, login: &Login) -> Result<Backend, ConnectError> {
+        let is_default_shard = self.control.topology.load().default_shard == self.endpoint.shard;
+        // The default shard is not told what it is asked for.
+        let settings = (!is_default_shard).then(|| self.defaults.known()).flatten();
+        if let Some(settings) = settings {
+            return self.connect_with(login, &settings).await;
+        }
+        let backend = self.connect_with(login, &SettingValues::default()).await?;
+        let shard = &self.endpoint.shard_name;
+        self.defaults
+            .note(shard, is_default_shard, &backend.applied);
+        Ok(backend)
+    }
+
+    async fn connect_with(
+        &self,
+        login: &Login,
+        settings: &SettingValues,
+    ) -> Result<Backend, ConnectError> {
         let nodes = &self.endpoint.nodes;
         let first = self.node.load(Ordering::Relaxed);
         let mut attempts = (0..nodes.len())
@@ -545,8 +615,14 @@ impl Pool {
             .peekable();
         while let Some(node) = attempts.next() {
             let cluster_id = self.control.cluster_id();
-            match Backend::connect(&self.endpoint, &nodes[node], login, cluster_id.as_deref()).await
-            {
+            let connecting = Backend::connect(
+                &self.endpoint,
+                &nodes[node],
+                login,
+                settings,
+                cluster_id.as_deref(),
+            );
+            match connecting.await {
                 Ok((backend, greeting)) => {
                     self.node.store(node, Ordering::Relaxed);
                     self.connects.fetch_add(1, Ordering::Relaxed);

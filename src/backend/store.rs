@@ -18,6 +18,9 @@ pub const OWNERSHIP_CHANGED: &str = "ownership";
 
 /// `application_name` of the control plane's connections.
 const APPLICATION_NAME: &str = "pgring control";
+/// The catalog is read as PostgreSQL prints it by default, whatever the database says.
+const OPTIONS: &str = "-c standard_conforming_strings=on -c quote_all_identifiers=off -c datestyle=ISO,MDY \
+     -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=1";
 
 /// Makes the schema. The row comes with it, at epoch 0, which means: not given out yet. `$`-quoted, so to be run by the
 /// simple protocol. The trigger tells the routers, unless `pgring.notify` is `off`: a transaction that notified cannot be
@@ -166,6 +169,7 @@ pub fn connection_config(config: &Config, shard: &Shard) -> tokio_postgres::Conf
         .user(&config.backend.user)
         .dbname(&shard.database)
         .application_name(APPLICATION_NAME)
+        .options(OPTIONS)
         .connect_timeout(config.pool.connect)
         .ssl_mode(SslMode::Disable)
         .target_session_attrs(TargetSessionAttrs::ReadWrite);

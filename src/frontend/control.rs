@@ -14,7 +14,7 @@ use crate::sql::statement::{
 };
 use crate::topology::ShardId;
 use crate::transaction::command;
-use crate::transaction::settings::quoted;
+use crate::transaction::settings::{is_snapshot_level, quoted, snapshot_by_default};
 use crate::transaction::state::{Opening, Phase};
 use crate::wire::backend_message::{self, ColumnDescription};
 use crate::wire::error_response::{Report, Severity};
@@ -180,7 +180,8 @@ impl Session {
         match phase {
             Phase::Idle | Phase::Implicit => {
                 let isolation = modes.isolation.map(is_snapshot);
-                let snapshot = isolation.unwrap_or_else(|| self.is_snapshot_by_default());
+                let snapshot = isolation
+                    .unwrap_or_else(|| snapshot_by_default(self.parameters.shard_settings()));
                 self.parameters.begin();
                 self.transaction.block.begin(sql, snapshot);
                 if phase == Phase::Implicit && *modes != TransactionModes::default() {
@@ -246,7 +247,7 @@ impl Session {
         let Some(shard) = asked else {
             return Ok(self.transaction.block.opening().unwrap_or_else(|| Opening {
                 sql: "BEGIN".to_owned(),
-                snapshot_isolation: self.is_snapshot_by_default(),
+                snapshot_isolation: snapshot_by_default(self.parameters.shard_settings()),
             }));
         };
         let backend = self.join(shard).await?;
@@ -261,13 +262,6 @@ impl Session {
             sql: format!("BEGIN ISOLATION LEVEL {isolation}, {access}, {deferrable}"),
             snapshot_isolation: is_snapshot_level(&isolation),
         })
-    }
-
-    fn is_snapshot_by_default(&self) -> bool {
-        self.parameters
-            .shard_settings()
-            .get("default_transaction_isolation")
-            .is_some_and(|level| is_snapshot_level(level))
     }
 
     /// Commits the block on all its shards. Whether it committed, rather than found itself failed.
@@ -1013,10 +1007,6 @@ fn is_mode(name: &str) -> bool {
 }
 
 /// [`is_snapshot`] of a level's name.
-fn is_snapshot_level(name: &str) -> bool {
-    matches!(name, "repeatable read" | "serializable")
-}
-
 fn is_snapshot(isolation: IsolationLevel) -> bool {
     match isolation {
         IsolationLevel::RepeatableRead | IsolationLevel::Serializable => true,

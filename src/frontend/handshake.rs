@@ -4,8 +4,9 @@
 use super::auth::{AuthError, Users};
 use super::cancel::{Cancels, InUse, KEY_BYTES, LONG_KEY_BYTES};
 use super::control::{is_known_encoding, is_on, is_postgresql_encoding};
-use super::parameters::Parameters;
+use super::parameters::{DateStyle, Parameters};
 use super::session::{Registered, Session, Start};
+use crate::backend::defaults::DATE_STYLE;
 use crate::backend::pool::UserPools;
 use crate::router::Router;
 use crate::transaction::command::CommandError;
@@ -146,7 +147,6 @@ struct Greeted {
     pools: UserPools,
     parameters: Parameters,
     reported: BTreeMap<Arc<str>, Arc<str>>,
-    default_search_path: Arc<str>,
     in_use: Arc<InUse>,
     registered: Registered,
 }
@@ -167,7 +167,6 @@ pub async fn handshake(
                 pools,
                 parameters,
                 reported,
-                default_search_path,
                 in_use,
                 registered,
             })) => {
@@ -177,7 +176,6 @@ pub async fn handshake(
                     pools,
                     parameters,
                     reported,
-                    default_search_path,
                     in_use,
                 };
                 return Some((Session::new(start), registered));
@@ -213,8 +211,7 @@ async fn greet(
         return Err(HandshakeError::UnknownDatabase(request.database));
     }
     let pools = router.pools.of(login, worker);
-    let parameters = Parameters::new(router.shared(request.settings));
-    let (reported, default_search_path) = shard_parameters(router, &pools, &parameters).await?;
+    let (parameters, reported) = first_parameters(router, &pools, request.settings).await?;
     let key_bytes = if request.minor >= 2 {
         LONG_KEY_BYTES
     } else {
@@ -236,7 +233,6 @@ async fn greet(
         pools,
         parameters,
         reported,
-        default_search_path,
         in_use,
         registered,
     })
@@ -360,35 +356,55 @@ fn setting(settings: &mut Settings, name: &str, value: &str) -> Result<(), Hands
     Ok(())
 }
 
-/// Has a shard take the login and its settings, and gives what it then reports, and the
-/// role's own search path. Any shard will do: one that is down
-/// does not keep clients out.
-async fn shard_parameters(
+/// Has a shard take the login and its settings; gives the session's settings, and what the shard then reports. Any shard
+/// will do: one that is down does not keep clients out.
+async fn first_parameters(
     router: &Arc<Router>,
     pools: &UserPools,
-    parameters: &Parameters,
-) -> Result<(BTreeMap<Arc<str>, Arc<str>>, Arc<str>), HandshakeError> {
+    asked: Settings,
+) -> Result<(Parameters, BTreeMap<Arc<str>, Arc<str>>), HandshakeError> {
     let topology = router.topology();
-    let settings = parameters.shard_settings();
-    let tenant = Tenant {
-        control: &router.control,
-        pools,
-        settings,
-        custom: parameters.custom(),
-    };
     let others = topology
         .shard_ids()
         .filter(|shard| *shard != topology.default_shard);
     let mut failure = None;
     for shard in std::iter::once(topology.default_shard).chain(others) {
+        let mut settings = match pools.defaults(shard).await {
+            Ok(defaults) => Settings::clone(&defaults),
+            Err(error) => {
+                failure = failure.or(Some(error.into()));
+                continue;
+            }
+        };
+        settings.extend(asked.clone());
+        if let Some(date_style) = settings.get_mut(DATE_STYLE)
+            && let Some(read) = DateStyle::read(date_style)
+        {
+            *date_style = match read.complete() {
+                Ok(shown) => shown.into(),
+                Err(part) => match pools.complete_date_style(shard, part).await {
+                    Ok(shown) => shown,
+                    Err(error) => {
+                        failure = failure.or(Some(error.into()));
+                        continue;
+                    }
+                },
+            };
+        }
+        let parameters = Parameters::new(router.shared(settings));
+        let tenant = Tenant {
+            control: &router.control,
+            pools,
+            settings: parameters.shard_settings(),
+            custom: parameters.custom(),
+        };
         let mut transaction = Transaction::default();
         match transaction.join(shard, tenant, &mut Vec::new()).await {
             Ok(backend) => {
                 let reported = backend.parameters.clone();
-                let search_path = backend.default_search_path.clone();
                 backend.take_parameters_changed();
                 transaction.release_idle();
-                return Ok((reported, search_path));
+                return Ok((parameters, reported));
             }
             // What one shard says of the login or its settings, each would say.
             Err(error @ JoinError::Command(CommandError::Refused(_))) => return Err(error.into()),

@@ -160,6 +160,52 @@ impl Parameters {
     }
 }
 
+/// What a login asks of DateStyle, of which a part may be left out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DateStyle {
+    style: Option<&'static str>,
+    order: Option<&'static str>,
+}
+
+impl DateStyle {
+    /// Reads it as PostgreSQL would; None where PostgreSQL must say what it means or what is wrong.
+    pub fn read(asked: &str) -> Option<Self> {
+        let mut read = Self::default();
+        for word in asked.split(',') {
+            let word = word.trim().to_ascii_lowercase();
+            let (known, place) = match word.as_str() {
+                "iso" => ("ISO", &mut read.style),
+                "sql" => ("SQL", &mut read.style),
+                "german" => ("German", &mut read.style),
+                word if word.starts_with("postgres") => ("Postgres", &mut read.style),
+                "ymd" => ("YMD", &mut read.order),
+                "mdy" | "us" => ("MDY", &mut read.order),
+                word if word.starts_with("noneuro") => ("MDY", &mut read.order),
+                "dmy" => ("DMY", &mut read.order),
+                word if word.starts_with("euro") => ("DMY", &mut read.order),
+                _ => return None,
+            };
+            if place.is_some_and(|before| before != known) {
+                return None;
+            }
+            *place = Some(known);
+        }
+        if read.style == Some("German") {
+            read.order = read.order.or(Some("DMY"));
+        }
+        Some(read)
+    }
+
+    /// How PostgreSQL shows it; what was left out is the server's to say.
+    pub fn complete(self) -> Result<String, &'static str> {
+        match (self.style, self.order) {
+            (Some(style), Some(order)) => Ok(format!("{style}, {order}")),
+            (Some(part), None) | (None, Some(part)) => Err(part),
+            (None, None) => Err(""),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +230,25 @@ mod tests {
         parameters.set("a", "4");
         parameters.end(true);
         assert_eq!(value(&parameters, "a"), Some("4"));
+    }
+
+    #[test]
+    fn a_date_style_may_be_asked_for_in_part() {
+        let cases = [
+            ("ISO", Some(Err("ISO"))),
+            ("european", Some(Err("DMY"))),
+            ("German", Some(Ok("German, DMY"))),
+            ("german , Us", Some(Ok("German, MDY"))),
+            ("YMD, Postgresql", Some(Ok("Postgres, YMD"))),
+            ("ISO, SQL", None),
+            ("default", None),
+            ("", None),
+        ];
+        for (asked, shown) in cases {
+            let read = DateStyle::read(asked).map(DateStyle::complete);
+            let shown = shown.map(|shown| shown.map(str::to_owned));
+            assert_eq!(read, shown, "{asked}");
+        }
     }
 
     #[test]

@@ -70,7 +70,6 @@ pub struct Session {
     /// Notifications that are passed on at the next ReadyForQuery.
     notifications: BytesMut,
     pub(super) in_use: Arc<InUse>,
-    default_search_path: Arc<str>,
     /// The block changed the schema.
     pub(super) schema_changed: bool,
     /// How it changed the schema, so that what the router has loaded is not taken for what is there.
@@ -136,8 +135,6 @@ pub struct Start {
     pub parameters: Parameters,
     /// What it has been told of the shards' parameters.
     pub reported: BTreeMap<Arc<str>, Arc<str>>,
-    /// Where it looks up names while it sets no search path.
-    pub default_search_path: Arc<str>,
     /// The backends that a cancel must reach.
     pub in_use: Arc<InUse>,
 }
@@ -151,7 +148,6 @@ impl Session {
             pools,
             parameters,
             reported,
-            default_search_path,
             in_use,
         } = start;
         let pins = Pins::new(router.config.pool.mode);
@@ -170,7 +166,6 @@ impl Session {
             unreported: BTreeMap::new(),
             notifications: BytesMut::new(),
             in_use,
-            default_search_path,
             schema_changed: false,
             changes: Changes::default(),
             without_changes: None,
@@ -546,7 +541,7 @@ impl Session {
             return Ok(path.clone());
         }
         let setting = settings.get("search_path");
-        let setting = setting.unwrap_or(&self.default_search_path);
+        let setting = setting.map_or("", |setting| &**setting);
         let names = search_path::parse(setting, &self.pools.login().user)?;
         let path = match self.search_path.take() {
             // The same path stays the same list, by which statements are known.

@@ -198,9 +198,15 @@ impl Transaction {
     ) -> Result<&mut Backend, JoinError> {
         if !self.participants.contains_key(&shard) {
             let mut joining = self.lease(shard, tenant).await?;
-            let by_default = joining.lease.snapshot_isolation_by_default;
-            let snapshot = self.block.phase() != Phase::Idle
-                && (self.block.snapshot_isolation() || by_default);
+            let snapshot = match self.block.phase() {
+                Phase::Idle => false,
+                // Nobody said how it begins.
+                Phase::Implicit => {
+                    self.block.snapshot_isolation()
+                        || settings::snapshot_by_default(tenant.settings)
+                }
+                Phase::Open | Phase::Failed => self.block.snapshot_isolation(),
+            };
             if snapshot {
                 self.leave_unused().await;
             }

@@ -2,11 +2,12 @@
 
 use super::command::{self, CommandError};
 use crate::backend::connection::Backend;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::backend::defaults::SettingValues;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Setting name (lower case) → value as PostgreSQL confirmed it.
-pub type Settings = BTreeMap<Arc<str>, Arc<str>>;
+pub type Settings = SettingValues;
 
 /// Names of customized settings.
 pub type Custom = BTreeSet<Arc<str>>;
@@ -106,6 +107,17 @@ pub async fn create_custom(
     }
     backend.custom = custom.clone();
     Ok(())
+}
+
+/// Whether transactions see one snapshot from begin to end unless they say otherwise.
+pub fn snapshot_by_default(settings: &Settings) -> bool {
+    let level = settings.get("default_transaction_isolation");
+    level.is_some_and(|level| is_snapshot_level(level))
+}
+
+/// Whether a transaction of this isolation level sees one snapshot from begin to end.
+pub fn is_snapshot_level(name: &str) -> bool {
+    matches!(name, "repeatable read" | "serializable")
 }
 
 /// Whether a setting may be one that PostgreSQL makes when it is set.

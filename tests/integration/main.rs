@@ -13,4 +13,5 @@ mod prepared;
 mod protocol_errors;
 mod routing;
 mod sessions;
+mod shard_defaults;
 mod transactions;
