@@ -5,6 +5,7 @@
 use super::cache;
 use super::catalog::{self, CatalogError};
 use super::store::{self, ShardStatus, StoreError};
+use super::version::{self, ServerVersion};
 use crate::config::Config;
 use crate::topology::ownership::{self, OwnershipRecord};
 use crate::topology::schema::Schema;
@@ -17,6 +18,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -135,8 +137,8 @@ pub struct ShardHealth {
     pub last_error: Option<String>,
     /// The server's setting; None until it was seen.
     pub max_prepared_transactions: Option<i32>,
-    /// Such as 150004; None until it was seen.
-    pub server_version: Option<i32>,
+    /// None until it was seen.
+    pub server_version: Option<ServerVersion>,
 }
 
 /// The control plane of one router.
@@ -150,6 +152,9 @@ pub struct Control {
     health: Vec<Mutex<ShardHealth>>,
     known: Mutex<Known>,
     cluster_id: ArcSwapOption<Arc<str>>,
+    server_version: ArcSwapOption<Arc<str>>,
+    /// Every shard was asked once.
+    started: AtomicBool,
     search_path: ArcSwap<Arc<str>>,
     /// What [`Self::refresh_schema`] loaded last; held while it loads.
     loaded: tokio::sync::Mutex<Loaded>,
@@ -231,6 +236,8 @@ impl Control {
             health: names.iter().map(|_| Mutex::default()).collect(),
             known: Mutex::new(known),
             cluster_id: ArcSwapOption::empty(),
+            server_version: ArcSwapOption::empty(),
+            started: AtomicBool::new(false),
             search_path: ArcSwap::from_pointee(SEARCH_PATH.into()),
             loaded: tokio::sync::Mutex::new(Loaded {
                 shard: ShardId(0),
@@ -297,6 +304,8 @@ impl Control {
         {
             return Err(StartError::NoShard { shard, reason });
         }
+        self.started.store(true, Ordering::Relaxed);
+        self.note_versions();
         self.take_cache().await;
         self.warn_of_problems();
         let shard = self
@@ -483,11 +492,14 @@ impl Control {
     }
 
     fn note_status(&self, shard: ShardId, status: ShardStatus) {
+        let version_changed;
         {
             let mut health = self.shard_health(shard);
             let is_news = !health.reachable;
             health.reachable = true;
-            health.server_version = Some(status.server_version);
+            let version = Some(&status.server_version);
+            version_changed = health.server_version.as_ref() != version;
+            health.server_version = version.cloned();
             if health
                 .max_prepared_transactions
                 .replace(status.max_prepared_transactions)
@@ -500,8 +512,11 @@ impl Control {
                 );
             }
             if is_news {
-                tracing::info!(shard = %self.shard_name(shard), version = status.server_version, "a shard is up");
+                tracing::info!(shard = %self.shard_name(shard), version = %status.server_version.text, "a shard is up");
             }
+        }
+        if version_changed {
+            self.note_versions();
         }
         if shard == self.topology.load().default_shard
             && ***self.search_path.load() != *status.search_path
@@ -509,6 +524,30 @@ impl Control {
             self.search_path.store(Arc::new(status.search_path.into()));
         }
         self.note_ownership(shard, status.ownership);
+    }
+
+    /// What follows from the versions as they are known now.
+    fn note_versions(&self) {
+        let health = self.health();
+        let versions = self
+            .names
+            .iter()
+            .zip(&health)
+            .filter_map(|(name, health)| Some((&**name, health.server_version.as_ref()?)));
+        // At start not before all that answer have said theirs.
+        if self.started.load(Ordering::Relaxed)
+            && let Some(mixed) = version::mixed(versions.clone())
+        {
+            tracing::warn!("{mixed}");
+        }
+        let lowest = versions.map(|(_, version)| version).min();
+        self.server_version
+            .store(lowest.map(|lowest| Arc::new(lowest.text.clone())));
+    }
+
+    /// The lowest `server_version` of the shards that have answered so far: what clients are told.
+    pub fn server_version(&self) -> Option<Arc<str>> {
+        self.server_version.load().as_deref().cloned()
     }
 
     fn note_lost(&self, shard: ShardId, reason: &str) {

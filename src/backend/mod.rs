@@ -7,6 +7,7 @@ pub mod login;
 pub mod pool;
 pub mod statements;
 pub mod defaults;
+pub mod version;
 pub mod control;
 pub mod catalog;
 pub mod store;

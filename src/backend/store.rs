@@ -1,6 +1,7 @@
 //! The schema `pgring` on a shard: its SQL, reading its one row, and how the control plane's connections are made. Knows
 //! nothing of other shards.
 
+use super::version::ServerVersion;
 use crate::config::{Address, Config, Shard};
 use crate::topology::Epoch;
 use crate::topology::ownership::OwnershipRecord;
@@ -64,8 +65,8 @@ pub struct ShardStatus {
     pub ownership: OwnershipRecord,
     /// The server's setting; 0 means that nothing can be prepared.
     pub max_prepared_transactions: i32,
-    /// Such as 150004.
-    pub server_version: i32,
+    /// Which PostgreSQL it is.
+    pub server_version: ServerVersion,
     /// What unqualified names mean unless a session says otherwise.
     pub search_path: String,
 }
@@ -74,7 +75,8 @@ const STATUS: &str = "SELECT shard, cluster::pg_catalog.text, epoch::pg_catalog.
      owned::pg_catalog.text, fenced::pg_catalog.text, \
      pg_catalog.current_setting('max_prepared_transactions')::pg_catalog.int4, \
      pg_catalog.current_setting('server_version_num')::pg_catalog.int4, \
-     pg_catalog.current_setting('search_path') FROM pgring.ownership";
+     pg_catalog.current_setting('search_path'), \
+     pg_catalog.current_setting('server_version') FROM pgring.ownership";
 
 /// Why an ownership row could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -146,7 +148,10 @@ pub async fn status(client: &Client) -> Result<ShardStatus, StoreError> {
     Ok(ShardStatus {
         ownership,
         max_prepared_transactions: row.try_get(5)?,
-        server_version: row.try_get(6)?,
+        server_version: ServerVersion {
+            number: row.try_get(6)?,
+            text: column(8)?.into(),
+        },
         search_path: column(7)?.to_owned(),
     })
 }

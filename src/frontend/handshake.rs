@@ -5,7 +5,7 @@ use super::auth::{AuthError, Users};
 use super::cancel::{Cancels, InUse, KEY_BYTES, LONG_KEY_BYTES};
 use super::control::{is_known_encoding, is_on, is_postgresql_encoding};
 use super::parameters::{DateStyle, Parameters};
-use super::session::{Registered, Session, Start};
+use super::session::{Registered, SERVER_VERSION, Session, Start};
 use crate::backend::defaults::DATE_STYLE;
 use crate::backend::pool::UserPools;
 use crate::router::Router;
@@ -401,7 +401,10 @@ async fn first_parameters(
         let mut transaction = Transaction::default();
         match transaction.join(shard, tenant, &mut Vec::new()).await {
             Ok(backend) => {
-                let reported = backend.parameters.clone();
+                let mut reported = backend.parameters.clone();
+                if let Some(lowest) = router.control.server_version() {
+                    reported.insert(SERVER_VERSION.into(), lowest);
+                }
                 backend.take_parameters_changed();
                 transaction.release_idle();
                 return Ok((parameters, reported));

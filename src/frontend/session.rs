@@ -123,6 +123,9 @@ impl Pipeline {
     }
 }
 
+/// The parameter that clients are told once: the lowest of all shards, by which drivers choose what they use.
+pub(super) const SERVER_VERSION: &str = "server_version";
+
 /// What a session is made of once its client has logged in.
 pub struct Start {
     /// The services.
@@ -494,6 +497,9 @@ impl Session {
 
     /// Notes what a shard reports of a parameter; the client is told at ReadyForQuery if it is news.
     fn note_parameter(&mut self, name: &str, value: &str) {
+        if name == SERVER_VERSION {
+            return;
+        }
         let told = self.unreported.get(name).or(self.reported.get(name));
         if told.is_none_or(|told| **told != *value) {
             self.unreported.insert(name.into(), value.into());
