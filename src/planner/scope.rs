@@ -67,6 +67,19 @@ impl From {
         self.groups.iter().flatten().copied().collect()
     }
 
+    /// All key nodes of all columns, located or not.
+    pub fn key_nodes(&self) -> Vec<NodeId> {
+        let columns = self
+            .items
+            .iter()
+            .filter_map(|item| item.columns.as_ref())
+            .flat_map(|columns| columns.iter());
+        columns
+            .chain(&self.merged)
+            .filter_map(|column| column.key.map(|key| key.node))
+            .collect()
+    }
+
     /// Two row sources side by side.
     pub fn beside(self, other: From) -> From {
         let offset = self.items.len();

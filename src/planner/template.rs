@@ -9,6 +9,7 @@ use super::plan::{
 };
 use super::refusal::{PlanError, Refusal};
 use super::rewrite::{self, InsertText, QueryText};
+use super::write;
 use crate::sql::lex::LexLimits;
 use crate::sql::parse::{self, Parsed};
 use crate::topology::schema::{Column, Placement, Relation};
@@ -997,7 +998,7 @@ pub(super) fn default_is_shared(
     topology: &Topology,
     search_path: &[Arc<str>],
 ) -> Result<(), PlanError> {
-    match analysis::default_obstacle(relation, column, reference, topology, search_path) {
+    match write::default_obstacle(relation, column, reference, topology, search_path) {
         None => Ok(()),
         Some((obstacle, _)) => Err(obstacle),
     }
