@@ -29,7 +29,10 @@ pub enum Expect {
     /// RowDescription or NoData.
     DescribePortal,
     /// Rows up to CommandComplete, EmptyQueryResponse or PortalSuspended.
-    Execute,
+    Execute {
+        /// How much further on the client's text has what the shard was sent, in characters.
+        position_offset: i64,
+    },
     /// CloseComplete.
     Close {
         /// Whether the client asked for it.
@@ -38,7 +41,7 @@ pub enum Expect {
     /// All of a simple query's answer up to ReadyForQuery, which stays with the router.
     Query {
         /// Characters before this statement in the client's string: error positions shift by them.
-        position_offset: u32,
+        position_offset: i64,
     },
     /// ReadyForQuery, which stays with the router.
     Sync,
@@ -105,7 +108,7 @@ pub async fn relay(
             queue.pop_front();
             continue;
         }
-        let rows = matches!(expect, Expect::Execute | Expect::Query { .. });
+        let rows = matches!(expect, Expect::Execute { .. } | Expect::Query { .. });
         let query = matches!(expect, Expect::Query { .. });
         let head = backend
             .stream
@@ -131,7 +134,7 @@ pub async fn relay(
             (b'2', Expect::Bind) => (true, true),
             (b't', Expect::DescribeStatement) => (true, false),
             (b'T' | b'n', Expect::DescribeStatement | Expect::DescribePortal) => (true, true),
-            (b'C' | b'I' | b's', Expect::Execute) => (true, true),
+            (b'C' | b'I' | b's', Expect::Execute { .. }) => (true, true),
             (b'Z', Expect::Query { .. } | Expect::Sync) => {
                 status =
                     backend_message::read_ready_for_query(&backend.stream.input()[5..bytes]).ok();
@@ -158,13 +161,16 @@ pub async fn relay(
                 );
                 (false, false)
             }
-            (b'E', _) => {
-                let stale = error_response::is_stale_statement(&backend.stream.input()[5..bytes]);
+            (b'E', expect) => {
+                let body = &backend.stream.input()[5..bytes];
+                let stale = error_response::is_stale_statement(body);
                 let told = !(stale && again);
                 if told {
-                    client
-                        .out()
-                        .extend_from_slice(&backend.stream.input()[..bytes]);
+                    let offset = match expect {
+                        Expect::Execute { position_offset } => *position_offset,
+                        _ => 0,
+                    };
+                    error_response::write_shard_error(client.out(), body, offset);
                 }
                 backend.stream.consume(bytes);
                 return Ok(if stale {
@@ -200,7 +206,7 @@ pub async fn relay(
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Whole {
     /// Characters before this statement in the client's string: error positions shift by them.
-    pub position_offset: u32,
+    pub position_offset: i64,
     /// How many ParseComplete and CloseComplete come first that the client did not ask for.
     pub hidden: u8,
     /// An error that says that the statement must be prepared anew is kept, if it comes first.

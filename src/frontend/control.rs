@@ -7,7 +7,7 @@ use super::session::Session;
 use super::simple_query::{Sentence, text_of};
 use super::statements::{Bound, Prepared};
 use crate::planner::plan::{Access, Plan, SettingChange, StepArguments};
-use crate::planner::{self, Binding};
+use crate::planner::{self, Binding, Template};
 use crate::sql::lex;
 use crate::sql::statement::{
     self, Discard, IsolationLevel, SetArgument, SetScope, SetValue, Statement, TransactionModes,
@@ -91,12 +91,11 @@ impl Session {
             Statement::Reset(target) => self.reset(target.as_deref()).await,
             Statement::Discard(target) => self.discard(target).await,
             Statement::Deallocate(target) => self.deallocate(target.as_deref()),
-            Statement::Prepare { .. } | Statement::Execute { .. } => Err(refused(
-                "PREPARE and EXECUTE in SQL",
-                "sql-prepare",
-                "the router prepares statements through the extended protocol only",
-                "Use the driver's prepared statements.",
-            )),
+            Statement::Prepare { .. } => self.prepare(sentence, 0).await,
+            // One that was there when it was bound has been bound to a shard.
+            Statement::Execute { name, .. } => {
+                Err(SessionError::UnknownStatement(name.to_string()).into())
+            }
             Statement::PrepareTransaction(_) => {
                 // As in PostgreSQL: one that fails is a ROLLBACK, and so is one in a failed block.
                 let phase = self.transaction.block.phase();
@@ -719,7 +718,7 @@ impl Session {
                 if self.transaction.block.phase() != Phase::Idle {
                     return Err(SessionError::InBlock("DISCARD ALL").into());
                 }
-                self.statements.clear();
+                self.forget_named_statements();
                 self.portals.clear();
                 self.parameters.reset_all();
                 self.parameters.reset("role");
@@ -735,10 +734,15 @@ impl Session {
         Ok(())
     }
 
+    /// The unnamed one is Parse's alone.
+    fn forget_named_statements(&mut self) {
+        self.statements.retain(|name, _| name.is_empty());
+    }
+
     fn deallocate(&mut self, target: Option<&str>) -> Result<(), Stop> {
         match target {
             None => {
-                self.statements.clear();
+                self.forget_named_statements();
                 self.complete("DEALLOCATE ALL");
             }
             Some(name) => {
@@ -851,6 +855,16 @@ impl Session {
 
     /// DDL, TRUNCATE, LOCK and what else the planner places without parameters.
     async fn run_on_shards(&mut self, sentence: &Sentence<'_>) -> Result<(), Stop> {
+        if let Statement::CreateTableAs { body, .. } = &sentence.statement
+            && lex::first_is(body.text, "execute")
+        {
+            return Err(refused(
+                "CREATE TABLE AS EXECUTE",
+                "sql-prepare",
+                "a prepared statement has another name on each connection",
+                "Write the query itself after AS.",
+            ));
+        }
         let topology = self.topology();
         let search_path = self.search_path()?;
         let hint = self.hint(sentence.sql)?;
@@ -891,6 +905,9 @@ impl Session {
         bound: &Bound<'_>,
         describe: bool,
     ) -> Result<(), Stop> {
+        if lex::first_is(explain.body, "execute") {
+            return self.explain_execute(explain, describe).await;
+        }
         let template = self.template(&Arc::from(explain.body), &Arc::from(bound.types))?;
         if explain.analyze {
             template.refuse_session_locks()?;
@@ -903,21 +920,7 @@ impl Session {
             spread: self.router.next_spread(),
         };
         let plan = template.plan(&binding, &topology)?;
-        if explain.analyze && plan.steps.len() > 1 && plan.access != Access::Read {
-            return Err(refused(
-                "EXPLAIN ANALYZE of a write on several shards",
-                "explain-analyze",
-                "it would run the write on each shard",
-                "Use EXPLAIN without ANALYZE, or name the sharding key.",
-            ));
-        }
-        let routing = if explain.text {
-            let lines = template.describe(&plan, &topology);
-            lines.iter().map(|line| line.replace('\n', " ")).collect()
-        } else {
-            Vec::new()
-        };
-        let lines = self.explained(&plan, routing, explain, bound).await?;
+        let lines = self.explained(&template, &plan, explain, bound).await?;
         if describe {
             write_plan_description(self.client.out());
         }
@@ -928,16 +931,30 @@ impl Session {
         Ok(())
     }
 
-    async fn explained(
+    /// The lines of EXPLAIN: the routing, then what the shards say.
+    pub(super) async fn explained(
         &mut self,
+        template: &Template,
         plan: &Plan,
-        routing: Vec<String>,
         explain: &Explain<'_>,
         bound: &Bound<'_>,
     ) -> Result<Vec<String>, Stop> {
+        if explain.analyze && plan.steps.len() > 1 && plan.access != Access::Read {
+            return Err(refused(
+                "EXPLAIN ANALYZE of a write on several shards",
+                "explain-analyze",
+                "it would run the write on each shard",
+                "Use EXPLAIN without ANALYZE, or name the sharding key.",
+            ));
+        }
         let topology = self.router.topology();
         let prefix = &explain.sql[..explain.sql.len() - explain.body.len()];
-        let mut lines = routing;
+        let mut lines: Vec<String> = if explain.text {
+            let lines = template.describe(plan, &topology);
+            lines.iter().map(|line| line.replace('\n', " ")).collect()
+        } else {
+            Vec::new()
+        };
         // Other formats are documents: they are the first shard's own.
         let shown = if explain.text { plan.steps.len() } else { 1 };
         for step in plan.steps.iter().take(shown) {

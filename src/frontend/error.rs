@@ -36,10 +36,22 @@ impl Stop {
         let mut shown = BytesMut::new();
         error_response::write_error_reply(&mut shown, &error, Severity::Error);
         let frame = Frame::new(shown.freeze());
-        let mut shifted = BytesMut::new();
-        error_response::write_shard_error(&mut shifted, frame.body(), offset);
-        Self::Shard(Frame::new(shifted.freeze()))
+        Self::Shard(shifted(&frame, i64::from(offset)))
     }
+
+    /// The same, where it is about a text that begins `offset` characters into what the client sent.
+    pub fn shifted(self, offset: i64) -> Self {
+        match self {
+            Self::Shard(frame) if offset != 0 => Self::Shard(shifted(&frame, offset)),
+            stop => stop,
+        }
+    }
+}
+
+fn shifted(frame: &Frame, offset: i64) -> Frame {
+    let mut shifted = BytesMut::new();
+    error_response::write_shard_error(&mut shifted, frame.body(), offset);
+    Frame::new(shifted.freeze())
 }
 
 impl<E: ErrorReply + Send + Sync + 'static> From<E> for Stop {
@@ -110,6 +122,26 @@ pub enum SessionError {
     /// Parse under a name that is taken.
     #[error("prepared statement \"{0}\" already exists")]
     DuplicateStatement(String),
+    /// EXECUTE with more or fewer arguments than there are parameters.
+    #[error("wrong number of parameters for prepared statement \"{name}\"")]
+    WrongArguments {
+        /// The statement's name.
+        name: String,
+        /// How many parameters it has.
+        expected: usize,
+        /// How many arguments there were.
+        given: usize,
+    },
+    /// Bind of a statement without parameters to some.
+    #[error(
+        "bind message supplies {given} parameters, but prepared statement \"{name}\" requires 0"
+    )]
+    BoundWithoutParameters {
+        /// The statement's name.
+        name: String,
+        /// How many values there were.
+        given: usize,
+    },
     /// Bind under a name that is taken.
     #[error("cursor \"{0}\" already exists")]
     DuplicatePortal(String),
@@ -199,7 +231,8 @@ impl ErrorReply for SessionError {
     fn sqlstate(&self) -> SqlState {
         match self {
             Self::FailedBlock | Self::TornBlock => SqlState::IN_FAILED_SQL_TRANSACTION,
-            Self::SeveralStatements => SqlState::SYNTAX_ERROR,
+            Self::SeveralStatements | Self::WrongArguments { .. } => SqlState::SYNTAX_ERROR,
+            Self::BoundWithoutParameters { .. } => SqlState::PROTOCOL_VIOLATION,
             Self::UnknownStatement(_) | Self::NoUnnamedStatement => {
                 SqlState::INVALID_SQL_STATEMENT_NAME
             }
@@ -237,6 +270,9 @@ impl ErrorReply for SessionError {
             Self::TooManyPortals { max } => Some(format!("limits.portals is {max}")),
             Self::RequestTooLarge { max } => Some(format!("limits.request_bytes is {max}")),
             Self::Refused { reason, .. } => Some(sentence(reason)),
+            Self::WrongArguments {
+                expected, given, ..
+            } => Some(format!("Expected {expected} parameters but got {given}.")),
             Self::LostPin { reasons, .. } => Some(format!("It was kept for: {reasons}")),
             Self::PartlyDone { done, failed } => {
                 Some(format!("It ran on {done} and failed on {failed}"))

@@ -15,7 +15,7 @@ use crate::backend::connection::Backend;
 use crate::executor::ExecuteError;
 use crate::executor::fan_out::Show;
 use crate::executor::relay::{self, Expect, Relayed};
-use crate::planner::plan::{Access, Plan, StepArguments, StepSql};
+use crate::planner::plan::{Access, Plan, Step, StepArguments, StepSql};
 use crate::planner::{Binding, Template};
 use crate::sql::lex;
 use crate::sql::split;
@@ -25,11 +25,11 @@ use crate::transaction::command::{self, CommandError, OWN_NAME, Reply};
 use crate::transaction::pin::Reasons;
 use crate::transaction::state::Phase;
 use crate::wire::backend_message::{self, ColumnDescription};
-use crate::wire::frame::{Frame, FrameView};
+use crate::wire::frame::{Format, Frame, FrameView};
 use crate::wire::frontend_message::{self, Bind, FrontendMessage, Target};
 use bytes::BytesMut;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 impl Session {
     /// One of the extended protocol's messages.
@@ -149,6 +149,7 @@ impl Session {
                 }
             }
             Statement::Explain { .. } => PreparedKind::Explain,
+            Statement::Execute { .. } => PreparedKind::Execute,
             statement if control::is_forwarded(statement) => PreparedKind::Forward,
             _ => PreparedKind::Session,
         };
@@ -162,7 +163,7 @@ impl Session {
         };
         let seen_by_shard = match kind {
             PreparedKind::Query { .. } | PreparedKind::Forward | PreparedKind::Explain => true,
-            PreparedKind::Session | PreparedKind::Empty => false,
+            PreparedKind::Session | PreparedKind::Execute | PreparedKind::Empty => false,
         };
         let prepared = Arc::new(Prepared {
             id,
@@ -175,6 +176,8 @@ impl Session {
             sql,
             parameter_types,
             kind,
+            described: OnceLock::new(),
+            position_offset: 0,
         });
         self.statements.insert(name.to_owned(), prepared.clone());
         if self.pipeline.queue.is_empty() {
@@ -190,7 +193,7 @@ impl Session {
     }
 
     /// Puts the router's own answer into the order of the pipeline's answers.
-    fn answer_locally(&mut self, write: impl FnOnce(&mut BytesMut)) {
+    pub(super) fn answer_locally(&mut self, write: impl FnOnce(&mut BytesMut)) {
         if self.pipeline.queue.is_empty() {
             write(self.client.out());
         } else {
@@ -216,9 +219,10 @@ impl Session {
         match &prepared.kind {
             // Every shard has every definition.
             PreparedKind::Query { .. } | PreparedKind::Explain => Ok(self.any_shard()),
-            PreparedKind::Forward | PreparedKind::Session | PreparedKind::Empty => {
-                self.shard_to_forward(prepared, None)
-            }
+            PreparedKind::Forward
+            | PreparedKind::Session
+            | PreparedKind::Execute
+            | PreparedKind::Empty => self.shard_to_forward(prepared, None),
         }
     }
 
@@ -252,7 +256,7 @@ impl Session {
 
     /// Ends the pipeline's talk with its shard, so that something else can be done: what was executed becomes part of
     /// a block of the router's own, which ends at Sync; and so do portals, but for `run`, which runs now.
-    async fn leave_shard(&mut self, run: Option<&str>) -> Result<(), Stop> {
+    pub(super) async fn leave_shard(&mut self, run: Option<&str>) -> Result<(), Stop> {
         if !self.pipeline.unsynced {
             return Ok(());
         }
@@ -288,7 +292,7 @@ impl Session {
     }
 
     /// Has `shard` know the statement; the client's ParseComplete comes from it if the client still waits for one.
-    async fn ensure_parsed(
+    pub(super) async fn ensure_parsed(
         &mut self,
         prepared: &Arc<Prepared>,
         shard: ShardId,
@@ -396,6 +400,9 @@ impl Session {
         {
             self.see_unseen().await?;
         }
+        if matches!(prepared.kind, PreparedKind::Execute) {
+            return self.bind_execute(&prepared, &bind, frame).await;
+        }
         let values: Vec<_> = bind.values().collect();
         let formats: Vec<_> = bind
             .parameter_formats
@@ -403,23 +410,12 @@ impl Session {
             .map(|format| format.code() as i16)
             .collect();
         let place = match &prepared.kind {
-            PreparedKind::Query {
-                template,
-                schema_version,
-                search_path,
-            } => {
+            PreparedKind::Query { .. } => {
                 if self.transaction.block.phase() == Phase::Failed {
                     return Err(SessionError::FailedBlock.into());
                 }
                 let topology = self.topology();
-                let fresh = *schema_version == topology.schema.version
-                    && Arc::ptr_eq(search_path, &self.search_path()?)
-                    && !self.has_hint();
-                let template: Arc<Template> = if fresh {
-                    template.clone()
-                } else {
-                    self.template(&prepared.sql, &prepared.parameter_types)?
-                };
+                let template = self.current_template(&prepared)?;
                 let preferred = if self.pipeline.unsynced {
                     self.pipeline.shard
                 } else {
@@ -432,31 +428,8 @@ impl Session {
                     spread: self.router.next_spread(),
                 };
                 let plan = template.plan(&binding, &topology)?;
-                for change in template.settings() {
-                    self.note_custom(&change.name);
-                }
-                if template.is_hinted() {
-                    self.taint(&plan).await?;
-                }
-                self.hold(template.session_effects(), &plan).await?;
-                match plan.steps.as_slice() {
-                    [step] if step.sql == StepSql::AsSent => {
-                        self.bind_on(&prepared, step.shard, bind.portal, frame)
-                            .await?;
-                        Place::Shard(step.shard)
-                    }
-                    [] => return Err(Stop::Gone),
-                    [first, ..] => {
-                        // The client's own text, bound on one shard: it answers Bind and Describe.
-                        let shard = first.shard;
-                        self.bind_on(&prepared, shard, bind.portal, frame).await?;
-                        Place::Several {
-                            plan: Arc::new(plan),
-                            bind: frame.to_frame(),
-                            described_on: shard,
-                        }
-                    }
-                }
+                self.bind_planned(&prepared, &template, plan, bind.portal, frame)
+                    .await?
             }
             PreparedKind::Forward => {
                 let bound = Bound {
@@ -479,7 +452,7 @@ impl Session {
                     described_on: shard,
                 }
             }
-            PreparedKind::Session | PreparedKind::Empty => {
+            PreparedKind::Session | PreparedKind::Execute | PreparedKind::Empty => {
                 self.answer_locally(backend_message::write_bind_complete);
                 Place::Session
             }
@@ -489,7 +462,53 @@ impl Session {
         Ok(())
     }
 
-    async fn bind_on(
+    /// Binds a statement where its plan says that it runs.
+    pub(super) async fn bind_planned(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        template: &Template,
+        plan: Plan,
+        portal: &str,
+        frame: FrameView<'_>,
+    ) -> Result<Place, Stop> {
+        self.before(template, &plan).await?;
+        match plan.steps.as_slice() {
+            [step] if step.sql == StepSql::AsSent => {
+                let shard = step.shard;
+                self.bind_on(prepared, shard, portal, frame).await?;
+                Ok(Place::Shard(shard))
+            }
+            [] => Err(Stop::Gone),
+            [first, ..] => {
+                // The client's own text, bound on one shard: it answers Bind and Describe.
+                let described_on = first.shard;
+                self.bind_on(prepared, described_on, portal, frame).await?;
+                Ok(Place::Several {
+                    plan: Arc::new(plan),
+                    bind: frame.to_frame(),
+                    described_on,
+                })
+            }
+        }
+    }
+
+    /// The template of a named statement, by the schema and search path of now.
+    pub(super) fn current_template(&mut self, prepared: &Prepared) -> Result<Arc<Template>, Stop> {
+        if let PreparedKind::Query {
+            template,
+            schema_version,
+            search_path,
+        } = &prepared.kind
+            && *schema_version == self.topology().schema.version
+            && Arc::ptr_eq(search_path, &self.search_path()?)
+            && !self.has_hint()
+        {
+            return Ok(template.clone());
+        }
+        self.template(&prepared.sql, &prepared.parameter_types)
+    }
+
+    pub(super) async fn bind_on(
         &mut self,
         prepared: &Arc<Prepared>,
         shard: ShardId,
@@ -537,6 +556,10 @@ impl Session {
                 );
                 self.pipeline.queue.push_back(Expect::DescribeStatement);
                 Ok(())
+            }
+            PreparedKind::Execute => {
+                self.see_unseen().await?;
+                self.describe_execute(&prepared).await
             }
             PreparedKind::Session | PreparedKind::Empty => {
                 self.see_unseen().await?;
@@ -678,7 +701,13 @@ impl Session {
             return Err(Stop::Gone);
         };
         frontend_message::write_execute(backend.stream.out(), name, row_limit);
-        self.pipeline.queue.push_back(Expect::Execute);
+        let position_offset = self
+            .portals
+            .get(name)
+            .map_or(0, |portal| portal.prepared.position_offset);
+        self.pipeline
+            .queue
+            .push_back(Expect::Execute { position_offset });
         self.pipeline.executed = true;
         self.bound_pipeline(shard).await
     }
@@ -755,47 +784,7 @@ impl Session {
                     rows_max: u64::try_from(row_limit).ok().filter(|rows| *rows > 0),
                 },
                 |out, step| {
-                    let all: Vec<u16> = (0..values.len() as u16).collect();
-                    let chosen: &[u16] = match &step.arguments {
-                        StepArguments::AsSent => &all,
-                        StepArguments::Chosen(chosen) => chosen,
-                    };
-                    let index = |number: &u16| usize::from(*number);
-                    let types: Vec<u32> = chosen
-                        .iter()
-                        .map(|number| {
-                            prepared
-                                .parameter_types
-                                .get(index(number))
-                                .copied()
-                                .unwrap_or(0)
-                        })
-                        .collect();
-                    let formats: Vec<_> = match formats.len() {
-                        0 | 1 => formats.clone(),
-                        _ => chosen
-                            .iter()
-                            .filter_map(|number| formats.get(index(number)).copied())
-                            .collect(),
-                    };
-                    let chosen_values = chosen
-                        .iter()
-                        .map(|number| values.get(index(number)).copied().flatten());
-                    frontend_message::write_parse(out, "", text_of(step, &prepared.sql), &types);
-                    frontend_message::write_bind(
-                        out,
-                        portal,
-                        "",
-                        formats,
-                        chosen_values,
-                        results.iter().copied(),
-                    );
-                    frontend_message::write_describe(out, Target::Portal, portal);
-                    frontend_message::write_execute(out, portal, 0);
-                    if !portal.is_empty() {
-                        frontend_message::write_close(out, Target::Portal, portal);
-                    }
-                    frontend_message::write_sync(out);
+                    write_step(out, portal, prepared, step, &values, &formats, &results);
                 },
             )
             .await?;
@@ -1071,6 +1060,59 @@ impl Session {
 struct Sent {
     bytes: BytesMut,
     queue: VecDeque<Expect>,
+}
+
+/// Writes all that runs one step of a plan with values bound, up to Sync.
+pub(super) fn write_step(
+    out: &mut BytesMut,
+    portal: &str,
+    prepared: &Prepared,
+    step: &Step,
+    values: &[Option<&[u8]>],
+    formats: &[Format],
+    results: &[Format],
+) {
+    let all: Vec<u16> = (0..values.len() as u16).collect();
+    let chosen: &[u16] = match &step.arguments {
+        StepArguments::AsSent => &all,
+        StepArguments::Chosen(chosen) => chosen,
+    };
+    let index = |number: &u16| usize::from(*number);
+    let types: Vec<u32> = chosen
+        .iter()
+        .map(|number| {
+            prepared
+                .parameter_types
+                .get(index(number))
+                .copied()
+                .unwrap_or(0)
+        })
+        .collect();
+    let formats: Vec<Format> = match formats.len() {
+        0 | 1 => formats.to_vec(),
+        _ => chosen
+            .iter()
+            .filter_map(|number| formats.get(index(number)).copied())
+            .collect(),
+    };
+    let chosen_values = chosen
+        .iter()
+        .map(|number| values.get(index(number)).copied().flatten());
+    frontend_message::write_parse(out, "", text_of(step, &prepared.sql), &types);
+    frontend_message::write_bind(
+        out,
+        portal,
+        "",
+        formats,
+        chosen_values,
+        results.iter().copied(),
+    );
+    frontend_message::write_describe(out, Target::Portal, portal);
+    frontend_message::write_execute(out, portal, 0);
+    if !portal.is_empty() {
+        frontend_message::write_close(out, Target::Portal, portal);
+    }
+    frontend_message::write_sync(out);
 }
 
 /// Closes statements on a shard that may or may not be there.

@@ -21,7 +21,7 @@ use crate::transaction::state::Phase;
 use crate::wire::frame::{self, FrameView};
 use crate::wire::frontend_message::{self, Bind, FrontendMessage, Target};
 use smallvec::SmallVec;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Literals of a statement that need no allocation.
 const LITERALS: usize = 8;
@@ -259,6 +259,8 @@ impl Session {
                         schema_version: topology.schema.version,
                         search_path: search_path.clone(),
                     },
+                    described: OnceLock::new(),
+                    position_offset: 0,
                 })
             }
         };

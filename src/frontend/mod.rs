@@ -10,6 +10,7 @@ pub mod control;
 pub mod copy;
 pub mod known;
 pub mod statements;
+mod sql_prepare;
 pub mod parameters;
 mod pinned;
 pub mod cancel;

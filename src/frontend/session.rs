@@ -597,8 +597,18 @@ impl Session {
         sql: &Arc<str>,
         parameter_types: &Arc<[u32]>,
     ) -> Result<Arc<Template>, Stop> {
-        let topology = self.topology();
         let hint = self.hint(sql)?;
+        self.template_by(hint.as_ref(), sql, parameter_types)
+    }
+
+    /// [`Self::template`] of a statement that runs by a hint from elsewhere than its own text.
+    pub(super) fn template_by(
+        &mut self,
+        hint: Option<&Hint>,
+        sql: &Arc<str>,
+        parameter_types: &Arc<[u32]>,
+    ) -> Result<Arc<Template>, Stop> {
+        let topology = self.topology();
         let key = self.template_key(sql, parameter_types, &topology)?;
         let limits = self.lex_limits();
         let build = |hint: Option<&Hint>| {
@@ -611,7 +621,7 @@ impl Session {
             crate::planner::template(sql, parameter_types, &context).map(Arc::new)
         };
         if hint.is_some() {
-            return build(hint.as_ref()).map_err(Stop::from);
+            return build(hint).map_err(Stop::from);
         }
         let template: Result<_, PlanError> = if self.changes.is_empty() {
             let templates = &self.router.templates;
@@ -638,7 +648,7 @@ impl Session {
         &mut self,
         sql: &Arc<str>,
         parameter_types: &Arc<[u32]>,
-        position_offset: u32,
+        position_offset: i64,
     ) -> Result<Arc<Template>, Stop> {
         let mut planned = self.template(sql, parameter_types);
         let unknown = match &planned {
@@ -661,11 +671,7 @@ impl Session {
         frontend_message::write_sync(backend.stream.out());
         backend.forget_unnamed();
         match command::answer(backend).await {
-            Err(CommandError::Refused(frame)) => {
-                let mut shifted = BytesMut::new();
-                error_response::write_shard_error(&mut shifted, frame.body(), position_offset);
-                Err(Stop::Shard(Frame::new(shifted.freeze())))
-            }
+            Err(CommandError::Refused(frame)) => Err(Stop::Shard(frame).shifted(position_offset)),
             Err(error) => {
                 self.lose(shard);
                 Err(error::of_command(error))

@@ -4,6 +4,7 @@
 use super::control;
 use super::error::{self, SessionError, Stop};
 use super::session::Session;
+use super::sql_prepare::ExecuteText;
 use super::statements::Bound;
 use crate::executor::ExecuteError;
 use crate::executor::fan_out::{self, FannedOut, Show, Start};
@@ -114,7 +115,9 @@ impl Session {
             Statement::Empty => backend_message::write_empty_query(self.client.out()),
             Statement::Query(_) => {
                 let sql: Arc<str> = sentence.sql.into();
-                let template = self.planned(&sql, &Arc::from([]), offset).await?;
+                let template = self
+                    .planned(&sql, &Arc::from([]), i64::from(offset))
+                    .await?;
                 let plan = {
                     let topology = self.router.topology();
                     let binding = Binding {
@@ -125,13 +128,7 @@ impl Session {
                     };
                     template.plan(&binding, &topology)?
                 };
-                for change in template.settings() {
-                    self.note_custom(&change.name);
-                }
-                if template.is_hinted() {
-                    self.taint(&plan).await?;
-                }
-                self.hold(template.session_effects(), &plan).await?;
+                self.before(&template, &plan).await?;
                 self.run_plan(&plan, sentence.sql, offset).await?;
                 if let ([_, ..], [step]) = (template.settings(), plan.steps.as_slice()) {
                     self.adopt_settings(step.shard, template.settings()).await?;
@@ -146,6 +143,16 @@ impl Session {
                 }
                 self.run_on(shard, sentence.sql, offset).await?;
                 self.after_forward(sentence, shard);
+            }
+            Statement::Prepare { .. } => self.prepare(sentence, offset).await?,
+            Statement::Execute { .. } => {
+                let execute = ExecuteText {
+                    sql: sentence.sql,
+                    tokens: sentence.tokens,
+                    hinted: sentence.sql,
+                    offset,
+                };
+                self.execute_sql(execute).await?;
             }
             _ => self.run_in_session(sentence, true).await?,
         }
@@ -244,7 +251,7 @@ impl Session {
             return Err(Stop::Gone);
         };
         let whole = Whole {
-            position_offset: offset,
+            position_offset: i64::from(offset),
             ..Whole::default()
         };
         let answered = relay::relay_whole(backend, &mut self.client, whole).await;

@@ -4,7 +4,7 @@ use crate::planner::Template;
 use crate::planner::plan::Plan;
 use crate::topology::ShardId;
 use crate::wire::frame::{Format, Frame};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A statement that a client parsed.
 #[derive(Debug, Clone)]
@@ -19,6 +19,10 @@ pub struct Prepared {
     pub parameter_types: Arc<[u32]>,
     /// What runs it.
     pub kind: PreparedKind,
+    /// The parameters' types as a shard described them, once one has.
+    pub described: OnceLock<Arc<[u32]>>,
+    /// How much further on the client's text has what the shard is sent, in characters.
+    pub position_offset: i64,
 }
 
 /// What runs a prepared statement.
@@ -39,6 +43,8 @@ pub enum PreparedKind {
     Forward,
     /// The session too, but a shard says what its parameters are: EXPLAIN.
     Explain,
+    /// What it names when it is bound: EXECUTE.
+    Execute,
     /// Nothing.
     Empty,
 }

@@ -157,7 +157,13 @@ const RUNS_SQL: &[&str] = &[
 ];
 
 /// Functions that keep state in the session.
-const SESSION: &[&str] = &["currval", "lastval", "setseed", "pg_export_snapshot"];
+const SESSION: &[&str] = &[
+    "currval",
+    "lastval",
+    "setseed",
+    "pg_export_snapshot",
+    "pg_prepared_statement",
+];
 
 /// Built-in functions that read their own server's catalog or settings though their names do not begin with `pg_`.
 const CATALOG: &[&str] = &[

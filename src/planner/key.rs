@@ -86,6 +86,16 @@ pub enum Source {
     },
 }
 
+impl Source {
+    /// The parameter, from zero, if it is one.
+    pub fn parameter(&self) -> Option<u16> {
+        match self {
+            Self::Parameter { index, .. } | Self::ArrayParameter { index, .. } => Some(*index),
+            Self::Null | Self::Text(_) | Self::Number(_) | Self::ArrayText(_) => None,
+        }
+    }
+}
+
 /// Bound parameters.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Arguments<'a> {
@@ -689,6 +699,25 @@ impl Formula {
                 all.sort_unstable();
                 all.dedup();
                 Ok(Some(all))
+            }
+        }
+    }
+
+    /// Adds the parameters, from zero, whose values decide.
+    pub fn add_parameters(&self, parameters: &mut Vec<u16>) {
+        match self {
+            Self::Any => {}
+            Self::Is(constraint) => {
+                let sources = match &constraint.set {
+                    KeySet::Of(sources) => sources.iter().collect(),
+                    KeySet::Range { low, high } => vec![&low.0, &high.0],
+                };
+                parameters.extend(sources.into_iter().filter_map(Source::parameter));
+            }
+            Self::And(parts) | Self::Or(parts) => {
+                for part in parts {
+                    part.add_parameters(parameters);
+                }
             }
         }
     }

@@ -86,8 +86,8 @@ refusals! {
     ProceduralFunction = "procedural-function", "Declare the function IMMUTABLE if it reads no table, or name the shard with SET pgring.shard.";
     /// A function that the router does not know, in a statement over several shards.
     UnknownFunction = "unknown-function", "Check the function's name; after CREATE FUNCTION outside the router, RELOAD it.";
-    /// What keeps state in its server session: a function, or a write of pg_settings.
-    SessionState = "session-state", "Use SET, or the transaction-level variant of the function.";
+    /// What keeps state in its server session, or shows it: a function, a write of pg_settings, pg_prepared_statements.
+    SessionState = "session-state", "Use SET, or the transaction-level variant of the function, or connect to the shard itself.";
     /// A column of the system (ctid, xmin, tableoid, …) over several shards.
     SystemColumn = "system-column", "Restrict the sharding key to one value: these columns mean nothing across shards.";
     /// TABLESAMPLE over several shards with REPEATABLE, or of rows counted.

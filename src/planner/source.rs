@@ -652,6 +652,12 @@ impl<'a> Analyzer<'a> {
                 }
             }
             Placement::Local(shard) => self.found.locals.push((*shard, full)),
+            Placement::Catalog if &*full == "pg_catalog.pg_prepared_statements" => {
+                return Err(PlanError::refused(
+                    Refusal::SessionState,
+                    "pg_prepared_statements shows what one connection to a shard has prepared, for all its clients",
+                ));
+            }
             Placement::Catalog => {
                 self.found.catalog_relation = true;
                 self.found.catalog.get_or_insert(full);

@@ -617,6 +617,23 @@ impl Template {
         }
     }
 
+    /// The parameters, from zero, whose values decide on which shards it runs; a value may be there twice.
+    pub fn placing_parameters(&self) -> Vec<u16> {
+        let mut parameters = Vec::new();
+        if let Route::Statement(statement) = &self.route {
+            let analysis = &statement.analysis;
+            let updates = analysis.key_updates.iter();
+            let formulas = updates.clone().map(|(formula, _, _)| formula);
+            for formula in statement.formulas.iter().chain(formulas) {
+                formula.add_parameters(&mut parameters);
+            }
+            let stored = analysis.stored.iter().flat_map(|stored| &stored.keys);
+            let keys = stored.chain(updates.map(|(_, _, key)| key));
+            parameters.extend(keys.filter_map(Source::parameter));
+        }
+        parameters
+    }
+
     /// The shard of a statement that one value places, without the ceremony of [`Self::plan`], which has the answer for
     /// all others.
     pub fn shard(&self, arguments: Arguments<'_>, topology: &Topology) -> Option<ShardId> {

@@ -377,6 +377,12 @@ pub fn string_value<'a>(token: &Token, sql: &'a str) -> Result<Cow<'a, str>, Lit
     }
 }
 
+/// Whether the first token is the unquoted word `word`, in any case.
+pub fn first_is(sql: &str, word: &str) -> bool {
+    let first = Lexer::new(sql).next();
+    first.is_some_and(|first| first.is_ok_and(|token| token.is(sql, word)))
+}
+
 /// Reads one token after the other. After an error it ends.
 #[derive(Debug, Clone)]
 pub struct Lexer<'a> {

@@ -19,6 +19,10 @@ pub struct Reply {
     pub tag: String,
     /// Rows as text.
     pub rows: Vec<Vec<Option<String>>>,
+    /// What ParameterDescription said last.
+    pub parameter_types: Vec<u32>,
+    /// The last RowDescription.
+    pub description: Option<Frame>,
     /// NOTICEs, notifications, ParameterStatus: what the client should see, in order.
     pub asides: Vec<Frame>,
     /// What ReadyForQuery said.
@@ -135,9 +139,25 @@ pub async fn answer_apart(backend: &mut Backend) -> Result<Reply, CommandError> 
 /// # Errors
 /// As [`run`].
 pub async fn answer(backend: &mut Backend) -> Result<Reply, CommandError> {
+    let mut rows = Vec::new();
+    let mut reply = answer_each(backend, |row| rows.push(text_row(&row))).await?;
+    reply.rows = rows;
+    Ok(reply)
+}
+
+/// [`answer`] whose rows (DataRow) are given to `row` one by one.
+///
+/// # Errors
+/// As [`run`].
+pub async fn answer_each(
+    backend: &mut Backend,
+    mut row: impl FnMut(Frame),
+) -> Result<Reply, CommandError> {
     let mut reply = Reply {
         tag: String::new(),
         rows: Vec::new(),
+        parameter_types: Vec::new(),
+        description: None,
         asides: Vec::new(),
         status: TransactionStatus::Idle,
     };
@@ -148,7 +168,12 @@ pub async fn answer(backend: &mut Backend) -> Result<Reply, CommandError> {
             Err(source) => return Err(lost(backend, source)),
         };
         match frame.tag() {
-            b'D' => reply.rows.push(text_row(&frame)),
+            b'D' => row(frame),
+            b't' => {
+                let types = backend_message::read_parameter_description(frame.body());
+                reply.parameter_types = types.unwrap_or_default();
+            }
+            b'T' => reply.description = Some(frame),
             b'C' => reply.tag = tag(&frame),
             b'E' => refused = refused.or(Some(frame)),
             b'S' => {

@@ -169,14 +169,16 @@ pub fn write_error_reply(out: &mut BytesMut, error: &dyn ErrorReply, severity: S
 }
 
 /// Appends a shard's ErrorResponse with body `body`: byte for byte when `position_offset_chars` is 0, else with
-/// its `P` field moved forward by so many characters, because the shard saw only the end of the client's text.
-pub fn write_shard_error(out: &mut BytesMut, body: &[u8], position_offset_chars: u32) {
+/// its `P` field moved by so many characters: the shard saw only the end of the client's text, or a statement under
+/// another name.
+pub fn write_shard_error(out: &mut BytesMut, body: &[u8], position_offset_chars: i64) {
     write_message(out, b'E', |out| match position_field(body) {
-        Some((start, end, position)) if position_offset_chars > 0 => {
+        Some((start, end, position)) if position_offset_chars != 0 => {
             out.put_slice(&body[..start]);
             put_text(
                 out,
-                (position + u64::from(position_offset_chars))
+                (position + position_offset_chars)
+                    .max(1)
                     .to_string()
                     .as_bytes(),
             );
@@ -242,7 +244,7 @@ pub fn write_shard_error_as(out: &mut BytesMut, body: &[u8], severity: Severity)
 
 /// Finds the `P` field's value: where it starts, where its NUL ends, and the number. `None` in a body without one
 /// or that is malformed.
-fn position_field(body: &[u8]) -> Option<(usize, usize, u64)> {
+fn position_field(body: &[u8]) -> Option<(usize, usize, i64)> {
     let mut at = 0;
     loop {
         let name = *body.get(at)?;
@@ -253,7 +255,7 @@ fn position_field(body: &[u8]) -> Option<(usize, usize, u64)> {
             return Some((
                 start,
                 start + length + 1,
-                u64::from(digits.parse::<u32>().ok()?),
+                i64::from(digits.parse::<u32>().ok()?),
             ));
         }
         if name == 0 {
@@ -335,13 +337,16 @@ mod tests {
         let mut out = BytesMut::new();
         write_shard_error(&mut out, b"SERROR\0P10\0p10\0\0", 95);
         assert_eq!(&out[..], b"E\0\0\0\x15SERROR\0P105\0p10\0\0");
+        let mut out = BytesMut::new();
+        write_shard_error(&mut out, b"SERROR\0P10\0\0", -3);
+        assert_eq!(&out[5..], b"SERROR\0P7\0\0");
     }
 
     proptest! {
         #[test]
-        fn any_shard_error_is_framed(body in prop::collection::vec(any::<u8>(), 0..64), offset in any::<u32>()) {
+        fn any_shard_error_is_framed(body in prop::collection::vec(any::<u8>(), 0..64), offset in any::<i32>()) {
             let mut out = BytesMut::new();
-            write_shard_error(&mut out, &body, offset);
+            write_shard_error(&mut out, &body, i64::from(offset));
             prop_assert_eq!(u32::from_be_bytes(out[1..5].try_into().unwrap()) as usize, out.len() - 1);
         }
     }

@@ -14,4 +14,5 @@ mod protocol_errors;
 mod routing;
 mod sessions;
 mod shard_defaults;
+mod sql_prepare;
 mod transactions;
