@@ -35,10 +35,7 @@ impl Session {
     /// One of the extended protocol's messages.
     pub(super) async fn extended_message(&mut self, frame: FrameView<'_>) -> Result<(), Stop> {
         if frame.tag() == b'S' {
-            self.sync().await?;
-            self.release_idle().await;
-            self.ready_for_query();
-            return Ok(());
+            return self.end_pipeline().await;
         }
         if self.pipeline.failed {
             return Ok(());
@@ -53,11 +50,23 @@ impl Session {
             },
             Err(error) => Err(error.into()),
         };
-        let stop = match answered {
-            Ok(()) => return Ok(()),
-            Err(Stop::Gone) => return Err(Stop::Gone),
-            Err(stop) => stop,
-        };
+        match answered {
+            Ok(()) => Ok(()),
+            Err(Stop::Gone) => Err(Stop::Gone),
+            Err(stop) => self.fail_pipeline(stop).await,
+        }
+    }
+
+    /// Sync, or what else ends a pipeline.
+    pub(super) async fn end_pipeline(&mut self) -> Result<(), Stop> {
+        self.sync().await?;
+        self.release_idle().await;
+        self.ready_for_query();
+        Ok(())
+    }
+
+    /// Tells the client of an error, after which all up to Sync is skipped.
+    pub(super) async fn fail_pipeline(&mut self, stop: Stop) -> Result<(), Stop> {
         // What came before the failed message is answered before it.
         let earlier = match stop {
             Stop::Told => Ok(()),

@@ -280,17 +280,18 @@ impl Session {
             b'X' => return Ok(false),
             // What a client still sends after its COPY failed.
             b'd' | b'c' | b'f' => {}
+            // All is skipped up to Sync.
+            b'F' if self.pipeline.failed => {}
             b'F' => {
-                self.tell(
-                    SessionError::Refused {
-                        what: "the fastpath function call".to_owned(),
-                        code: "fastpath",
-                        reason: "large objects and function OIDs belong to one shard",
-                        hint: "Call the function in a SELECT.",
-                    }
-                    .into(),
-                );
-                self.ready_for_query();
+                let refused = SessionError::Refused {
+                    what: "the fastpath function call".to_owned(),
+                    code: "fastpath",
+                    reason: "large objects and function OIDs belong to one shard",
+                    hint: "Call the function in a SELECT.",
+                };
+                self.fail_pipeline(refused.into()).await?;
+                // It ends what was not synced.
+                self.end_pipeline().await?;
             }
             tag => {
                 let error = SessionError::UnknownMessage(tag);

@@ -592,3 +592,58 @@ fn a_statement_that_was_not_closed_after_an_error_can_be_prepared_again() {
     });
     assert_eq!(client.reply().failure, None);
 }
+
+#[test]
+fn a_function_call_ends_what_was_not_synced_and_takes_it_back() {
+    let deployment = Deployment::shared()
+        .schema(SCHEMA)
+        .sharded("accounts", "aid")
+        .start();
+    let mut client = deployment.connect();
+    let call = |client: &mut Client| client.send(b"F\0\0\0\x0e\0\0\x05\x11\0\0\0\0\0\0");
+    let insert = |client: &mut Client, aid: &str| {
+        client.message(|buffer| {
+            let insert = format!("INSERT INTO accounts VALUES ({aid}, 0)");
+            frontend::parse("", &insert, [], buffer)?;
+            let none: [Option<&str>; 0] = [];
+            let put = |_: Option<&str>, _: &mut bytes::BytesMut| Ok(postgres_protocol::IsNull::Yes);
+            frontend::bind("", "", [], none, put, [], buffer)
+                .map_err(|_| std::io::Error::other("bind"))?;
+            frontend::execute("", 0, buffer)
+        });
+    };
+    let tags = |client: &mut Client| {
+        let mut tags = String::new();
+        while !tags.ends_with('Z') {
+            tags.push(char::from(client.read().expect("an answer").tag));
+        }
+        tags
+    };
+    call(&mut client);
+    assert_eq!(tags(&mut client), "EZ");
+    insert(&mut client, "1");
+    call(&mut client);
+    assert_eq!(tags(&mut client), "12CEZ");
+    assert_eq!(
+        client.value("SELECT count(*) FROM accounts WHERE aid = 1"),
+        "0"
+    );
+    // After an error it is skipped as all else.
+    insert(&mut client, "nope");
+    call(&mut client);
+    client.message(|buffer| {
+        frontend::sync(buffer);
+        Ok(())
+    });
+    assert_eq!(tags(&mut client), "EZ");
+    client.run("BEGIN");
+    insert(&mut client, "2");
+    call(&mut client);
+    assert_eq!(tags(&mut client), "12CEZ");
+    assert_eq!(client.fails("SELECT 1").code(), "25P02");
+    client.run("ROLLBACK");
+    assert_eq!(
+        client.value("SELECT count(*) FROM accounts WHERE aid = 2"),
+        "0"
+    );
+}
