@@ -186,3 +186,29 @@ impl Router {
         self.statements.fetch_add(1, Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_is_known_by_its_whole_text_and_types() {
+        let search_path: Arc<[Arc<str>]> = ["public".into()].into();
+        let key = |sql, parameter_types| TemplateRef {
+            sql,
+            parameter_types,
+            search_path: &search_path,
+            schema_version: 1,
+        };
+        let known = TemplateKey::from(key("SELECT $1", &[23]));
+        assert!(key("SELECT $1", &[23]).equivalent(&known));
+        assert!(!key("SELECT $2", &[23]).equivalent(&known));
+        assert!(!key("SELECT $1", &[20]).equivalent(&known));
+        let elsewhere = ["other".into()].into();
+        let moved = TemplateRef {
+            search_path: &elsewhere,
+            ..key("SELECT $1", &[23])
+        };
+        assert!(!moved.equivalent(&known));
+    }
+}

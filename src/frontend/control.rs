@@ -1059,6 +1059,9 @@ pub(super) fn is_known_encoding(name: &str) -> bool {
 
 fn check_encoding(value: &SetValue<'_>) -> Result<(), Stop> {
     match text_of_value(value) {
+        Some(name) if !is_known_encoding(&name) && !is_postgresql_encoding(&name) => {
+            Err(SessionError::NoEncoding(name).into())
+        }
         Some(name) if !is_known_encoding(&name) => Err(refused(
             &format!("client_encoding {name}"),
             "client-encoding",

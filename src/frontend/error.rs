@@ -179,6 +179,9 @@ pub enum SessionError {
         /// What it may be.
         expected: String,
     },
+    /// An encoding that PostgreSQL does not know either.
+    #[error("invalid value for parameter \"client_encoding\": \"{0}\"")]
+    NoEncoding(String),
     /// A setting of ours that does not exist.
     #[error("unrecognized configuration parameter \"{0}\"")]
     UnknownSetting(String),
@@ -245,7 +248,7 @@ impl ErrorReply for SessionError {
             Self::NoBlock(_) => SqlState::NO_ACTIVE_SQL_TRANSACTION,
             Self::InBlock(_) => SqlState::ACTIVE_SQL_TRANSACTION,
             Self::NoSavepoint(_) => SqlState::INVALID_SAVEPOINT,
-            Self::RouterSetting { .. } => SqlState::INVALID_PARAMETER_VALUE,
+            Self::RouterSetting { .. } | Self::NoEncoding(_) => SqlState::INVALID_PARAMETER_VALUE,
             Self::UnknownSetting(_) => SqlState::UNDEFINED_OBJECT,
             Self::Refused { .. } => SqlState::FEATURE_NOT_SUPPORTED,
             Self::Message(error) => error.sqlstate(),

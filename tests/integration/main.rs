@@ -4,6 +4,7 @@
 mod support;
 
 mod attached;
+mod behaviours;
 mod copy;
 mod failures;
 mod literals;
