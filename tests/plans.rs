@@ -320,7 +320,10 @@ fn attach(kind: &str, rest: &str, tables: &mut HashMap<Arc<str>, Arc<Relation>>)
         }),
         "per_shard" => relation.unique_per_shard = true,
         "policy" => relation.policies.push(expression),
-        "check" => relation.checks.push(expression),
+        "check" => relation.checks.push(Expression {
+            name: format!("check constraint {name}").into(),
+            text: text.into(),
+        }),
         _ => relation.rules.push(Rule {
             event: events.pop().expect("an event"),
             definition: expression,
@@ -343,6 +346,7 @@ fn function(words: &[&str]) -> Function {
         aggregate: has("aggregate"),
         window: has("window"),
         set_returning: has("set"),
+        bodies: Vec::new(),
     }
 }
 

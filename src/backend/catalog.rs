@@ -2,8 +2,8 @@
 //! laid over it by [`crate::topology::shard_map`]; here all is as PostgreSQL says. Start at [`load`].
 
 use crate::topology::schema::{
-    Collation, Column, ColumnDefault, Event, Expression, ForeignKey, Function, Placement, Relation,
-    RelationKind, Rule, Schema, Trigger, TriggerFunction, Unique, Volatility,
+    Body, Collation, Column, ColumnDefault, Event, Expression, ForeignKey, Function, Placement,
+    Relation, RelationKind, Rule, Schema, Trigger, TriggerFunction, Unique, Volatility,
 };
 use futures_util::future::try_join_all;
 use std::collections::{HashMap, HashSet};
@@ -90,6 +90,8 @@ pub async fn load(client: &mut Client) -> Result<Schema, CatalogError> {
         CHECKS,
         OPERATORS,
         CASTS,
+        BODIES,
+        INDEXES,
     ];
     let rows = try_join_all(queries.map(|sql| transaction.query_typed(sql, &[]))).await?;
     transaction.commit().await?;
@@ -109,8 +111,10 @@ pub async fn load(client: &mut Client) -> Result<Schema, CatalogError> {
             checks,
             operators,
             casts,
+            bodies,
+            indexes,
         ],
-    ) = <[Vec<Row>; 14]>::try_from(rows)
+    ) = <[Vec<Row>; 16]>::try_from(rows)
     else {
         return Ok(Schema::default());
     };
@@ -122,19 +126,20 @@ pub async fn load(client: &mut Client) -> Result<Schema, CatalogError> {
     draft.rewrites(&rewrites)?;
     draft.policies(&policies)?;
     draft.checks(&checks)?;
+    draft.checks(&indexes)?;
     draft.parents(&parents)?;
     draft.reads(&reads)?;
     let mut schema = draft.into_schema();
-    add_functions(&mut schema, &functions)?;
+    let bodies = Bodies::read(&bodies)?;
+    add_domains(&mut schema, &domains, &checks)?;
+    add_functions(&mut schema, &functions, &bodies)?;
     for row in &operators {
         let within = schema.operators.entry(row.try_get::<_, &str>(0)?.into());
         let symbol = row.try_get::<_, &str>(1)?.into();
-        within
-            .or_default()
-            .insert(symbol, called(row.try_get(2)?, row.try_get(3)?));
+        within.or_default().insert(symbol, called(row, 2, &bodies)?);
     }
     for row in &casts {
-        let called = called(row.try_get(1)?, row.try_get(2)?);
+        let called = called(row, 1, &bodies)?;
         schema
             .casts
             .insert(row.try_get::<_, &str>(0)?.into(), called);
@@ -168,7 +173,8 @@ const COLUMNS: &str = "
     ORDER BY a.attrelid, a.attnum";
 
 const DOMAINS: &str = "
-    SELECT oid, typbasetype, pg_get_expr(typdefaultbin, 0) FROM pg_type WHERE typtype = 'd' AND oid >= 16384";
+    SELECT oid, typbasetype, pg_get_expr(typdefaultbin, 0), typname::text
+    FROM pg_type WHERE typtype = 'd' AND oid >= 16384";
 
 // A key column of 0 is an expression, or is compared by another operator or collation than its sharding key would be.
 const UNIQUE: &str = "
@@ -209,24 +215,42 @@ const POLICIES: &str = "
     FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
     WHERE c.relrowsecurity";
 
-// Only what calls functions, or uses operators, that users made.
 const CHECKS: &str = "
-    SELECT k.conrelid, k.contypid, k.conname::text, pg_get_expr(k.conbin, k.conrelid)
-    FROM pg_constraint k
-    WHERE k.contype = 'c' AND EXISTS (
+    SELECT conrelid, contypid, 'check constraint ' || conname, pg_get_expr(conbin, conrelid)
+    FROM pg_constraint WHERE contype = 'c' AND oid >= 16384";
+
+// Only what calls functions, or uses operators, that users made: all others in indexes are immutable.
+const INDEXES: &str = "
+    SELECT i.indrelid, 0::oid, 'index ' || c.relname,
+           concat_ws(' AND ', pg_get_expr(i.indexprs, i.indrelid), pg_get_expr(i.indpred, i.indrelid))
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+    WHERE i.indrelid >= 16384 AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL) AND EXISTS (
       SELECT FROM pg_depend d
-      WHERE d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+      WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
         AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass))";
 
+// Of functions, and of aggregates those of what they are made of.
+const BODIES: &str = "
+    WITH source(oid, language, body) AS (
+      SELECT p.oid, l.lanname::text, coalesce(pg_get_function_sqlbody(p.oid), p.prosrc)
+      FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+      WHERE p.oid >= 16384 AND l.lanname NOT IN ('internal', 'c'))
+    SELECT oid, language, body FROM source
+    UNION ALL
+    SELECT a.aggfnoid::oid, s.language, s.body
+    FROM pg_aggregate a JOIN source s ON s.oid IN (a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn,
+                                                   a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)";
+
 const OPERATORS: &str = "
-    SELECT n.nspname::text, o.oprname::text, max(p.provolatile::text), bool_or(l.lanname NOT IN ('internal', 'c'))
+    SELECT n.nspname::text, o.oprname::text, max(p.provolatile::text), bool_or(l.lanname NOT IN ('internal', 'c')),
+           array_agg(p.oid)
     FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
     JOIN pg_proc p ON p.oid = o.oprcode JOIN pg_language l ON l.oid = p.prolang
     WHERE o.oid >= 16384
     GROUP BY 1, 2";
 
 const CASTS: &str = "
-    SELECT s.name, max(p.provolatile::text), bool_or(l.lanname NOT IN ('internal', 'c'))
+    SELECT s.name, max(p.provolatile::text), bool_or(l.lanname NOT IN ('internal', 'c')), array_agg(p.oid)
     FROM pg_cast c JOIN pg_type t ON t.oid = c.casttarget
     JOIN pg_proc p ON p.oid = c.castfunc JOIN pg_language l ON l.oid = p.prolang
     CROSS JOIN LATERAL (VALUES (t.typname::text), (format_type(t.oid, NULL))) s(name)
@@ -249,7 +273,8 @@ const FUNCTIONS: &str = "
            bool_or(CASE WHEN p.oid < 16384
                         THEN p.proname ~ '^(query|table|cursor|schema|database)_to_xml|^ts_(stat|rewrite)$'
                         ELSE l.lanname NOT IN ('internal', 'c') OR coalesce(f.procedural, false) END),
-           bool_or(p.prokind = 'a'), bool_or(p.prokind = 'w'), bool_or(p.proretset)
+           bool_or(p.prokind = 'a'), bool_or(p.prokind = 'w'), bool_or(p.proretset),
+           array_agg(p.oid)
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
     LEFT JOIN LATERAL (
       SELECT max(o.provolatile::text), bool_or(m.lanname NOT IN ('internal', 'c'))
@@ -346,11 +371,7 @@ impl Draft {
         domains: &[Row],
         checks: &[Row],
     ) -> Result<(), CatalogError> {
-        let mut checks_of: HashMap<u32, Vec<Expression>> = HashMap::new();
-        for row in checks {
-            let of = checks_of.entry(row.try_get(1)?).or_default();
-            of.push(expression(row, 2)?);
-        }
+        let checks_of = checks_of_domains(checks)?;
         let mut domain_of: HashMap<u32, (u32, Option<&str>)> = HashMap::new();
         for row in domains {
             domain_of.insert(row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?));
@@ -372,7 +393,13 @@ impl Draft {
             }
             let default = match expression {
                 _ if row.try_get(6)? => ColumnDefault::Sequence,
-                _ if row.try_get(7)? => ColumnDefault::Generated,
+                Some(text) if row.try_get(7)? => {
+                    relation.checks.push(Expression {
+                        name: format!("generated column {}", row.try_get::<_, &str>(2)?).into(),
+                        text: text.into(),
+                    });
+                    ColumnDefault::Generated
+                }
                 Some(text) if calls_nextval(text) => ColumnDefault::Sequence,
                 Some(text) => ColumnDefault::Expression(shared(&mut texts, text)),
                 None => ColumnDefault::Null,
@@ -813,22 +840,80 @@ fn volatility(text: &str) -> Volatility {
     }
 }
 
-/// The functions of an operator or a cast.
-fn called(provolatile: &str, procedural: bool) -> Function {
-    Function {
-        volatility: volatility(provolatile),
-        procedural,
+/// Sources by their functions' OIDs.
+struct Bodies(HashMap<u32, Vec<Arc<Body>>>);
+
+impl Bodies {
+    fn read(rows: &[Row]) -> Result<Self, CatalogError> {
+        let mut languages = HashSet::new();
+        let mut bodies: HashMap<u32, Vec<Arc<Body>>> = HashMap::new();
+        for row in rows {
+            let body = Body {
+                language: shared(&mut languages, row.try_get(1)?),
+                text: row.try_get::<_, &str>(2)?.into(),
+            };
+            let of = bodies.entry(row.try_get(0)?).or_default();
+            of.push(Arc::new(body));
+        }
+        Ok(Self(bodies))
+    }
+
+    fn of(&self, oids: &[u32]) -> Vec<Arc<Body>> {
+        let known = oids.iter().filter_map(|oid| self.0.get(oid));
+        let mut bodies: Vec<_> = known.flatten().cloned().collect();
+        bodies.sort();
+        bodies.dedup();
+        bodies
+    }
+}
+
+/// The functions of an operator or a cast, from the columns after `first`.
+fn called(row: &Row, first: usize, bodies: &Bodies) -> Result<Function, CatalogError> {
+    Ok(Function {
+        volatility: volatility(row.try_get(first)?),
+        procedural: row.try_get(first + 1)?,
         aggregate: false,
         window: false,
         set_returning: false,
+        bodies: bodies.of(&row.try_get::<_, Vec<u32>>(first + 2)?),
+    })
+}
+
+fn add_domains(schema: &mut Schema, domains: &[Row], checks: &[Row]) -> Result<(), CatalogError> {
+    let checks_of = checks_of_domains(checks)?;
+    let mut bases: HashMap<u32, u32> = HashMap::new();
+    for row in domains {
+        bases.insert(row.try_get(0)?, row.try_get(1)?);
     }
+    for row in domains {
+        // Domains of one name in several schemas are taken together.
+        let of = schema.domains.entry(row.try_get::<_, &str>(3)?.into());
+        let texts = of.or_default();
+        let mut oid = Some(row.try_get(0)?);
+        while let Some(domain) = oid {
+            texts.extend(checks_of.get(&domain).into_iter().flatten().cloned());
+            oid = bases.get(&domain).copied();
+        }
+        texts.sort();
+    }
+    Ok(())
+}
+
+/// CHECK constraints of domains, by the domain's OID.
+fn checks_of_domains(checks: &[Row]) -> Result<HashMap<u32, Vec<Expression>>, CatalogError> {
+    let mut checks_of: HashMap<u32, Vec<Expression>> = HashMap::new();
+    for row in checks {
+        let of = checks_of.entry(row.try_get(1)?).or_default();
+        of.push(expression(row, 2)?);
+    }
+    Ok(checks_of)
 }
 
 fn calls_nextval(expression: &str) -> bool {
     expression.contains("nextval(")
 }
 
-fn add_functions(schema: &mut Schema, rows: &[Row]) -> Result<(), CatalogError> {
+fn add_functions(schema: &mut Schema, rows: &[Row], bodies: &Bodies) -> Result<(), CatalogError> {
     for row in rows {
         let function = Function {
             volatility: volatility(row.try_get(2)?),
@@ -836,6 +921,7 @@ fn add_functions(schema: &mut Schema, rows: &[Row]) -> Result<(), CatalogError> 
             aggregate: row.try_get(4)?,
             window: row.try_get(5)?,
             set_returning: row.try_get(6)?,
+            bodies: bodies.of(&row.try_get::<_, Vec<u32>>(7)?),
         };
         let (namespace, name): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
         if namespace == "pg_catalog" {
@@ -858,6 +944,7 @@ pub fn is_same(a: &Schema, b: &Schema) -> bool {
         && a.user_functions == b.user_functions
         && a.operators == b.operators
         && a.casts == b.casts
+        && a.domains == b.domains
         && a.declared == b.declared
 }
 

@@ -38,11 +38,21 @@ pub fn read(relation: &Relation, schema: &Schema) -> Result<Obstacle, PlanError>
         }
     }
     if relation.kind == RelationKind::View {
-        for query in &relation.queries {
-            for (effect, called) in calls(&query.text, schema, &[]) {
-                let what = format!("the view {} calls {called}", query.name);
-                obstacle = obstacle.or(call_obstacle(effect, what, &relation.placement)?);
-            }
+        obstacle = obstacle.or(queries(relation, schema)?);
+    }
+    Ok(obstacle)
+}
+
+/// The queries of a view, or of a materialized view that is made anew.
+///
+/// # Errors
+/// One of them reads what is not on every shard, or may, or leaves something in its session.
+pub fn queries(view: &Relation, schema: &Schema) -> Result<Obstacle, PlanError> {
+    let mut obstacle = None;
+    for query in &view.queries {
+        for (effect, called) in calls(&query.text, schema, &[]) {
+            let what = format!("the view {} calls {called}", query.name);
+            obstacle = obstacle.or(call_obstacle(effect, what, &view.placement)?);
         }
     }
     Ok(obstacle)
@@ -166,11 +176,8 @@ pub fn write(
         {
             for check in &table.checks {
                 for (effect, called) in calls(&check.text, schema, &[]) {
-                    let what = format!(
-                        "the check constraint {} of {} calls {called}",
-                        check.name, table.name
-                    );
-                    if effect == Effect::Procedural {
+                    if matches!(effect, Effect::Procedural | Effect::Session) {
+                        let what = format!("the {} of {} calls {called}", check.name, table.name);
                         call_obstacle(effect, what, &table.placement)?;
                     }
                 }

@@ -1,6 +1,7 @@
 //! [`calls`]: what evaluating an expression of the catalog means, judged by the names in its text: defaults, policies,
 //! conditions, views' queries, the expressions of trigger functions. And which relations such a text may name.
 
+use super::body::Judge;
 use super::clock;
 use super::function::{self, Effect};
 use crate::sql::lex::{self, LexLimits, Token, TokenKind};
@@ -79,6 +80,15 @@ fn name(token: Option<&Token>, text: &str) -> Option<String> {
 /// [`Effect::Unknown`] is what looks like a call of a function that does not exist: in a text that PostgreSQL
 /// printed it is none.
 pub fn calls(text: &str, schema: &Schema, search_path: &[Arc<str>]) -> Vec<(Effect, String)> {
+    calls_by(&mut Judge::new(schema), text, search_path)
+}
+
+/// As [`calls`], for `judge`, which knows what it has looked into.
+pub(super) fn calls_by(
+    judge: &mut Judge<'_>,
+    text: &str,
+    search_path: &[Arc<str>],
+) -> Vec<(Effect, String)> {
     let Ok(tokens) = lex::lex(text, &LIMITS) else {
         return vec![(Effect::Procedural, "what pgring cannot read".to_owned())];
     };
@@ -107,13 +117,20 @@ pub fn calls(text: &str, schema: &Schema, search_path: &[Arc<str>]) -> Vec<(Effe
             };
             let of_type = first > 0 && symbol(first - 1, "::");
             if of_type && !symbol(index + 1, ".") {
-                let cast = schema.casts.get(&*name_here);
-                let effect = cast.map_or(Effect::Same, |cast| function::of_user("", cast));
-                add(effect, format!("the cast to {name_here}"));
+                add(
+                    cast_effect(judge, &name_here),
+                    format!("the cast to {name_here}"),
+                );
             } else if symbol(index + 1, "(") && name_here != "varying" {
-                let effect =
-                    function::effect(schema, search_path, qualifier.as_deref(), &name_here, 1)
-                        .effect;
+                let qualifier = qualifier.as_deref();
+                let mut effect =
+                    function::effect_by(judge, search_path, qualifier, &name_here, 1).effect;
+                if qualifier.is_none_or(|schema| schema == "pg_catalog")
+                    && function::leaves_state(&name_here)
+                    && !is_local_setting(&name_here, &tokens[index + 1..], text)
+                {
+                    effect = Effect::Session;
+                }
                 let is_keyword = token.kind == TokenKind::Word
                     && !qualified
                     && KEYWORDS.contains(&name_here.as_str());
@@ -121,7 +138,7 @@ pub fn calls(text: &str, schema: &Schema, search_path: &[Arc<str>]) -> Vec<(Effe
                     add(effect, format!("{name_here}()"));
                 }
             } else if token.kind == TokenKind::Word && !qualified {
-                let effect = function::effect(schema, search_path, None, &name_here, 0).effect;
+                let effect = function::effect_by(judge, search_path, None, &name_here, 0).effect;
                 if effect == Effect::Time && name_here.starts_with(['c', 'l']) {
                     add(effect, name_here.to_uppercase());
                 }
@@ -137,11 +154,43 @@ pub fn calls(text: &str, schema: &Schema, search_path: &[Arc<str>]) -> Vec<(Effe
                 None
             };
             let operator = token.text(text);
-            let effect = operator_effect(schema, search_path, qualifier.as_deref(), operator);
+            let effect = operator_effect(judge, search_path, qualifier.as_deref(), operator);
             add(effect, format!("the operator {operator}"));
         }
     }
     found
+}
+
+/// Whether `name(…)` is `set_config(…, true)`, which ends with the transaction.
+fn is_local_setting(name: &str, arguments: &[Token], text: &str) -> bool {
+    let mut depth = 0usize;
+    let close = arguments.iter().position(|token| {
+        depth += usize::from(token.is_symbol(text, "("));
+        depth -= usize::from(token.is_symbol(text, ")"));
+        depth == 0
+    });
+    name == "set_config"
+        && close.is_some_and(|close| {
+            close > 2
+                && arguments[close - 1].is(text, "true")
+                && arguments[close - 2].is_symbol(text, ",")
+        })
+}
+
+/// What a cast to the type `name` means: of casts that users made, and of domains.
+pub(super) fn cast_effect(judge: &mut Judge<'_>, name: &str) -> Effect {
+    let schema = judge.schema;
+    let cast = schema.casts.get(name);
+    let mut worst = cast.map_or(Effect::Same, |cast| function::of_user(judge, "", cast));
+    for check in judge.domain(name) {
+        for (effect, _) in calls_by(judge, &check.text, &[]) {
+            // What PostgreSQL printed has no unknown names.
+            if effect != Effect::Unknown {
+                worst = worst.max(effect);
+            }
+        }
+    }
+    worst
 }
 
 /// The worst of [`calls`].
@@ -154,19 +203,23 @@ pub fn effect(text: &str, schema: &Schema, search_path: &[Arc<str>]) -> Effect {
 }
 
 /// What using an operator means.
-pub fn operator_effect(
-    schema: &Schema,
+pub(super) fn operator_effect(
+    judge: &mut Judge<'_>,
     search_path: &[Arc<str>],
     qualifier: Option<&str>,
     symbol: &str,
 ) -> Effect {
-    let within = |namespace: &str| {
+    let schema = judge.schema;
+    let mut within = |namespace: &str| {
         let operator = schema.operators.get(namespace)?.get(symbol)?;
-        Some(function::of_user("", operator))
+        Some(function::of_user(judge, "", operator))
     };
     let worst = match qualifier {
         Some(qualifier) => within(qualifier),
-        None => search_path.iter().filter_map(|schema| within(schema)).max(),
+        None => {
+            let path = search_path.iter();
+            path.filter_map(|schema| within(schema)).max()
+        }
     };
     worst.unwrap_or(Effect::Same)
 }

@@ -2,6 +2,8 @@
 //! finds them, and constraints that each shard would check among its own rows only; [`changes`] says what the rest of
 //! a block no longer knows after it.
 
+use super::catalog_text;
+use super::function::Effect;
 use super::refusal::{PlanError, Refusal};
 use super::template::Context;
 use crate::sql::definition::{self, Definition, ForeignKey};
@@ -429,6 +431,33 @@ fn foreign_key(
         }
     }
     Ok(())
+}
+
+/// Refuses DDL that evaluates for the rows that are there what leaves something in its session: defaults, checks,
+/// conversions and the expressions of indexes.
+///
+/// # Errors
+/// With the call.
+pub fn evaluated(ddl: &Ddl<'_>, sql: &str, context: &Context<'_>) -> Result<(), PlanError> {
+    let evaluates = matches!(
+        (ddl.verb, ddl.object),
+        (DdlVerb::Alter, Some(ObjectKind::Table)) | (DdlVerb::Create, Some(ObjectKind::Index))
+    );
+    if !evaluates {
+        return Ok(());
+    }
+    let schema = &context.topology.schema;
+    let called = catalog_text::calls(sql, schema, context.search_path);
+    match called
+        .into_iter()
+        .find(|(effect, _)| *effect == Effect::Session)
+    {
+        None => Ok(()),
+        Some((_, what)) => Err(PlanError::refused(
+            Refusal::SessionState,
+            format!("the statement evaluates {what}, which keeps state in its server session"),
+        )),
+    }
 }
 
 /// Whether the shard map says that a new table of this name is not on the default shard alone.

@@ -5,6 +5,7 @@
 //! have is refused.
 
 use super::analysis::{Allow, Analyzer, Outcome, bare, beyond, object_name, placeholder};
+use super::body::Judge;
 use super::function::{self, Effect};
 use super::key::{KeyColumn, KeySet, NodeId, Source};
 use super::plan::SettingChange;
@@ -421,36 +422,41 @@ impl<'a> Analyzer<'a> {
         if schema.operators.is_empty() {
             return Ok(());
         }
-        let effect = catalog_text::operator_effect(schema, self.search_path, qualifier, symbol);
+        let judge = &mut Judge::new(schema);
+        let effect = catalog_text::operator_effect(judge, self.search_path, qualifier, symbol);
         self.called(effect, &format!("the operator {symbol}"))
     }
 
     /// What calls a function without naming it.
     fn called(&mut self, effect: Effect, what: &str) -> Outcome<()> {
-        if effect == Effect::Procedural {
-            return Err(PlanError::refused(
+        match effect {
+            Effect::Procedural => Err(PlanError::refused(
                 Refusal::ProceduralFunction,
                 format!("{what} may read or write tables that pgring does not see"),
-            ));
+            )),
+            Effect::Session => Err(PlanError::refused(
+                Refusal::SessionState,
+                format!("{what} keeps state in its server session"),
+            )),
+            effect => {
+                self.effect(effect, what);
+                Ok(())
+            }
         }
-        self.effect(effect, what);
-        Ok(())
     }
 
     fn cast_type(&mut self, data_type: &DataType) -> Outcome<()> {
         self.found.casts_to_time |= type_oid(data_type).is_none_or(clock::may_be_time);
-        let casts = &self.topology.schema.casts;
-        if !casts.is_empty() {
+        let schema = &self.topology.schema;
+        if !(schema.casts.is_empty() && schema.domains.is_empty()) {
             let written = match data_type {
                 DataType::Custom(name, _) => object_name(name)?.pop().unwrap_or_default(),
                 other => other.to_string().to_ascii_lowercase(),
             };
             let plain = written.split('(').next().unwrap_or_default().trim();
             let plain = if plain == "int" { "integer" } else { plain };
-            if let Some(cast) = casts.get(plain) {
-                let effect = function::of_user("", cast);
-                self.called(effect, &format!("the cast to {plain}"))?;
-            }
+            let effect = catalog_text::cast_effect(&mut Judge::new(schema), plain);
+            self.called(effect, &format!("the cast to {plain}"))?;
         }
         let name = match data_type {
             DataType::Regclass => "regclass".to_owned(),

@@ -1,5 +1,6 @@
-//! What calling a function means for where a statement may run. Start at [`effect`].
+//! What calling a function means for where a statement may run. Start at [`effect`]; sources are judged in `body`.
 
+use super::body::Judge;
 use super::plan::SessionEffects;
 use crate::topology::schema::{Function, Schema, Volatility};
 use std::sync::Arc;
@@ -230,6 +231,24 @@ pub fn effect(
     name: &str,
     arguments: usize,
 ) -> Call {
+    effect_by(
+        &mut Judge::new(schema),
+        search_path,
+        qualifier,
+        name,
+        arguments,
+    )
+}
+
+/// As [`effect`], for `judge`, which knows what it has looked into.
+pub(super) fn effect_by(
+    judge: &mut Judge<'_>,
+    search_path: &[Arc<str>],
+    qualifier: Option<&str>,
+    name: &str,
+    arguments: usize,
+) -> Call {
+    let schema = judge.schema;
     if qualifier.is_none() {
         if GRAMMAR.contains(&name) && !schema.builtin_functions.contains_key(name) {
             return Call {
@@ -256,7 +275,7 @@ pub fn effect(
     let mut worst = builtin;
     let mut add = |found: Option<&Function>| {
         if let Some(function) = found {
-            let call = user(name, function);
+            let call = user(judge, name, function);
             worst = Some(match worst {
                 None => call,
                 Some(other) => Call {
@@ -328,25 +347,35 @@ fn built_in(name: &str, function: &Function, arguments: usize) -> Call {
     }
 }
 
-fn user(name: &str, function: &Function) -> Call {
+fn user(judge: &mut Judge<'_>, name: &str, function: &Function) -> Call {
     Call {
-        effect: of_user(name, function),
+        effect: of_user(judge, name, function),
         aggregate: function.aggregate,
         ordered: function.aggregate || function.window,
     }
 }
 
-/// What calling a function that a user or an extension made means.
-pub fn of_user(name: &str, function: &Function) -> Effect {
+/// What calling a function that a user or an extension made means: what it is said to be, and what its source does.
+pub(super) fn of_user(judge: &mut Judge<'_>, name: &str, function: &Function) -> Effect {
     if RUNS_SQL.contains(&name) {
-        Effect::Procedural
-    } else if RANDOM_EXTENSION.contains(&name) && !function.procedural {
-        Effect::Random
-    } else {
-        match (function.volatility, function.procedural) {
-            (Volatility::Immutable, _) | (Volatility::Stable, false) => Effect::Same,
-            (Volatility::Stable | Volatility::Volatile, true) => Effect::Procedural,
-            (Volatility::Volatile, false) => Effect::Designated,
-        }
+        return Effect::Procedural;
     }
+    if RANDOM_EXTENSION.contains(&name) && !function.procedural {
+        return Effect::Random;
+    }
+    let source = judge.source(function);
+    match (function.volatility, function.procedural) {
+        (Volatility::Immutable, _) | (Volatility::Stable, false) => source,
+        // What is called by a function that is said to be immutable is as good as its source.
+        (Volatility::Stable, true) if judge.is_inside() => source,
+        (Volatility::Stable | Volatility::Volatile, true) if source == Effect::Session => source,
+        (Volatility::Stable | Volatility::Volatile, true) => Effect::Procedural,
+        (Volatility::Volatile, false) => Effect::Designated,
+    }
+}
+
+/// Whether a built-in function leaves something in its session unless told otherwise by its arguments.
+pub(super) fn leaves_state(name: &str) -> bool {
+    let effects = session_effects(name);
+    effects.locks || effects.unlocks || name == "set_config"
 }

@@ -155,9 +155,7 @@ impl<'a> Analyzer<'a> {
             Some(InsertRows::Query(rows)) => rows.columns.as_ref().map_or(usize::MAX, Vec::len),
         };
         let mut obstacle = None;
-        if let Some(relation) = relation.as_deref()
-            && (sharded.is_some() || reference)
-        {
+        if let Some(relation) = relation.as_deref() {
             let given: Vec<usize> = if listed.is_empty() {
                 (0..relation.columns.len().min(width)).collect()
             } else {

@@ -141,9 +141,6 @@ impl<'a> Analyzer<'a> {
         for column in &insert.columns {
             listed.push(object_name(column)?.pop().unwrap_or_default());
         }
-        if key.is_none() && !is_reference {
-            return Ok(());
-        }
         for (index, column) in relation.columns.iter().enumerate() {
             let position = if listed.is_empty() {
                 Some(index)

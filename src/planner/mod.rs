@@ -7,6 +7,7 @@ pub mod refusal;
 
 mod analysis;
 mod attached;
+mod body;
 mod catalog_text;
 mod clock;
 mod ddl;

@@ -119,7 +119,13 @@ pub fn utility(
         }
         Statement::Refresh(name) => match hint {
             Some(shard) => Ok(one(Tier::NamedShard, Access::Ddl, shard)),
-            None => match relation(name, context).map(|relation| &relation.placement) {
+            None => match relation(name, context)
+                .map(|relation| {
+                    attached::queries(relation, &topology.schema)?;
+                    Ok::<_, PlanError>(&relation.placement)
+                })
+                .transpose()?
+            {
                 Some(Placement::View | Placement::Sharded { .. }) => Err(PlanError::refused(
                     Refusal::View,
                     format!("the materialized view {} reads sharded tables", name.name),
@@ -154,6 +160,7 @@ pub fn utility(
             }
             if hint.is_none() {
                 ddl::check(ddl, sql, tokens, context)?;
+                ddl::evaluated(ddl, sql, context)?;
             }
             Ok(everywhere(if ddl.outside_block {
                 Access::OutsideBlock
@@ -413,7 +420,10 @@ pub fn copy_from(
             }
             Ok(CopyRoute::AllShards(CopyTimes::new(&order)))
         }
-        Placement::Local(shard) => Ok(CopyRoute::One(*shard)),
+        Placement::Local(shard) => {
+            left_out(relation, given_always(copy, &order), context, false)?;
+            Ok(CopyRoute::One(*shard))
+        }
         Placement::Catalog => Ok(CopyRoute::One(default)),
         Placement::View => Err(PlanError::refused(
             Refusal::View,
@@ -433,7 +443,8 @@ fn given_always<'a, 'b>(copy: &CopyStatement<'_>, order: &'b [&'a Column]) -> &'
     }
 }
 
-/// Refuses defaults that would differ between shards, for the columns that the data leave out.
+/// Refuses defaults that would differ between shards, or that leave something in the session, for the columns that the
+/// data leave out.
 fn left_out(
     relation: &Relation,
     given: &[&Column],

@@ -1,6 +1,8 @@
 //! UPDATE and DELETE, and what all writes share: their target, assignments, defaults and RETURNING.
 
-use super::analysis::{Allow, Analyzer, Block, Outcome, Rows, beyond, object_name, placeholder};
+use super::analysis::{
+    Allow, Analyzer, Block, Outcome, Rows, beyond, is_default, object_name, placeholder,
+};
 use super::function::Effect;
 use super::key::NodeId;
 use super::refusal::{PlanError, Refusal};
@@ -106,7 +108,13 @@ impl<'a> Analyzer<'a> {
                     .column(&name)
                     .map(|column| &relation.columns[column])
             });
-            self.stored_value(&assignment.value, column, scope)?;
+            match (column, relation) {
+                (Some(column), Some(relation)) if is_default(&assignment.value) => {
+                    let reference = relation.placement == Placement::Reference;
+                    self.defaulted(relation, column, reference)?;
+                }
+                (column, _) => self.stored_value(&assignment.value, column, scope)?,
+            }
             let Some(key_name) = &key_name else { continue };
             let refused = || {
                 PlanError::refused(
@@ -333,7 +341,7 @@ impl<'a> Analyzer<'a> {
         Ok(rows)
     }
 
-    /// An INSERT leaves `column` to its default.
+    /// A write leaves `column` to its default.
     pub(super) fn defaulted(
         &mut self,
         relation: &Relation,
@@ -379,8 +387,11 @@ pub(super) fn default_obstacle(
     topology: &Topology,
     search_path: &[Arc<str>],
 ) -> Option<(PlanError, bool)> {
+    // One shard has its rows and its sequences.
+    let local = matches!(relation.placement, Placement::Local(_));
     let text = match &column.default {
         ColumnDefault::Null | ColumnDefault::Generated => return None,
+        ColumnDefault::Sequence if local => return None,
         ColumnDefault::Sequence => {
             let reason = format!("{}.{} is left to its sequence", relation.name, column.name);
             return Some((PlanError::refused(Refusal::SequenceDefault, reason), true));
@@ -392,6 +403,8 @@ pub(super) fn default_obstacle(
         relation.name, column.name
     );
     let (refusal, always) = match catalog_text::effect(text, &topology.schema, search_path) {
+        Effect::Session => (Refusal::SessionState, true),
+        _ if local => return None,
         Effect::Same => return None,
         Effect::Random if !reference => return None,
         Effect::Random | Effect::Time | Effect::Catalog | Effect::Unknown if reference => {
@@ -402,7 +415,6 @@ pub(super) fn default_obstacle(
         }
         Effect::Designated => (Refusal::SequenceDefault, true),
         Effect::Procedural => (Refusal::ProceduralFunction, true),
-        Effect::Session => (Refusal::SessionState, true),
     };
     Some((PlanError::refused(refusal, reason), always))
 }

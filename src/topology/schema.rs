@@ -184,7 +184,7 @@ pub struct ForeignKey {
 /// qualified but those of `pg_catalog`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Expression {
-    /// The policy, constraint or rule.
+    /// The policy or rule; with a word before it, a constraint, column or index.
     pub name: Arc<str>,
     /// Its text.
     pub text: Arc<str>,
@@ -225,7 +225,8 @@ pub struct Relation {
     pub rules: Vec<Rule>,
     /// Policies, if row-level security is on.
     pub policies: Vec<Expression>,
-    /// CHECK constraints, its domains' included, that call functions or use operators which users made.
+    /// What is evaluated for each row that is written: CHECK constraints, its domains' included, generated columns, and
+    /// the expressions and predicates of indexes.
     pub checks: Vec<Expression>,
     /// For a view: its query and those of the views that it reads.
     pub queries: Vec<Expression>,
@@ -289,8 +290,17 @@ pub enum Volatility {
     Volatile,
 }
 
+/// The source of a function that is not in C.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Body {
+    /// `sql`, `plpgsql`, …
+    pub language: Arc<str>,
+    /// Its text.
+    pub text: Arc<str>,
+}
+
 /// One function name's overloads taken together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Function {
     /// The worst volatility of its overloads.
     pub volatility: Volatility,
@@ -302,6 +312,8 @@ pub struct Function {
     pub window: bool,
     /// Whether any overload returns a set.
     pub set_returning: bool,
+    /// The sources of the overloads that users wrote, and of what aggregates are made of.
+    pub bodies: Vec<Arc<Body>>,
 }
 
 /// What the shard map says of a table.
@@ -381,6 +393,8 @@ pub struct Schema {
     pub operators: HashMap<Arc<str>, HashMap<Arc<str>, Function>>,
     /// type → what the functions are that cast to it, for casts that users made.
     pub casts: HashMap<Arc<str>, Function>,
+    /// domain → its CHECK constraints, and those of the domains that it is made of.
+    pub domains: HashMap<Arc<str>, Vec<Expression>>,
 }
 
 impl Schema {

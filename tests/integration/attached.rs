@@ -341,3 +341,132 @@ fn constraints_between_rows_of_several_shards_are_refused() {
         log.matches("the foreign key mails_owner of public.mails references a local table");
     assert_eq!(warnings.count(), 1, "{log}");
 }
+
+/// Functions that leave something behind on a connection of the pool, said to be harmless.
+const LEAVING: &str = "
+    CREATE SEQUENCE counter;
+    CREATE FUNCTION locks(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT pg_advisory_lock($1); SELECT $1';
+    CREATE FUNCTION sets(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+        $$BEGIN PERFORM set_config('work_mem', '77kB', false); RETURN $1; END$$;
+    CREATE FUNCTION through(int) RETURNS int LANGUAGE sql STABLE RETURN public.sets($1);
+    CREATE FUNCTION steps(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT nextval(''counter'')::int';
+    CREATE FUNCTION reads(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT count(*)::int FROM orders WHERE id = $1';
+    CREATE FUNCTION shows(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT name FROM codes WHERE code = $1';
+    CREATE FUNCTION runs(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+        $$DECLARE r int; BEGIN EXECUTE 'SELECT ' || $1 INTO r; RETURN r; END$$;
+    CREATE FUNCTION always(int) RETURNS int LANGUAGE plpgsql AS
+        $$BEGIN SET work_mem = '77kB'; RETURN $1; END$$;
+    CREATE FUNCTION triple(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN $1 * 3; END';
+    CREATE FUNCTION sixfold(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT triple($1) * 2';
+    CREATE FUNCTION factorial_of(int) RETURNS int LANGUAGE sql IMMUTABLE AS
+        'SELECT CASE WHEN $1 < 2 THEN 1 ELSE $1 * factorial_of($1 - 1) END';
+    CREATE FUNCTION added(int, int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 + $2';
+    CREATE FUNCTION locked(int, int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT locks($1) + $2';
+    CREATE OPERATOR ### (LEFTARG = int, RIGHTARG = int, FUNCTION = added);
+    CREATE OPERATOR <#> (LEFTARG = int, RIGHTARG = int, FUNCTION = locked);
+    CREATE TYPE boxed AS (i int);
+    CREATE FUNCTION boxed(int) RETURNS boxed LANGUAGE sql IMMUTABLE AS 'SELECT row(locks($1))::boxed';
+    CREATE CAST (int AS boxed) WITH FUNCTION boxed(int);
+    CREATE DOMAIN locking AS int CHECK (locks(VALUE) > 0);
+    CREATE TABLE plain (id serial PRIMARY KEY, token uuid DEFAULT gen_random_uuid(), at timestamptz DEFAULT now(), n int,
+        twice int GENERATED ALWAYS AS (sixfold(n)) STORED, CHECK (sixfold(n) > -100));
+    CREATE TABLE defaulted (id int PRIMARY KEY, n int DEFAULT always(1));
+    CREATE TABLE set_by_default (id int PRIMARY KEY, n text DEFAULT set_config('work_mem', '77kB', false));
+    CREATE TABLE locked_by_default (id int PRIMARY KEY, n text DEFAULT pg_advisory_lock(7)::text);
+    CREATE TABLE checked (id int PRIMARY KEY, CHECK (pg_try_advisory_lock(id)));
+    CREATE TABLE generated (id int PRIMARY KEY, n int GENERATED ALWAYS AS (sets(id)) STORED);
+    CREATE TABLE indexed (id int PRIMARY KEY);
+    CREATE INDEX ON indexed (locks(id));
+    CREATE TABLE partly (id int PRIMARY KEY);
+    CREATE INDEX ON partly (id) WHERE sets(id) > 0;
+    CREATE TABLE held (id int PRIMARY KEY, n locking);
+    CREATE MATERIALIZED VIEW kept AS SELECT id, pg_try_advisory_lock(id) FROM plain WITH NO DATA;
+    CREATE VIEW lock_view AS SELECT id, pg_try_advisory_lock(id) FROM plain;
+    CREATE VIEW set_view AS SELECT id, sets(id) FROM plain";
+
+#[test]
+fn what_functions_are_said_to_be_does_not_hide_what_they_leave_on_a_connection() {
+    let deployment = deployment(LEAVING);
+    let mut client = deployment.connect();
+    let mut second = deployment.connect();
+    // What is usual passes.
+    for sql in [
+        "INSERT INTO plain (n) VALUES (1), (2)",
+        "INSERT INTO plain DEFAULT VALUES",
+        "INSERT INTO orders VALUES (sixfold(1), 1, 'x')",
+        "INSERT INTO codes VALUES ('a', 'one')",
+        "UPDATE plain SET n = triple(n) + factorial_of(3) ### 2",
+        "SELECT sixfold(1), factorial_of(4), shows('a')",
+        "SELECT * FROM orders WHERE id = triple(1)",
+        "SELECT * FROM orders WHERE note = shows('a')",
+        "SELECT count(*) FROM plain WHERE twice > 0",
+    ] {
+        client.run(sql);
+    }
+    let usual = client.value("SHOW work_mem");
+    for (sql, code) in [
+        ("SELECT locks(1)", "session-state"),
+        ("SELECT sets(1)", "session-state"),
+        ("SELECT through(1)", "session-state"),
+        ("SELECT always(1)", "session-state"),
+        ("SELECT * FROM orders WHERE id = locks(1)", "session-state"),
+        (
+            "SELECT * FROM orders WHERE customer = 1 AND sets(1) = 1",
+            "session-state",
+        ),
+        ("SELECT reads(1)", "procedural-function"),
+        ("SELECT runs(1)", "procedural-function"),
+        ("SELECT steps(1) FROM orders", "designated-function"),
+        ("SELECT 1 <#> 2", "session-state"),
+        ("SELECT 1::boxed", "session-state"),
+        ("SELECT 1::locking", "session-state"),
+        ("SELECT ARRAY[1]::locking[]", "session-state"),
+        ("INSERT INTO defaulted (id) VALUES (1)", "session-state"),
+        ("INSERT INTO defaulted VALUES (1, DEFAULT)", "session-state"),
+        (
+            "INSERT INTO set_by_default (id) VALUES (1)",
+            "session-state",
+        ),
+        (
+            "INSERT INTO locked_by_default (id) SELECT 1",
+            "session-state",
+        ),
+        ("UPDATE locked_by_default SET n = DEFAULT", "session-state"),
+        ("COPY locked_by_default (id) FROM STDIN", "session-state"),
+        ("INSERT INTO checked VALUES (1)", "session-state"),
+        ("INSERT INTO generated (id) VALUES (1)", "session-state"),
+        ("INSERT INTO indexed VALUES (1)", "session-state"),
+        ("INSERT INTO partly VALUES (1)", "session-state"),
+        ("COPY partly FROM STDIN", "session-state"),
+        ("INSERT INTO held VALUES (1, 1)", "session-state"),
+        ("SELECT * FROM lock_view", "session-state"),
+        ("SELECT count(*) FROM set_view", "session-state"),
+        ("COPY lock_view TO STDOUT", "session-state"),
+        ("REFRESH MATERIALIZED VIEW kept", "session-state"),
+        (
+            "CREATE TABLE copied AS SELECT * FROM set_view",
+            "session-state",
+        ),
+        (
+            "ALTER TABLE plain ADD COLUMN x text DEFAULT pg_advisory_lock(1)::text",
+            "session-state",
+        ),
+        (
+            "ALTER TABLE plain ALTER COLUMN n TYPE bigint USING sets(n)",
+            "session-state",
+        ),
+        ("CREATE INDEX ON plain (locks(n))", "session-state"),
+    ] {
+        refused(&mut client, sql, code);
+        assert_eq!(second.value("SHOW work_mem"), usual, "{sql}");
+        let held = deployment.on_each_shard(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        );
+        assert_eq!(held, ["0"; 4], "{sql}");
+    }
+    // What does not touch the column's default, or gives a value, passes.
+    client.run("INSERT INTO locked_by_default VALUES (1, 'x')");
+    client.run("INSERT INTO defaulted VALUES (1, 1)");
+    client.run("DELETE FROM checked");
+    assert_eq!(client.value("SELECT steps(1) > 0"), "t");
+}
