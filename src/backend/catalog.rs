@@ -946,6 +946,7 @@ pub fn is_same(a: &Schema, b: &Schema) -> bool {
         && a.casts == b.casts
         && a.domains == b.domains
         && a.declared == b.declared
+        && a.misfits == b.misfits
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::version::{self, ServerVersion};
 use crate::config::Config;
 use crate::topology::ownership::{self, OwnershipRecord};
 use crate::topology::schema::Schema;
-use crate::topology::shard_map::{self, PlacementErrors};
+use crate::topology::shard_map;
 use crate::topology::snapshot::{Shard, SlotOwner, Topology};
 use crate::topology::{Epoch, ShardId, colocation};
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -77,9 +77,6 @@ pub enum StartError {
         /// What is wrong.
         source: CatalogError,
     },
-    /// Declarations do not fit the tables that are there.
-    #[error(transparent)]
-    Placement(#[from] PlacementErrors),
 }
 
 /// Why the control plane could not do something on a shard.
@@ -109,9 +106,6 @@ pub enum ControlError {
         /// What is wrong.
         source: CatalogError,
     },
-    /// Declarations do not fit the tables that are there; the schema that was loaded before stays.
-    #[error("the schema cannot be used: {0}")]
-    Placement(#[from] PlacementErrors),
     /// It did not answer in time.
     #[error("shard {shard} did not answer within {after:?}")]
     TimedOut {
@@ -324,7 +318,7 @@ impl Control {
             })?;
         let fingerprint = catalog::fingerprint(&client).await.map_err(refuse)?;
         let schema = catalog::load(&mut client).await.map_err(refuse)?;
-        let mut schema = self.place(schema)?;
+        let mut schema = self.place(schema);
         schema.version = 1;
         let mut known = self.known();
         known.schema = Arc::new(schema);
@@ -650,22 +644,30 @@ impl Control {
         timeout(after, load).await.unwrap_or(Err(late))
     }
 
-    /// Sets placements; warns of foreign keys that cannot hold, once while they are there.
-    fn place(&self, schema: Schema) -> Result<Schema, PlacementErrors> {
+    /// Sets placements; complains of declarations that do not fit and of foreign keys that cannot hold, once while they
+    /// are there.
+    fn place(&self, schema: Schema) -> Schema {
         let topology = self.topology.load();
-        let schema = shard_map::place(
+        let (schema, errors) = shard_map::place(
             schema,
             &self.config.tables,
             &self.names,
             topology.default_shard,
-        )?;
+        );
+        for error in errors {
+            let reason = error.to_string();
+            let mut known = topology.schema.misfits.values();
+            if !known.any(|known| **known == *reason) {
+                tracing::error!("{reason}: statements on it are refused");
+            }
+        }
         let known = colocation::unenforced(&topology.schema);
         for what in colocation::unenforced(&schema) {
             if !known.contains(&what) {
                 tracing::warn!("{what}: each shard checks it among its own rows");
             }
         }
-        Ok(schema)
+        schema
     }
 
     async fn load_schema_from(
@@ -684,7 +686,7 @@ impl Control {
             return Ok(());
         }
         let schema = catalog::load(&mut client).await.map_err(refuse)?;
-        let mut schema = self.place(schema)?;
+        let mut schema = self.place(schema);
         let mut known = self.known();
         if !catalog::is_same(&known.schema, &schema) {
             schema.version = known.schema.version + 1;

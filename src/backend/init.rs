@@ -407,7 +407,7 @@ async fn pins(
             shard: candidate.name.clone(),
             source,
         })?;
-        schema = shard_map::place(
+        schema = shard_map::place_all(
             loaded,
             &config.tables,
             &names,

@@ -24,12 +24,8 @@ struct Target<'a> {
 }
 
 fn declared<'a>(name: &Name<'_>, context: &Context<'a>) -> Option<&'a Declared> {
-    let declared = &context.topology.schema.declared;
-    let of = |schema: &str| declared.get(&(schema.into(), (&*name.name).into()));
-    match &name.schema {
-        Some(schema) => of(schema),
-        None => context.search_path.iter().find_map(|schema| of(schema)),
-    }
+    let schema = &context.topology.schema;
+    schema.declared(name.schema.as_deref(), &name.name, context.search_path)
 }
 
 impl<'a> Target<'a> {
@@ -127,6 +123,7 @@ pub fn check(
             altered(name, &target, &definition, context)?;
             constraints(name, &target, &definition, context)
         }
+        (DdlVerb::Create, Some(ObjectKind::Schema), _) => bare_schema(sql, tokens),
         (DdlVerb::Create, Some(ObjectKind::Table), [name]) => {
             let Ok(definition) = definition::read(sql, tokens) else {
                 return Ok(());
@@ -163,6 +160,26 @@ fn renamed_schema(sql: &str, tokens: &[Token], context: &Context<'_>) -> Result<
             "RENAME of the schema {old}: the shard map declares {table}"
         ))),
     }
+}
+
+/// Refuses the elements of CREATE SCHEMA: tables, views and more in one statement.
+fn bare_schema(sql: &str, tokens: &[Token]) -> Result<(), PlanError> {
+    let mut reader = Reader::new(sql, tokens);
+    reader.take(&["create", "schema"]);
+    reader.take(&["if", "not", "exists"]);
+    if !reader.is_word(0, "authorization") && reader.name().is_err() {
+        return Ok(());
+    }
+    if reader.take(&["authorization"]) {
+        reader.advance(1);
+    }
+    if reader.is_end() {
+        return Ok(());
+    }
+    Err(PlanError::refused(
+        Refusal::MixedPlacement,
+        "CREATE SCHEMA with the tables and other objects in it",
+    ))
 }
 
 /// The name that ALTER gives, if it gives one.
@@ -463,7 +480,7 @@ pub fn evaluated(ddl: &Ddl<'_>, sql: &str, context: &Context<'_>) -> Result<(), 
 /// Whether the shard map says that a new table of this name is not on the default shard alone.
 pub fn is_placed(name: &Name<'_>, context: &Context<'_>) -> bool {
     let declared = declared(name, context);
-    declared.is_some_and(|declared| *declared != Declared::Local(context.topology.default_shard))
+    declared.is_some_and(|declared| !declared.is_local_on(context.topology.default_shard))
 }
 
 /// What the rest of a block no longer knows of after a statement, until the schema is loaded again.

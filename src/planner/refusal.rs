@@ -4,6 +4,7 @@
 use crate::sql::lex::LexError;
 use crate::sql::parse::{self, ParseError};
 use crate::topology::SlotId;
+use crate::topology::schema::Schema;
 use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::sqlstate::SqlState;
 use std::sync::Arc;
@@ -137,7 +138,7 @@ refusals! {
     /// DDL that gives a declared table another name, its sharding key another name or type, or makes it a part of one
     /// whose rows are placed in another way.
     PlacementChange = "placement-change", "Declare the tables alike, or create a table under the new declaration and move the rows into it.";
-    /// TRUNCATE, LOCK or COPY that names tables of different placements.
+    /// COPY that names tables of different placements, CREATE SCHEMA with what is in it.
     MixedPlacement = "mixed-placement", "Name the tables in statements of their own.";
     /// COPY without the sharding key in its column list.
     CopyWithoutKey = "copy-without-key", "Add the sharding key to the column list.";
@@ -145,6 +146,8 @@ refusals! {
     CopyForm = "copy-form", "Leave the clause out, or name the shard with SET pgring.shard.";
     /// A table that the router's catalog does not have yet: its own transaction has just made or changed it.
     UnloadedTable = "table-not-loaded", "Commit the transaction that creates or changes the table, then use it.";
+    /// A table whose declaration in the shard map does not fit it.
+    Declaration = "declaration", "Mend the table on the shards, or its declaration in shards.toml.";
     /// A form that the router's parser or planner does not know.
     Unparsed = "unparsed", "Name the shard with SET pgring.shard, after which the statement passes untouched.";
     /// A statement of more parts than the planner looks at.
@@ -245,6 +248,22 @@ impl PlanError {
         Self::Refused {
             refusal,
             reason: reason.into(),
+        }
+    }
+
+    /// A relation that [`Schema::is_unloaded`] says may be there.
+    pub(super) fn not_found(
+        topology_schema: &Schema,
+        schema: Option<&str>,
+        name: &str,
+        search_path: &[Arc<str>],
+    ) -> Self {
+        match topology_schema.misfit(schema, name, search_path) {
+            Some(reason) => Self::refused(Refusal::Declaration, reason.clone()),
+            None => Self::refused(
+                Refusal::UnloadedTable,
+                format!("{name} is not in the router's catalog yet"),
+            ),
         }
     }
 }

@@ -60,7 +60,8 @@ impl<'a> Analyzer<'a> {
         if foreign {
             return beyond("a clause of this SELECT");
         }
-        if into.is_some() {
+        if let Some(into) = into {
+            self.created(into)?;
             self.found.writes = true;
             self.found.writers += 1;
             self.found.creates = true;
@@ -247,6 +248,36 @@ impl<'a> Analyzer<'a> {
     }
 
     /// Whether a select item may hold an aggregate.
+    /// The table that SELECT INTO makes.
+    fn created(&self, into: &ast::SelectInto) -> Outcome<()> {
+        let name = match into.targets.as_slice() {
+            [Expr::Identifier(ident)] => vec![parse::name(ident)],
+            [Expr::CompoundIdentifier(idents)] => idents.iter().map(parse::name).collect(),
+            _ => return beyond("this target of INTO"),
+        };
+        let schema = name.iter().rev().nth(1).map(String::as_str);
+        if into.temporary || schema == Some("pg_temp") {
+            return Err(PlanError::refused(
+                Refusal::TemporaryTable,
+                "a temporary table lives on one server session",
+            ));
+        }
+        let table = name.last().map_or("", String::as_str);
+        let declared = self
+            .topology
+            .schema
+            .declared(schema, table, self.search_path);
+        if declared.is_some_and(|declared| !declared.is_local_on(self.topology.default_shard)) {
+            return Err(PlanError::refused(
+                Refusal::CreateTableAs,
+                format!(
+                    "SELECT INTO {table}, which the shard map declares, would create it on one shard only"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     fn may_aggregate(&self, item: &SelectItem) -> bool {
         match item {
             SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => !matches!(

@@ -557,9 +557,11 @@ impl<'a> Analyzer<'a> {
             if let Some(name) = name
                 && declared.is_unloaded(schema.map(String::as_str), name, self.search_path)
             {
-                return Err(PlanError::refused(
-                    Refusal::UnloadedTable,
-                    format!("{name} is not in the router's catalog yet"),
+                return Err(PlanError::not_found(
+                    declared,
+                    schema.map(String::as_str),
+                    name,
+                    self.search_path,
                 ));
             }
             self.found.unknown_relation = true;

@@ -347,9 +347,11 @@ pub fn copy_from(
     };
     let Some(relation) = relation(name, context) else {
         if is_unloaded(name, context) {
-            return Err(PlanError::refused(
-                Refusal::UnloadedTable,
-                format!("{} is not in the router's catalog yet", name.name),
+            return Err(PlanError::not_found(
+                &context.topology.schema,
+                name.schema.as_deref(),
+                &name.name,
+                context.search_path,
             ));
         }
         return Ok(CopyRoute::One(default));

@@ -332,6 +332,13 @@ pub enum Declared {
     Local(ShardId),
 }
 
+impl Declared {
+    /// Whether its rows are on `shard` and nowhere else.
+    pub fn is_local_on(&self, shard: ShardId) -> bool {
+        *self == Self::Local(shard)
+    }
+}
+
 /// What a transaction changed, so that the catalog as it was loaded does not tell of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -385,6 +392,8 @@ pub struct Schema {
     pub declared: HashMap<(Arc<str>, Arc<str>), Declared>,
     /// Relations that were changed since, and are not to be found.
     pub unloaded: HashSet<(Arc<str>, Arc<str>)>,
+    /// Relations whose declarations do not fit them, and why: not to be found either.
+    pub misfits: HashMap<(Arc<str>, Arc<str>), Arc<str>>,
     /// name → function, for functions in pg_catalog.
     pub builtin_functions: HashMap<Arc<str>, Function>,
     /// schema → name → function, for all others.
@@ -436,12 +445,45 @@ impl Schema {
         schema
     }
 
+    /// What the shard map says of a name, whether there is such a table or not.
+    pub fn declared(
+        &self,
+        schema: Option<&str>,
+        name: &str,
+        search_path: &[Arc<str>],
+    ) -> Option<&Declared> {
+        let of = |schema: &str| self.declared.get(&(schema.into(), name.into()));
+        match schema {
+            Some(schema) => of(schema),
+            None => search_path.iter().find_map(|schema| of(schema)),
+        }
+    }
+
+    /// Why the declaration of what a name means does not fit it, if that is so.
+    pub fn misfit(
+        &self,
+        schema: Option<&str>,
+        name: &str,
+        search_path: &[Arc<str>],
+    ) -> Option<&Arc<str>> {
+        if self.misfits.is_empty() || self.relation(schema, name, search_path).is_some() {
+            return None;
+        }
+        let of = |schema: &str| self.misfits.get(&(schema.into(), name.into()));
+        match schema {
+            Some(schema) => of(schema),
+            None => search_path.iter().find_map(|schema| of(schema)),
+        }
+    }
+
     /// Whether a name that [`Self::relation`] does not find may mean a declared table that was made since the catalog was
     /// loaded, or a relation that was changed: what it looks like is not known.
     pub fn is_unloaded(&self, schema: Option<&str>, name: &str, search_path: &[Arc<str>]) -> bool {
         let declared = |schema: &str| {
             let name = (schema.into(), name.into());
-            self.declared.contains_key(&name) || self.unloaded.contains(&name)
+            self.declared.contains_key(&name)
+                || self.unloaded.contains(&name)
+                || self.misfits.contains_key(&name)
         };
         self.relation(schema, name, search_path).is_none()
             && match schema {
@@ -459,7 +501,11 @@ impl Schema {
     ) -> Option<&Arc<Relation>> {
         // What is there but not known hides what comes after it in the path.
         let is_hidden = |schema: &str| {
-            !self.unloaded.is_empty() && self.unloaded.contains(&(schema.into(), name.into()))
+            let may_be = !(self.unloaded.is_empty() && self.misfits.is_empty());
+            may_be && {
+                let name = (schema.into(), name.into());
+                self.unloaded.contains(&name) || self.misfits.contains_key(&name)
+            }
         };
         let within = |schema: &str| {
             let relations = self.relations.get(schema)?;

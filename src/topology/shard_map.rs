@@ -95,18 +95,16 @@ impl fmt::Display for PlacementErrors {
 /// - views: the most demanding of what they read (see [`Placement::View`]);
 /// - all else: [`Placement::Local`] on `default_shard`.
 ///
-/// `shards` are names in the order of [`ShardId`].
-///
-/// # Errors
-///
-/// Every declaration that does not fit.
+/// `shards` are names in the order of [`ShardId`]. Every declaration that does not fit is returned beside, in the order
+/// of the file; the relations that it is about become [`Schema::misfits`], and all others are placed.
 pub fn place(
     mut schema: Schema,
     tables: &[TableDeclaration],
     shards: &[Arc<str>],
     default_shard: ShardId,
-) -> Result<Schema, PlacementErrors> {
+) -> (Schema, Vec<PlacementError>) {
     let mut errors = Vec::new();
+    let mut misfits: HashMap<Name, Arc<str>> = HashMap::new();
     let mut declared: HashMap<(&str, &str), &TableDeclaration> = HashMap::new();
     for table in tables {
         declared.insert((&table.schema, &table.name), table);
@@ -127,7 +125,9 @@ pub fn place(
             Some(table) => match declared_placement(relation, table, shards) {
                 Ok(placement) => placement,
                 Err(reason) => {
-                    errors.push(error(table, reason));
+                    let error = error(table, reason);
+                    misfits.insert(name_of(relation), error.to_string().into());
+                    errors.push(error);
                     continue;
                 }
             },
@@ -142,20 +142,25 @@ pub fn place(
         placements.insert(name_of(relation), placement);
     }
     for relation in relations(&schema) {
-        errors.extend(parent_error(&schema, &declared, &placements, relation));
+        if let Some((error, parent)) = parent_error(&schema, &declared, &placements, relation) {
+            let reason: Arc<str> = error.to_string().into();
+            misfits.insert(name_of(relation), reason.clone());
+            misfits.entry(parent).or_insert(reason);
+            errors.push(error);
+        }
     }
+    spread_misfits(&schema, &mut misfits);
+    placements.retain(|name, _| !misfits.contains_key(name));
     let views: Vec<(Name, Placement)> = relations(&schema)
         .filter(|relation| is_view(relation) && !is_system(&relation.schema))
         .map(|view| (name_of(view), view_placement(view, &placements)))
         .collect();
     placements.extend(views);
-    if !errors.is_empty() {
-        // The same declaration may fail for many partitions.
-        let mut seen = HashSet::new();
-        errors.retain(|error: &PlacementError| seen.insert(error.to_string()));
-        errors.sort_by_key(|error| error.line);
-        return Err(PlacementErrors(errors));
-    }
+    // The same declaration may fail for many partitions.
+    let mut seen = HashSet::new();
+    errors.retain(|error: &PlacementError| seen.insert(error.to_string()));
+    errors.sort_by_key(|error| error.line);
+    schema.misfits = misfits;
     for relation in schema.relations.values_mut().flat_map(HashMap::values_mut) {
         let name = name_of(relation);
         if let Some(placement) = placements.remove(&name) {
@@ -164,7 +169,51 @@ pub fn place(
             relation.unique_per_shard = unique_per_shard.contains(&name);
         }
     }
-    Ok(schema)
+    (schema, errors)
+}
+
+/// As [`place`], where no declaration may fail to fit.
+///
+/// # Errors
+///
+/// Every declaration that does not fit.
+pub fn place_all(
+    schema: Schema,
+    tables: &[TableDeclaration],
+    shards: &[Arc<str>],
+    default_shard: ShardId,
+) -> Result<Schema, PlacementErrors> {
+    match place(schema, tables, shards, default_shard) {
+        (schema, errors) if errors.is_empty() => Ok(schema),
+        (_, errors) => Err(PlacementErrors(errors)),
+    }
+}
+
+/// What shows the rows of a misfit, or is shown by one, is one too.
+fn spread_misfits(schema: &Schema, misfits: &mut HashMap<Name, Arc<str>>) {
+    loop {
+        let mut more: Vec<(Name, Arc<str>)> = Vec::new();
+        for relation in relations(schema).filter(|relation| !relation.parents.is_empty()) {
+            let own = name_of(relation);
+            match misfits.get(&own) {
+                Some(reason) => {
+                    let parents = relation.parents.iter();
+                    let parents = parents.filter(|parent| !misfits.contains_key(*parent));
+                    more.extend(parents.map(|parent| (parent.clone(), reason.clone())));
+                }
+                None => {
+                    let mut reasons = relation.parents.iter();
+                    if let Some(reason) = reasons.find_map(|parent| misfits.get(parent)) {
+                        more.push((own, reason.clone()));
+                    }
+                }
+            }
+        }
+        if more.is_empty() {
+            return;
+        }
+        misfits.extend(more);
+    }
 }
 
 fn relations(schema: &Schema) -> impl Iterator<Item = &Relation> {
@@ -300,13 +349,13 @@ fn shard_named(shards: &[Arc<str>], name: &str) -> Option<ShardId> {
         .map(|shard| ShardId(shard as u16))
 }
 
-/// A relation whose rows some parent shows must be placed like that parent.
+/// A relation whose rows some parent shows must be placed like that parent; which parent it is not.
 fn parent_error(
     schema: &Schema,
     declared: &HashMap<(&str, &str), &TableDeclaration>,
     placements: &HashMap<Name, Placement>,
     relation: &Relation,
-) -> Option<PlacementError> {
+) -> Option<(PlacementError, Name)> {
     let own = placements.get(&name_of(relation))?;
     let key_name = |relation: &Relation, placement: &Placement| match placement {
         Placement::Sharded { key, family } => {
@@ -338,7 +387,8 @@ fn parent_error(
         schema: Arc::clone(schema_name),
         table: Arc::clone(table),
     };
-    Some(error(declaration, reason))
+    let parent = (Arc::clone(schema_name), Arc::clone(table));
+    Some((error(declaration, reason), parent))
 }
 
 fn view_placement(view: &Relation, placements: &HashMap<Name, Placement>) -> Placement {
@@ -572,7 +622,7 @@ mod tests {
     }
 
     fn placed(relations: Vec<Relation>, tables: &[TableDeclaration]) -> Schema {
-        place(schema(relations), tables, &shards(), DEFAULT).unwrap()
+        place_all(schema(relations), tables, &shards(), DEFAULT).unwrap()
     }
 
     fn placement(schema: &Schema, qualified: &str) -> Placement {
@@ -581,7 +631,7 @@ mod tests {
     }
 
     fn errors(relations: Vec<Relation>, tables: &[TableDeclaration]) -> String {
-        place(schema(relations), tables, &shards(), DEFAULT)
+        place_all(schema(relations), tables, &shards(), DEFAULT)
             .unwrap_err()
             .to_string()
     }

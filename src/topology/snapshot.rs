@@ -61,7 +61,7 @@ impl Topology {
         let names = shard_map::shard_names(config);
         let is_default = |name: &Arc<str>| **name == *config.cluster.default_shard;
         let default_shard = ShardId(names.iter().position(is_default).unwrap_or(0) as u16);
-        let schema = shard_map::place(schema, &config.tables, &names, default_shard)?;
+        let schema = shard_map::place_all(schema, &config.tables, &names, default_shard)?;
         let shards = names
             .into_iter()
             .map(|name| Shard {

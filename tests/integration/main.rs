@@ -8,6 +8,7 @@ mod behaviours;
 mod copy;
 mod failures;
 mod literals;
+mod misfits;
 mod pgbench;
 mod pinning;
 mod prepared;
