@@ -631,3 +631,81 @@ fn codes_are_read_from_the_last_column_only() {
     let row = "| Writes (`no`) | `INSERT` (`no`) | Keys (`key-update`), `SET` (`a`, `b`) |\n| two | (`no`) |\n";
     assert_eq!(readme_codes(row), ["key-update", "a", "b"]);
 }
+
+/// How many behaviours `tests/behaviours.md` lists.
+const BEHAVIOURS: usize = 83;
+
+/// What is wrong with the table of behaviours: numbers that are missing or out of order, rows without a test that do not
+/// say what they wait for, and tests, for which `is_there` is asked, that are not there.
+fn behaviour_violations(table: &str, is_there: impl Fn(&str) -> bool) -> Vec<String> {
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| # "))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let mut violations = Vec::new();
+    if rows.len() != BEHAVIOURS {
+        violations.push(format!("{} rows", rows.len()));
+    }
+    for (row, number) in rows.iter().zip(1..) {
+        let &[written, _, answer, shown] = row.as_slice() else {
+            violations.push(format!("row {number} has {} columns", row.len()));
+            continue;
+        };
+        if written != number.to_string() {
+            violations.push(format!("{written} stands where {number} should"));
+        }
+        let tests: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
+        if tests.is_empty() && !answer.contains("to come") {
+            violations.push(format!("nothing shows {number}"));
+        }
+        let missing = tests.into_iter().filter(|test| !is_there(test));
+        violations.extend(missing.map(|test| format!("{number}: there is no {test}")));
+    }
+    violations
+}
+
+#[test]
+fn every_behaviour_is_shown_by_tests_that_exist() {
+    let table = fs::read_to_string(root().join("tests/behaviours.md")).unwrap();
+    let files = sources(&["src", "tests"]);
+    let is_there = |test: &str| {
+        let function = format!("fn {test}()");
+        match test.contains('/') {
+            true => root().join("tests").join(test).is_file(),
+            false => files.iter().any(|(_, text)| text.contains(&function)),
+        }
+    };
+    assert_eq!(behaviour_violations(&table, is_there), [""; 0]);
+}
+
+#[test]
+fn a_behaviour_without_its_test_is_found() {
+    let rows = |shown: &str, last: usize| -> String {
+        let row = |number| format!("| {number} | what | relayed | {shown} |\n");
+        "| # | Behaviour | | |\n|---|\n".to_owned() + &(1..=last).map(row).collect::<String>()
+    };
+    let is_there = |test: &str| test == "there";
+    assert_eq!(
+        behaviour_violations(&rows("`there`", 83), is_there),
+        [""; 0]
+    );
+    assert_eq!(
+        behaviour_violations(&rows("`there`", 82), is_there),
+        ["82 rows"]
+    );
+    let missing = behaviour_violations(&rows("`there` `gone`", 83), is_there);
+    assert_eq!((missing.len(), &*missing[4]), (83, "5: there is no gone"));
+    let empty = behaviour_violations(&rows("words", 83), is_there);
+    assert_eq!((empty.len(), &*empty[0]), (83, "nothing shows 1"));
+    let swapped = rows("`there`", 83).replace("| 7 |", "| 8 |");
+    assert_eq!(
+        behaviour_violations(&swapped, is_there),
+        ["8 stands where 7 should"]
+    );
+    let narrow = rows("`there`", 83).replace("| 9 | what", "| 9");
+    assert_eq!(
+        behaviour_violations(&narrow, is_there),
+        ["row 9 has 3 columns"]
+    );
+}

@@ -479,3 +479,40 @@ fn what_belongs_to_one_servers_session_is_refused() {
             == "1"
     });
 }
+
+#[test]
+fn a_type_that_each_shard_numbers_otherwise_is_told_by_its_name_only() {
+    // Each server burns another number of OIDs first.
+    let deployment = Deployment::shared()
+        .schema(
+            "DO $$ BEGIN FOR i IN 1..current_setting('port')::int % 50 LOOP \
+             EXECUTE 'CREATE TYPE burnt AS ENUM ()'; EXECUTE 'DROP TYPE burnt'; END LOOP; END $$",
+        )
+        .schema("CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy')")
+        .schema("CREATE TABLE moods (id bigint PRIMARY KEY, mood mood NOT NULL, past mood[])")
+        .sharded("moods", "id")
+        .start();
+    let oids = deployment.on_each_shard("SELECT 'mood'::regtype::oid");
+    assert!(oids.iter().any(|oid| *oid != oids[0]), "{oids:?}");
+    let mut client = deployment.connect();
+    let rows: Vec<String> = (1..=20)
+        .map(|id| format!("({id}, 'ok', '{{sad,ok}}')"))
+        .collect();
+    client.run(&format!("INSERT INTO moods VALUES {}", rows.join(", ")));
+    client.run("UPDATE moods SET mood = 'happy' WHERE id = 7");
+    let all = "SELECT id, mood, past FROM moods ORDER BY id";
+    let happy = client.rows(all).into_iter().filter(|row| row[1] == "happy");
+    assert_eq!(happy.collect::<Vec<_>>(), [["7", "happy", "{sad,ok}"]]);
+    assert_eq!(client.extended(all, &[], false).outcomes[0].rows.len(), 20);
+    let failure = client.extended(all, &[], true).failure.expect("a refusal");
+    assert_eq!(failure.refusal(), Some("schema-drift"), "{failure}");
+    for id in 1..=20 {
+        let reply = client.extended(
+            "SELECT mood FROM moods WHERE id = $1 AND mood = ANY($2)",
+            &[Some(&id.to_string()), Some("{ok,happy}")],
+            true,
+        );
+        let mood: &[u8] = if id == 7 { b"happy" } else { b"ok" };
+        assert_eq!(reply.outcomes[0].rows, [[Some(mood.to_vec())]]);
+    }
+}
