@@ -18,6 +18,7 @@ fn topology() -> Topology {
         type_oid,
         type_name: type_name.into(),
         collation: Collation::None,
+        collation_name: None,
         default: ColumnDefault::Null,
     };
     let placement = Placement::Sharded {

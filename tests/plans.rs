@@ -66,6 +66,7 @@ fn column(text: &str) -> (Column, bool) {
         type_oid,
         type_name: type_name.into(),
         collation,
+        collation_name: (collation == Collation::Bytes).then(|| "pg_catalog.\"C\"".into()),
         default,
     };
     (column, words.contains(&"key"))

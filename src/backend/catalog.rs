@@ -161,12 +161,16 @@ const COLUMNS: &str = "
                  AND CASE o.collprovider WHEN 'd' THEN d.datcollate ELSE o.collcollate END
                      IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8') THEN 'bytes'
                 ELSE 'other' END,
-           a.attidentity <> '', a.attgenerated <> '', pg_get_expr(e.adbin, e.adrelid)
+           a.attidentity <> '', a.attgenerated <> '', pg_get_expr(e.adbin, e.adrelid),
+           CASE WHEN a.attcollation <> t.typcollation
+                THEN format('%I.%I', s.nspname, o.collname) END
     FROM pg_attribute a
+    JOIN pg_type t ON t.oid = a.atttypid
     JOIN pg_class c ON c.oid = a.attrelid
     JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_database d ON d.datname = current_database()
     LEFT JOIN pg_collation o ON o.oid = a.attcollation
+    LEFT JOIN pg_namespace s ON s.oid = o.collnamespace
     LEFT JOIN pg_attrdef e ON e.adrelid = a.attrelid AND e.adnum = a.attnum
     WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't'
       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'pgring')
@@ -416,6 +420,9 @@ impl Draft {
                 type_oid,
                 type_name: shared(&mut texts, row.try_get(4)?),
                 collation,
+                collation_name: row
+                    .try_get::<_, Option<&str>>(9)?
+                    .map(|name| shared(&mut texts, name)),
                 default,
             });
         }

@@ -208,7 +208,8 @@ fn examples(directory: &Path) -> String {
         "\nTPC-H at scale {SCALE}; the shard map is in {}. Things to try:\n\
          \x20 EXPLAIN SELECT * FROM orders JOIN lineitem ON l_orderkey = o_orderkey WHERE o_orderkey = 7;  -- one shard\n\
          \x20 SELECT o_orderkey, o_totalprice FROM orders ORDER BY o_totalprice DESC, o_orderkey LIMIT 5;  -- all shards, merged\n\
-         \x20 SELECT c_name, o_orderkey FROM orders JOIN customer ON c_custkey = o_custkey;  -- refused, and why\n\
+         \x20 SELECT c_nationkey, count(*) FROM orders JOIN customer ON c_custkey = o_custkey GROUP BY 1;  -- gathered\n\
+         \x20 UPDATE orders SET o_orderkey = 8 WHERE o_orderkey = 7;  -- refused, and why\n\
          Ctrl-C stops everything and removes it.\n",
         directory.display()
     )

@@ -1,8 +1,10 @@
 //! Runs plans on leases: [`relay`] passes one shard's answer through, [`fan_out`] makes several shards' answers one,
+//! [`gather`] collects their rows for a query over them,
 //! [`copy_in`] and [`copy_out`] do the same for COPY. Nothing here chooses a shard.
 
 pub mod relay;
 pub mod fan_out;
+pub mod gather;
 pub mod copy_in;
 pub mod copy_out;
 pub mod merge;
@@ -14,7 +16,7 @@ use crate::wire::sqlstate::SqlState;
 use crate::wire::stream::{FrameStream, StreamError};
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// What waits for a client at most before it is sent.
@@ -130,14 +132,7 @@ async fn fill_watched(backend: &mut Backend, client: &mut FrameStream) -> Result
         if let Poll::Ready(filled) = backend.stream.poll_fill(context) {
             return Poll::Ready(Some(filled));
         }
-        while client.input().len() < WATCH_BYTES && client.poll_readable(context) {
-            match client.poll_read(context) {
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(None),
-                Poll::Pending => break,
-            }
-        }
-        Poll::Pending
+        watch(client, context).map(|_| None)
     })
     .await;
     match filled {
@@ -145,6 +140,18 @@ async fn fill_watched(backend: &mut Backend, client: &mut FrameStream) -> Result
         Some(Err(source)) => Err(shard_lost(backend, source)),
         None => Err(ExecuteError::ClientGone),
     }
+}
+
+/// Ready when the client has left.
+fn watch(client: &mut FrameStream, context: &mut Context<'_>) -> Poll<ExecuteError> {
+    while client.input().len() < WATCH_BYTES && client.poll_readable(context) {
+        match client.poll_read(context) {
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(_)) => return Poll::Ready(ExecuteError::ClientGone),
+            Poll::Pending => break,
+        }
+    }
+    Poll::Pending
 }
 
 /// After a failure elsewhere: cancels what the shard still runs, unless its answer has `ended`, and reads up to

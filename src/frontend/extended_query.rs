@@ -9,23 +9,24 @@ use super::control;
 use super::error::{self, SessionError, Stop};
 use super::known::is_plain;
 use super::session::{Pipeline, Session};
-use super::simple_query::{Sentence, text_of};
+use super::several::Request;
+use super::simple_query::Sentence;
 use super::statements::{Bound, Place, Portal, Prepared, PreparedKind, backend_name};
 use crate::backend::connection::Backend;
 use crate::executor::ExecuteError;
 use crate::executor::fan_out::Show;
 use crate::executor::relay::{self, Expect, Relayed};
-use crate::planner::plan::{Access, Plan, Step, StepArguments, StepSql};
+use crate::planner::plan::{Access, Plan, StepSql};
 use crate::planner::{Binding, Template};
 use crate::sql::lex;
 use crate::sql::split;
-use crate::sql::statement::{self, Discard, Statement};
+use crate::sql::statement::{self, Statement};
 use crate::topology::ShardId;
 use crate::transaction::command::{self, CommandError, OWN_NAME, Reply};
 use crate::transaction::pin::Reasons;
 use crate::transaction::state::Phase;
 use crate::wire::backend_message::{self, ColumnDescription};
-use crate::wire::frame::{Format, Frame, FrameView};
+use crate::wire::frame::{Frame, FrameView};
 use crate::wire::frontend_message::{self, Bind, FrontendMessage, Target};
 use bytes::BytesMut;
 use std::collections::VecDeque;
@@ -525,7 +526,7 @@ impl Session {
         frame: FrameView<'_>,
     ) -> Result<(), Stop> {
         self.ensure_parsed(prepared, shard).await?;
-        if !is_show(&prepared.sql) || !portal.is_empty() {
+        if !is_show(&prepared.sql) {
             self.transaction.mark_used(shard);
         }
         let Some(backend) = self.transaction.backend(shard) else {
@@ -666,12 +667,6 @@ impl Session {
                     let tokens = lex::lex(&portal.prepared.sql, &self.lex_limits())?;
                     let statement = statement::classify(&portal.prepared.sql, &tokens)?;
                     self.check_block(&statement)?;
-                    self.pipeline.earlier = self.pipeline.executed;
-                    if matches!(statement, Statement::Discard(Discard::All)) {
-                        self.check_alone("DISCARD ALL")?;
-                        // They end with the session's state, so that nothing needs a block.
-                        self.portals.retain(|other, _| other == name);
-                    }
                     self.leave_shard(Some(name)).await?;
                     let sentence = Sentence {
                         sql: &portal.prepared.sql,
@@ -689,12 +684,7 @@ impl Session {
                         self.warn_of_no_block(&sentence.statement);
                         self.begin_implicit().await?;
                     }
-                    let ran = self.run_in_session(&sentence, false).await;
-                    if matches!(sentence.statement, Statement::Discard(Discard::All)) {
-                        // It has committed by itself.
-                        self.pipeline.executed = false;
-                    }
-                    ran
+                    self.run_in_session(&sentence, false).await
                 };
                 if let Some(portal) = self.portals.get_mut(name) {
                     portal.place = Place::Done;
@@ -796,18 +786,18 @@ impl Session {
         let values: Vec<_> = bind.values().collect();
         let formats: Vec<_> = bind.parameter_formats.iter().collect();
         let results: Vec<_> = bind.result_formats.iter().collect();
-        let done = self
-            .fan_out(
-                plan,
-                Show {
-                    description: false,
-                    rows_max: u64::try_from(row_limit).ok().filter(|rows| *rows > 0),
-                },
-                |out, step| {
-                    write_step(out, portal, prepared, step, &values, &formats, &results);
-                },
-            )
-            .await?;
+        let request = Request {
+            sql: &prepared.sql,
+            types: &prepared.parameter_types,
+            values: &values,
+            formats: &formats,
+            results: &results,
+        };
+        let show = Show {
+            description: false,
+            rows_max: u64::try_from(row_limit).ok().filter(|rows| *rows > 0),
+        };
+        let done = self.run_bound(plan, &request, portal, show).await?;
         self.note_schema_change(plan.access);
         self.pipeline.executed = true;
         if done.suspended {
@@ -1080,59 +1070,6 @@ impl Session {
 struct Sent {
     bytes: BytesMut,
     queue: VecDeque<Expect>,
-}
-
-/// Writes all that runs one step of a plan with values bound, up to Sync.
-pub(super) fn write_step(
-    out: &mut BytesMut,
-    portal: &str,
-    prepared: &Prepared,
-    step: &Step,
-    values: &[Option<&[u8]>],
-    formats: &[Format],
-    results: &[Format],
-) {
-    let all: Vec<u16> = (0..values.len() as u16).collect();
-    let chosen: &[u16] = match &step.arguments {
-        StepArguments::AsSent => &all,
-        StepArguments::Chosen(chosen) => chosen,
-    };
-    let index = |number: &u16| usize::from(*number);
-    let types: Vec<u32> = chosen
-        .iter()
-        .map(|number| {
-            prepared
-                .parameter_types
-                .get(index(number))
-                .copied()
-                .unwrap_or(0)
-        })
-        .collect();
-    let formats: Vec<Format> = match formats.len() {
-        0 | 1 => formats.to_vec(),
-        _ => chosen
-            .iter()
-            .filter_map(|number| formats.get(index(number)).copied())
-            .collect(),
-    };
-    let chosen_values = chosen
-        .iter()
-        .map(|number| values.get(index(number)).copied().flatten());
-    frontend_message::write_parse(out, "", text_of(step, &prepared.sql), &types);
-    frontend_message::write_bind(
-        out,
-        portal,
-        "",
-        formats,
-        chosen_values,
-        results.iter().copied(),
-    );
-    frontend_message::write_describe(out, Target::Portal, portal);
-    frontend_message::write_execute(out, portal, 0);
-    if !portal.is_empty() {
-        frontend_message::write_close(out, Target::Portal, portal);
-    }
-    frontend_message::write_sync(out);
 }
 
 /// Closes statements on a shard that may or may not be there.

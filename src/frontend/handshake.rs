@@ -396,7 +396,6 @@ async fn first_parameters(
             control: &router.control,
             pools,
             settings: parameters.shard_settings(),
-            committed: parameters.shard_settings(),
             custom: parameters.custom(),
         };
         let mut transaction = Transaction::default();

@@ -4,6 +4,7 @@
 pub mod handshake;
 pub mod auth;
 pub mod session;
+mod several;
 pub mod simple_query;
 pub mod extended_query;
 pub mod control;

@@ -4,6 +4,7 @@
 use super::control;
 use super::error::{self, SessionError, Stop};
 use super::session::Session;
+use super::several::Request;
 use super::sql_prepare::ExecuteText;
 use super::statements::Bound;
 use crate::executor::ExecuteError;
@@ -191,6 +192,19 @@ impl Session {
         sql: &str,
         offset: u32,
     ) -> Result<(), Stop> {
+        let show = Show {
+            description: true,
+            rows_max: None,
+        };
+        if !plan.inputs.is_empty() {
+            let request = Request {
+                sql,
+                ..Request::default()
+            };
+            let done = self.run_bound(plan, &request, "", show).await?;
+            backend_message::write_command_complete(self.client.out(), &done.tag);
+            return Ok(());
+        }
         if let [step] = plan.steps.as_slice() {
             let (text, offset) = match &step.sql {
                 StepSql::AsSent => (sql, offset),
@@ -210,16 +224,9 @@ impl Session {
             self.begin_implicit().await?;
         }
         let done = self
-            .fan_out(
-                plan,
-                Show {
-                    description: true,
-                    rows_max: None,
-                },
-                |out, step| {
-                    frontend_message::write_query(out, text_of(step, sql));
-                },
-            )
+            .fan_out(plan, show, |out, step| {
+                frontend_message::write_query(out, text_of(step, sql));
+            })
             .await?;
         self.note_schema_change(plan.access);
         if own {
@@ -233,7 +240,6 @@ impl Session {
     pub(super) async fn taint(&mut self, plan: &Plan) -> Result<(), Stop> {
         for step in &plan.steps {
             self.join(step.shard).await?.tainted = true;
-            self.transaction.mark_used(step.shard);
         }
         Ok(())
     }
@@ -359,27 +365,36 @@ impl Session {
         };
         match fan_out::fan_out(backends, &plan.merge, start, show, &mut self.client).await {
             Ok(done) => {
-                for (step, status) in plan.steps.iter().zip(&done.statuses) {
-                    self.report_parameters(step.shard);
-                    self.check_status(step.shard, Some(*status))?;
-                }
+                self.after_steps(&plan.steps, &done)?;
                 Ok(done)
             }
             Err(error) => {
-                let gone = matches!(error, crate::executor::ExecuteError::ClientGone);
-                for step in &plan.steps {
-                    if !gone
-                        && self
-                            .transaction
-                            .backend(step.shard)
-                            .is_some_and(|backend| backend.is_broken())
-                    {
-                        self.lose(step.shard);
-                    }
-                }
-                Err(error::of_execute(error))
+                let shards: Vec<ShardId> = plan.steps.iter().map(|step| step.shard).collect();
+                Err(self.after_several(&shards, error))
             }
         }
+    }
+
+    /// Takes note of what the shards of a fan-out said.
+    pub(super) fn after_steps(&mut self, steps: &[Step], done: &FannedOut) -> Result<(), Stop> {
+        for (step, status) in steps.iter().zip(&done.statuses) {
+            self.report_parameters(step.shard);
+            self.check_status(step.shard, Some(*status))?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of which of the shards that ran at once were lost.
+    pub(super) fn after_several(&mut self, shards: &[ShardId], error: ExecuteError) -> Stop {
+        if !matches!(error, ExecuteError::ClientGone) {
+            for shard in shards {
+                let backend = self.transaction.backend(*shard);
+                if backend.is_some_and(|backend| backend.is_broken()) {
+                    self.lose(*shard);
+                }
+            }
+        }
+        error::of_execute(error)
     }
 
     /// Statements that cannot run in a block: on one shard after the other; a failure says how far it came.

@@ -7,8 +7,9 @@
 
 use super::control::{Explain, refused};
 use super::error::{self, SessionError, Stop};
-use super::extended_query::{close_statements, write_plan_description, write_step};
+use super::extended_query::{close_statements, write_plan_description};
 use super::session::Session;
+use super::several::Request;
 use super::simple_query::Sentence;
 use super::statements::{Bound, Place, Portal, Prepared, PreparedKind, backend_name};
 use crate::backend::connection::Backend;
@@ -440,7 +441,7 @@ impl Session {
     ) -> Result<Values, Stop> {
         self.leave_shard(None).await?;
         let plan = self.plan_of(template, &Values::default())?;
-        let [step] = plan.steps.as_slice() else {
+        let ([step], []) = (plan.steps.as_slice(), plan.inputs.as_slice()) else {
             return Err(refused(
                 "EXECUTE with an argument that reads tables",
                 "sql-prepare",
@@ -606,11 +607,14 @@ impl Session {
             description: true,
             rows_max: None,
         };
-        let done = self
-            .fan_out(&plan, show, |out, step| {
-                write_step(out, "", &call.prepared, step, &bound, formats, &[]);
-            })
-            .await?;
+        let request = Request {
+            sql: &call.prepared.sql,
+            types: &call.prepared.parameter_types,
+            values: &bound,
+            formats,
+            results: &[],
+        };
+        let done = self.run_bound(&plan, &request, "", show).await?;
         Ok(done.tag)
     }
 

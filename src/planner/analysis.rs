@@ -11,6 +11,7 @@
 //! Start at [`analyze`]. Each part of a statement is walked in the file that has its name: `query`, `with`, `select`,
 //! `source` (FROM), `order`, `write`, `insert`, `merge`, `expression`. Names are in `scope`, keys in `key`.
 
+use super::gathered::Gathered;
 use super::key::{Formula, Graph, KeyColumn, NodeId, Source};
 use super::plan::{SessionEffects, SettingChange};
 use super::refusal::{PlanError, Refusal};
@@ -137,6 +138,12 @@ pub struct Analysis {
     pub multi: Option<PlanError>,
     /// Why it cannot run on several shards because of its shape.
     pub shape: Option<PlanError>,
+    /// Why it cannot run over gathered rows either.
+    pub ungatherable: Option<PlanError>,
+    /// Where its text names sharded tables.
+    pub(super) sources: Vec<Gathered>,
+    /// Whether it uses columns that it does not name.
+    pub every_column: bool,
     /// ORDER BY and LIMIT.
     pub outer: Outer,
 }
@@ -317,9 +324,18 @@ impl<'a> Analyzer<'a> {
 
     /// Notes why the statement cannot run on several shards, whatever its keys' shape.
     pub(super) fn never_multi(&mut self, refusal: Refusal, reason: impl Into<Arc<str>>) {
-        if self.found.multi.is_none() {
-            self.found.multi = Some(PlanError::refused(refusal, reason));
+        let obstacle = PlanError::refused(refusal, reason);
+        if !refusal.is_of_shape() {
+            self.never_gathered(&obstacle);
         }
+        self.found.multi.get_or_insert(obstacle);
+    }
+
+    /// Notes why the statement cannot run over gathered rows.
+    pub(super) fn never_gathered(&mut self, obstacle: &PlanError) {
+        self.found
+            .ungatherable
+            .get_or_insert_with(|| obstacle.clone());
     }
 
     pub(super) fn unstable(&mut self, refusal: Refusal, reason: &str) {

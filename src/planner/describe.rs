@@ -12,6 +12,7 @@ impl Plan {
             Tier::NamedShard => "named shard",
             Tier::Catalog => "catalog",
             Tier::PushDown => "push down",
+            Tier::Gather => "gather",
             Tier::AllShards => "all shards",
         };
         let access = match self.access {
@@ -26,6 +27,23 @@ impl Plan {
             .map(|step| &**topology.shard_name(step.shard))
             .collect();
         let mut lines = vec![format!("{tier} on {}{access}", shards.join(", "))];
+        for input in &self.inputs {
+            let shards: Vec<&str> = input
+                .steps
+                .iter()
+                .map(|step| &**topology.shard_name(step.shard))
+                .collect();
+            let text = input.steps.first().map(|step| match &step.sql {
+                StepSql::Rewritten(sql) => format!(": {sql}{}", with(&step.arguments)),
+                StepSql::AsSent => String::new(),
+            });
+            let place = match shards.as_slice() {
+                [] => "nowhere".to_owned(),
+                shards => shards.join(", "),
+            };
+            let text = text.unwrap_or_default();
+            lines.push(format!("{} from {place}{text}", input.relation));
+        }
         let same = self
             .steps
             .windows(2)
@@ -41,16 +59,7 @@ impl Plan {
                 } else {
                     format!("on {}: ", topology.shard_name(step.shard))
                 };
-                let with = match &step.arguments {
-                    StepArguments::AsSent => String::new(),
-                    StepArguments::Chosen(chosen) => {
-                        let chosen: Vec<String> = chosen
-                            .iter()
-                            .map(|index| format!("${}", index + 1))
-                            .collect();
-                        format!(" with ({})", chosen.join(", "))
-                    }
-                };
+                let with = with(&step.arguments);
                 lines.push(format!("{place}{sql}{with}"));
             }
         }
@@ -81,6 +90,21 @@ impl Plan {
             Merge::First => lines.push("merge: first".to_owned()),
         }
         lines
+    }
+}
+
+/// The client's parameters that a step has, if they are not all.
+fn with(arguments: &StepArguments) -> String {
+    match arguments {
+        StepArguments::AsSent => String::new(),
+        StepArguments::Chosen(chosen) if chosen.is_empty() => String::new(),
+        StepArguments::Chosen(chosen) => {
+            let chosen: Vec<String> = chosen
+                .iter()
+                .map(|index| format!("${}", index + 1))
+                .collect();
+            format!(" with ({})", chosen.join(", "))
+        }
     }
 }
 

@@ -370,6 +370,9 @@ impl<'a> Analyzer<'a> {
         let Some(name) = parts.last() else {
             return Ok(());
         };
+        if parts.len() > 2 || scope.is_row(parts) {
+            self.whole_row();
+        }
         if SYSTEM_COLUMNS.contains(&name.as_str()) && matches!(scope.find(parts), Found::Unknown) {
             self.never_multi(Refusal::SystemColumn, format!("the system column {name}"));
         } else if parts.len() > 1 && matches!(scope.find(parts), Found::Unknown) {
@@ -557,11 +560,7 @@ impl<'a> Analyzer<'a> {
                     if matches!(&value.value, Value::Boolean(true)));
                 // What is set is read back by name and set on the other shards too.
                 let name = first_text.map(str::to_ascii_lowercase);
-                let both = |name: &str| {
-                    let mut settings = self.found.settings.iter();
-                    settings.any(|other| *other.name == *name && other.local != local)
-                };
-                match name.filter(|name| is_settable(name) && !both(name)) {
+                match name.filter(|name| is_settable(name)) {
                     Some(name) => {
                         let name = name.into();
                         self.found.settings.push(SettingChange { name, local });
@@ -640,7 +639,8 @@ impl<'a> Analyzer<'a> {
             };
             match arg {
                 FunctionArgExpr::Expr(expr) => self.expression(expr, scope)?,
-                FunctionArgExpr::Wildcard | FunctionArgExpr::QualifiedWildcard(_) => {}
+                FunctionArgExpr::Wildcard => {}
+                FunctionArgExpr::QualifiedWildcard(_) => self.whole_row(),
                 FunctionArgExpr::WildcardWithOptions(_) => return beyond("an option of *"),
             }
         }

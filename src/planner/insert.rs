@@ -79,7 +79,7 @@ impl<'a> Analyzer<'a> {
         self.found.writers += 1;
         self.blocks.push(Block::default());
         let before = self.uses.len();
-        let mut target = self.table(&parts, None, true)?;
+        let mut target = self.table(&parts, None, None, true)?;
         // The rows that an INSERT touches are those that it stores, not those that are there.
         self.uses.truncate(before);
         if let Some(alias) = table_alias {

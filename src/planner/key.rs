@@ -756,6 +756,7 @@ mod tests {
             type_oid,
             type_name: type_name.into(),
             collation: Collation::None,
+            collation_name: None,
             default: ColumnDefault::Null,
         };
         Arc::new(KeyColumn::new("t", &column).expect("a key type"))

@@ -14,6 +14,8 @@ mod ddl;
 mod describe;
 mod expression;
 mod function;
+mod gather;
+mod gathered;
 mod insert;
 mod key;
 mod merge;

@@ -16,6 +16,8 @@ pub enum Tier {
     Catalog,
     /// Runs on several shards; outputs are appended or merge-sorted.
     PushDown,
+    /// Runs on one shard, over intermediate relations that the others' rows were gathered into.
+    Gather,
     /// A statement that every shard runs: DDL, writes of reference tables.
     AllShards,
 }
@@ -67,10 +69,36 @@ pub struct Plan {
     pub tier: Tier,
     /// What it does.
     pub access: Access,
+    /// Intermediate relations that are gathered before the one step runs, whose further parameters they are.
+    pub inputs: Vec<Input>,
     /// One for each shard, ascending by shard, never empty.
     pub steps: Vec<Step>,
     /// How the outputs become one. [`Merge::Relay`] if and only if there is one step.
     pub merge: Merge,
+}
+
+/// An intermediate relation: the rows of all its steps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// The table that it stands for, `schema.table`.
+    pub relation: Arc<str>,
+    /// One for each shard that has rows of it, ascending by shard.
+    pub steps: Vec<Step>,
+    /// Its columns.
+    pub columns: Arc<[Transport]>,
+}
+
+/// How a column of an intermediate relation travels: as an array, which is one parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Values in binary form; the type has this OID on every server.
+    Binary {
+        /// The type.
+        oid: u32,
+    },
+    /// Values in text form, in an array of texts: the type has another OID on each server, or is an array or a row
+    /// itself, which `unnest` would take apart.
+    Text,
 }
 
 /// What one shard runs.

@@ -204,6 +204,8 @@ impl<'a> Analyzer<'a> {
     }
 
     fn lock(&mut self, lock: &ast::LockClause, body: &SetExpr) -> Outcome<()> {
+        let obstacle = PlanError::refused(Refusal::Join, "rows to lock are on several shards");
+        self.never_gathered(&obstacle);
         let only = match &lock.of {
             Some(of) => Some(object_name(of)?.pop().unwrap_or_default()),
             None => None,

@@ -156,6 +156,31 @@ refusals! {
     Rewrite = "rewrite", "Restrict the sharding key to one value, or name the shard with SET pgring.shard.";
 }
 
+impl Refusal {
+    /// Whether what stands in the way of several shards is the statement's shape alone: over the gathered rows one
+    /// shard answers it as one PostgreSQL with all rows would.
+    pub(super) fn is_of_shape(self) -> bool {
+        matches!(
+            self,
+            Self::Aggregate
+                | Self::GroupBy
+                | Self::Distinct
+                | Self::DistinctOn
+                | Self::Window
+                | Self::SetOperation
+                | Self::Join
+                | Self::Subquery
+                | Self::Limit
+                | Self::LimitWithTies
+                | Self::LimitExpression
+                | Self::OrderBy
+                | Self::LocalWithSharded
+                | Self::VolatileFunction
+                | Self::Rewrite
+        )
+    }
+}
+
 /// Why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PlanError {

@@ -248,6 +248,30 @@ impl Scope {
     }
 }
 
+impl Scope {
+    /// Whether a name that is no column is a relation's row, or a function of it (`relation.function`).
+    pub fn is_row(&self, parts: &[String]) -> bool {
+        let mut scope = Some(self);
+        while let Some(here) = scope {
+            let (relation, lookup) = match parts {
+                [name] => (name, here.from.unqualified(name)),
+                [relation, name] => (relation, here.from.qualified(None, relation, name)),
+                _ => return false,
+            };
+            let is_known = |item: &Item| item.name == *relation && item.columns.is_some();
+            match lookup {
+                Lookup::Column(_) => return false,
+                Lookup::Absent | Lookup::Unknown if here.from.items.iter().any(is_known) => {
+                    return true;
+                }
+                Lookup::Absent => scope = here.outer.as_deref(),
+                Lookup::Unknown => return false,
+            }
+        }
+        false
+    }
+}
+
 impl From {
     fn qualified(&self, schema: Option<&str>, relation: &str, name: &str) -> Lookup {
         if !self.items.iter().any(|item| {

@@ -82,6 +82,7 @@ impl<'a> Analyzer<'a> {
             for (a, b) in self.conjuncts(selection, &scope, &Allow::All)? {
                 groups.equate(a, b);
             }
+            self.note_filters(from, selection, &scope);
         }
         for definition in named_window {
             let ast::NamedWindowDefinition(name, window) = definition;
@@ -116,6 +117,9 @@ impl<'a> Analyzer<'a> {
         };
         for expr in grouping {
             self.expression(expr, &scope)?;
+        }
+        if !grouping_sets {
+            self.note_grouped(grouping, &scope);
         }
         if let Some(having) = having {
             self.expression(having, &scope)?;
@@ -381,6 +385,7 @@ impl<'a> Analyzer<'a> {
             }
             SelectItem::Wildcard(options) => {
                 plain_wildcard(options)?;
+                self.found.every_column = true;
                 match (columns.as_mut(), &scope.from.output) {
                     (Some(columns), Some(output)) => {
                         constants.extend(output.iter().map(|_| None));
@@ -394,7 +399,11 @@ impl<'a> Analyzer<'a> {
                 options,
             ) => {
                 plain_wildcard(options)?;
+                self.found.every_column = true;
                 let parts = object_name(name)?;
+                if parts.len() > 1 {
+                    self.whole_row();
+                }
                 let item = match parts.as_slice() {
                     [name] => scope.from.item(None, name),
                     [schema, name] => scope.from.item(Some(schema), name),
@@ -413,6 +422,7 @@ impl<'a> Analyzer<'a> {
                 options,
             ) => {
                 plain_wildcard(options)?;
+                self.whole_row();
                 self.expression(expr, scope)?;
                 *columns = None;
             }

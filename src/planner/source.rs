@@ -115,6 +115,7 @@ impl<'a> Analyzer<'a> {
             JoinConstraint::UsingAlias(..) => return beyond("an alias for USING"),
             JoinConstraint::Natural => match (&left.output, &right.output) {
                 (Some(left), Some(right)) => {
+                    self.found.every_column = true;
                     let names = |columns: &[OutColumn], name: &str| {
                         columns.iter().any(|column| &*column.name == name)
                     };
@@ -269,7 +270,7 @@ impl<'a> Analyzer<'a> {
                 json_path,
                 sample,
                 index_directives,
-                inheritance: _,
+                inheritance,
             } => {
                 if !with_hints.is_empty()
                     || version.is_some()
@@ -306,7 +307,8 @@ impl<'a> Analyzer<'a> {
                         self.expression(&quantity.value, &lateral_scope())?;
                     }
                 }
-                self.table(&parts, alias.as_ref(), false)
+                let place = parse::place(name).filter(|_| inheritance.is_none());
+                self.table(&parts, alias.as_ref(), place, false)
             }
             TableFactor::Derived {
                 lateral,
@@ -508,6 +510,7 @@ impl<'a> Analyzer<'a> {
         &mut self,
         parts: &[String],
         alias: Option<&TableAlias>,
+        place: Option<parse::Place>,
         target: bool,
     ) -> Outcome<From> {
         self.relations += 1;
@@ -676,6 +679,9 @@ impl<'a> Analyzer<'a> {
             columns: columns.clone().map(Into::into),
             reference,
         };
+        if partitioned {
+            self.note_source(relation, &item, place, alias);
+        }
         Ok(From {
             items: vec![item],
             output: columns,

@@ -1,11 +1,13 @@
 //! [`template()`]: a statement's text → [`Template`], once; [`Template::plan`]: parameters and ownership → [`Plan`],
 //! each time. A template depends on the schema and the declared tables, never on who owns which slot.
 
-use super::analysis::{self, Analysis, Count};
+use super::analysis::{self, Analysis, Count, Use};
 use super::clock;
+use super::gather::{self, GatherText};
 use super::key::{Arguments, Formula, KeyColumn, KeySet, Source};
 use super::plan::{
-    Access, Merge, Plan, SessionEffects, SettingChange, SortKey, Step, StepArguments, StepSql, Tier,
+    Access, Input, Merge, Plan, SessionEffects, SettingChange, SortKey, Step, StepArguments,
+    StepSql, Tier,
 };
 use super::refusal::{PlanError, Refusal};
 use super::rewrite::{self, InsertText, QueryText};
@@ -173,6 +175,8 @@ enum Several {
     },
     /// The rows of a VALUES list, each where it belongs.
     Split(InsertText),
+    /// On one shard, over rows that are gathered there.
+    Gather(GatherText),
 }
 
 /// Plans one statement: SELECT, VALUES, TABLE, WITH, INSERT, UPDATE, DELETE or MERGE. `parameter_types` are the OIDs
@@ -222,7 +226,7 @@ fn understood(
     parameter_types: &[u32],
     context: &Context<'_>,
 ) -> Result<Template, PlanError> {
-    let analysis = analysis::analyze(
+    let mut analysis = analysis::analyze(
         &parsed.statement,
         context.topology,
         context.search_path,
@@ -235,7 +239,13 @@ fn understood(
             formulas.push(used.formula.clone());
         }
     }
-    let several = several(sql, parsed, &analysis, context);
+    let several = several(sql, parsed, &analysis, context).or_else(|obstacle| {
+        gathered(sql, parsed, parameter_types, &analysis, &obstacle, context)
+            .map(Several::Gather)
+            .ok_or(obstacle)
+    });
+    // They are of use for no more than the text.
+    analysis.sources = Vec::new();
     let access = if analysis.writes {
         Access::Write
     } else {
@@ -445,6 +455,44 @@ fn several(
     Ok(Several::Query { text, keys })
 }
 
+/// How the statement runs over gathered rows, if all that stands in its way is its shape.
+fn gathered(
+    sql: &str,
+    parsed: &Parsed,
+    parameter_types: &[u32],
+    analysis: &Analysis,
+    obstacle: &PlanError,
+    context: &Context<'_>,
+) -> Option<GatherText> {
+    let PlanError::Refused { refusal, .. } = obstacle else {
+        return None;
+    };
+    let is_query = matches!(parsed.statement, parse::ast::Statement::Query(_))
+        && !analysis.writes
+        && !analysis.unknown_relation
+        && !analysis.catalog_relation
+        && analysis.unknown.is_none()
+        && analysis.stored.is_empty();
+    let is_whole = analysis
+        .sources
+        .iter()
+        .map(|source| source.uses.len())
+        .sum::<usize>()
+        == analysis.uses.len();
+    if !refusal.is_of_shape() || analysis.ungatherable.is_some() || !is_query || !is_whole {
+        return None;
+    }
+    gather::gather_text(
+        sql,
+        parsed,
+        &analysis.sources,
+        analysis.every_column,
+        parameter_types.len(),
+        context,
+    )
+    .ok()
+}
+
 /// The key column that a hint's value is for.
 fn hinted_column(table: Option<&str>, context: &Context<'_>) -> Result<KeyColumn, PlanError> {
     let refuse = |reason: String| PlanError::refused(Refusal::KeyValue, reason);
@@ -609,7 +657,7 @@ impl Template {
                 } else {
                     self.sharded(statement, binding, topology)
                 }?;
-                if plan.steps.len() > 1 {
+                if plan.steps.len() > 1 || !plan.inputs.is_empty() {
                     same_everywhere(binding.values, &statement.timeless)?;
                 }
                 Ok(plan)
@@ -649,6 +697,7 @@ impl Template {
         Plan {
             tier,
             access: self.access,
+            inputs: Vec::new(),
             steps: vec![Step {
                 shard,
                 sql: StepSql::AsSent,
@@ -747,6 +796,12 @@ impl Template {
         if let [(local, _), ..] = analysis.locals.as_slice() {
             if shards.is_empty() {
                 shards.push(*local);
+            }
+            if let Ok(Several::Gather(text)) = several
+                && shards != [*local]
+                && analysis.locals.iter().all(|(shard, _)| shard == local)
+            {
+                return self.gather(text, *local, &analysis.uses, arguments, topology);
             }
             if let Some((_, table)) = analysis.locals.iter().find(|(shard, _)| shards != [*shard]) {
                 return Err(PlanError::refused(
@@ -862,12 +917,76 @@ impl Template {
                     Merge::InTurn(turns.map(|step| step as u16).collect()),
                 )
             }
+            Several::Gather(text) => {
+                let spread = shards[binding.spread % shards.len()];
+                let host = binding.preferred.filter(|shard| shards.contains(shard));
+                return self.gather(
+                    text,
+                    host.unwrap_or(spread),
+                    &analysis.uses,
+                    arguments,
+                    topology,
+                );
+            }
         };
         Ok(Plan {
             tier: Tier::PushDown,
             access: self.access,
+            inputs: Vec::new(),
             steps,
             merge,
+        })
+    }
+
+    /// Rows from where each table's keys are, and the query over them on `host`.
+    fn gather(
+        &self,
+        text: &GatherText,
+        host: ShardId,
+        uses: &[Use],
+        arguments: Arguments<'_>,
+        topology: &Topology,
+    ) -> Result<Plan, PlanError> {
+        if arguments.values.len() != text.parameters {
+            let number = arguments.values.len().min(text.parameters) as u32 + 1;
+            return Err(PlanError::NoParameter { number });
+        }
+        let mut inputs = Vec::with_capacity(text.inputs.len());
+        for input in &text.inputs {
+            let mut shards = Vec::new();
+            for used in input.uses.iter().filter_map(|used| uses.get(*used)) {
+                match used.formula.slots(arguments)? {
+                    Some(slots) => {
+                        for slot in slots {
+                            shards.push(owner(topology, slot)?);
+                        }
+                    }
+                    None => shards.extend(topology.shard_ids()),
+                }
+            }
+            shards.sort_unstable();
+            shards.dedup();
+            let step = |shard| Step {
+                shard,
+                sql: StepSql::Rewritten(input.sql.clone()),
+                arguments: StepArguments::Chosen(input.parameters.clone()),
+            };
+            inputs.push(Input {
+                relation: input.relation.clone(),
+                steps: shards.into_iter().map(step).collect(),
+                columns: input.columns.clone(),
+            });
+        }
+        Ok(Plan {
+            tier: Tier::Gather,
+            access: self.access,
+            inputs,
+            steps: vec![Step {
+                shard: host,
+                sql: StepSql::Rewritten(text.sql.clone()),
+                arguments: StepArguments::AsSent,
+            }],
+            merge: Merge::Relay,
         })
     }
 
@@ -919,6 +1038,7 @@ pub fn all_shards(access: Access, topology: &Topology) -> Plan {
     Plan {
         tier: Tier::AllShards,
         access,
+        inputs: Vec::new(),
         steps,
         merge,
     }

@@ -24,6 +24,7 @@ fn one(tier: Tier, access: Access, shard: ShardId) -> Plan {
     Plan {
         tier,
         access,
+        inputs: Vec::new(),
         steps: vec![step],
         merge: Merge::Relay,
     }

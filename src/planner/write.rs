@@ -18,6 +18,7 @@ use std::sync::Arc;
 impl<'a> Analyzer<'a> {
     /// Notes what gives other rows or values on each shard.
     pub(super) fn differs_by_shard(&mut self, obstacle: PlanError) {
+        self.never_gathered(&obstacle);
         self.found.differs.get_or_insert_with(|| obstacle.clone());
         self.found.multi.get_or_insert(obstacle);
     }
@@ -71,7 +72,7 @@ impl<'a> Analyzer<'a> {
         self.found.writes = true;
         self.found.writers += 1;
         let parts = object_name(name)?;
-        let from = self.table(&parts, alias.as_ref(), true)?;
+        let from = self.table(&parts, alias.as_ref(), None, true)?;
         let relation = self.relation(&parts);
         if relation.as_ref().is_some_and(|relation| {
             &*relation.name == "pg_settings" && relation.placement == Placement::Catalog

@@ -279,7 +279,11 @@ impl<'a> Places<'a> {
     }
 
     fn byte(&mut self, span: Span) -> Option<usize> {
-        while (self.line, self.column) < (span.start.line, span.start.column) {
+        self.byte_at((span.start.line, span.start.column))
+    }
+
+    fn byte_at(&mut self, place: Place) -> Option<usize> {
+        while (self.line, self.column) < place {
             let next = self.sql[self.byte..].chars().next()?;
             self.byte += next.len_utf8();
             if next == '\n' {
@@ -288,7 +292,7 @@ impl<'a> Places<'a> {
                 self.column += 1;
             }
         }
-        ((self.line, self.column) == (span.start.line, span.start.column)).then_some(self.byte)
+        ((self.line, self.column) == place).then_some(self.byte)
     }
 
     /// As [`Self::byte`], without moving on.
@@ -364,6 +368,28 @@ pub fn name(ident: &ast::Ident) -> String {
     };
     name.truncate(name.floor_char_boundary(lex::IDENTIFIER_BYTES_MAX));
     name
+}
+
+/// Where a name stands in its text: line and column in characters, from 1.
+pub type Place = (u64, u64);
+
+/// Where `name` begins.
+pub fn place(name: &ast::ObjectName) -> Option<Place> {
+    match name.0.first()? {
+        ast::ObjectNamePart::Identifier(ident) => place_of(ident),
+        ast::ObjectNamePart::Function(_) => None,
+    }
+}
+
+/// Where an identifier begins.
+pub fn place_of(ident: &ast::Ident) -> Option<Place> {
+    let start = ident.span.start;
+    (start.line > 0).then_some((start.line, start.column))
+}
+
+/// The byte of `sql` at `place`.
+pub fn byte(sql: &str, place: Place) -> Option<usize> {
+    Places::new(sql).byte_at(place)
 }
 
 /// The value of a string constant in any form. `N'…'` is none: it is an expression of type `character`.

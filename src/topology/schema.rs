@@ -88,6 +88,8 @@ pub struct Column {
     pub type_name: Arc<str>,
     /// How it compares.
     pub collation: Collation,
+    /// Its collation, quoted and with its schema, where it is another than its type's.
+    pub collation_name: Option<Arc<str>>,
     /// Its default.
     pub default: ColumnDefault,
 }

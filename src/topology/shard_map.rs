@@ -548,6 +548,7 @@ mod tests {
             type_oid,
             type_name: type_name.into(),
             collation,
+            collation_name: None,
             default: ColumnDefault::Null,
         }
     }

@@ -16,6 +16,13 @@ pub const SCHEMA: &str = r#"
     CREATE TABLE sparse (id int PRIMARY KEY, n int);
     CREATE TABLE kinds (kind int PRIMARY KEY, name text);
     CREATE TABLE audit (id int PRIMARY KEY, note text);
+    CREATE TYPE mood AS ENUM ('sad', 'so-so', 'glad');
+    CREATE TYPE pair AS (a int, b text);
+    CREATE DOMAIN price AS numeric(8,2) CHECK (VALUE >= 0);
+    CREATE TABLE odds (id bigint PRIMARY KEY, mood mood, tags int[], words text[], pair pair, price price, doc jsonb,
+        span int4range, bits bit(3), net inet, wait interval, hour timetz, pad char(5), cost numeric(10,2), "Odd ""Name" text,
+        paid money, moods mood[], plain json, what xml, vector tsvector, place point, code "char", small real,
+        title text COLLATE "und-x-icu");
     CREATE FUNCTION tidy() RETURNS trigger LANGUAGE plpgsql AS
         'BEGIN IF NEW.qty > 6 THEN NEW.qty := 6; NEW.what := upper(NEW.what); END IF; RETURN NEW; END';
     CREATE TRIGGER tidy BEFORE INSERT OR UPDATE ON lines FOR EACH ROW EXECUTE FUNCTION tidy();
@@ -24,7 +31,7 @@ pub const SCHEMA: &str = r#"
     CREATE TRIGGER track AFTER DELETE ON audit FOR EACH ROW EXECUTE FUNCTION track()"#;
 
 /// Each table, with the columns that order it wholly.
-pub const TABLES: [(&str, &str); 7] = [
+pub const TABLES: [(&str, &str); 8] = [
     ("events", "id"),
     ("lines", "event_id, no"),
     ("people", "name"),
@@ -32,6 +39,7 @@ pub const TABLES: [(&str, &str); 7] = [
     ("sparse", "id"),
     ("kinds", "kind"),
     ("audit", "id"),
+    ("odds", "id"),
 ];
 
 /// How many rows `events` has: ids 1 to this.
@@ -47,6 +55,7 @@ pub fn deploy() -> Deployment<'static> {
     options
         .sharded("things", "id")
         .sharded("sparse", "id")
+        .sharded("odds", "id")
         .reference("kinds")
         .start()
 }
@@ -87,6 +96,48 @@ pub fn rows() -> Vec<String> {
     let labels = [
         "", "a", "B", "b", "ä", "Zebra", "zebra", "a b", "1", "10", "9", "%", "'",
     ];
+    let mut odds = String::from("INSERT INTO odds VALUES ");
+    for id in 1..=40 {
+        let comma = if id == 1 { "" } else { "," };
+        let of = |random: &mut Random, values: &[&str]| {
+            let value = random.of(values).to_string();
+            if random.once_in(6) {
+                "NULL".to_owned()
+            } else {
+                value
+            }
+        };
+        let values = [
+            ["'sad'", "'so-so'", "'glad'"].as_slice(),
+            &["'{1,2}'", "'{}'", "'{{1,NULL},{3,4}}'", "'[0:1]={5,6}'"],
+            &["'{\"a,b\",\"q\\\"x\",NULL}'", "'{NULL}'", "'{\"\"}'"],
+            &["ROW(1,'x,\"y')", "ROW(NULL,NULL)", "ROW(2,'')"],
+            &["0", "12.50", "999999.99"],
+            &["'{\"a\": [1, \"\\\"\"]}'", "'null'", "'7'", "'\"ä\"'"],
+            &["'[1,5)'", "'empty'", "'(,3]'"],
+            &["B'101'", "B'000'"],
+            &["'10.0.0.1/8'", "'::1'"],
+            &["'1 year 2 days'", "'-3 hours'", "'00:00:00.000001'"],
+            &["'10:00+02'", "'09:00+01'", "'23:59:59.5-11'"],
+            &["'ab'", "'ab '", "'abcde'", "''"],
+            &["1", "1.5", "-0.01"],
+            &["'x'", "'\\'", "'{a,b}'", "'NULL'"],
+            &["12.5", "-3"],
+            &["'{sad,glad}'", "'{}'"],
+            &["'{\"b\": 1,  \"a\":2}'"],
+            &["'<a>b</a>'"],
+            &["'fat:2 cat:1A'", "''"],
+            &["'(1,2.5)'"],
+            &["'a'", "''"],
+            &["1.5", "'NaN'", "-0.1"],
+            &["'ä'", "'a'", "'b'", "'Zebra'", "'zebra'"],
+        ];
+        let values: Vec<String> = values
+            .iter()
+            .map(|values| of(&mut random, values))
+            .collect();
+        write!(odds, "{comma}({id},{})", values.join(",")).unwrap();
+    }
     let mut events = String::from("INSERT INTO events VALUES ");
     let mut lines = String::from("INSERT INTO lines VALUES ");
     for id in 1..=EVENTS {
@@ -159,6 +210,7 @@ pub fn rows() -> Vec<String> {
         }
     }
     vec![
+        odds,
         events,
         lines.trim_end_matches(',').into(),
         "INSERT INTO people VALUES ('', 0), ('Ann', 31), ('ann', 32), ('Bob', NULL), ('ä', 7), ('a''b', 8), ('x y', 9)".into(),

@@ -351,9 +351,16 @@ const PLACES: [&str; 15] = [
 /// The shards that the router's part of EXPLAIN names.
 fn explained(client: &mut Client, sql: &str) -> Option<Vec<usize>> {
     let reply = client.simple(&format!("EXPLAIN {sql}"));
-    let line = reply.outcomes.first()?.rows.first()?.first()?.clone()?;
-    let line = String::from_utf8(line).unwrap();
-    let shards = line.split_once(" on ")?.1;
+    let rows = &reply.outcomes.first()?.rows;
+    let line = |row: usize| String::from_utf8(rows.get(row)?.first()?.clone()?).ok();
+    let first = line(0)?;
+    let shards = if first.starts_with("gather") {
+        let second = line(1)?;
+        let (shards, _) = second.split_once(" from ")?.1.split_once(':')?;
+        shards.to_owned()
+    } else {
+        first.split_once(" on ")?.1.to_owned()
+    };
     let shards = shards.trim_end_matches(" (write)").split(", ");
     Some(
         shards

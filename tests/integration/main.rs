@@ -7,6 +7,7 @@ mod attached;
 mod behaviours;
 mod copy;
 mod failures;
+mod gather;
 mod literals;
 mod misfits;
 mod pgbench;

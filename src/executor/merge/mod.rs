@@ -48,6 +48,12 @@ pub enum MergeError {
     /// What every shard must answer alike came out differently.
     #[error("the statement's outcome differs between shards")]
     OutcomesDiffer,
+    /// More rows to gather than the router holds for one statement.
+    #[error("the rows that the statement needs at once exceed limits.merge_bytes ({bytes_max})")]
+    TooLarge {
+        /// The limit.
+        bytes_max: usize,
+    },
     /// A row that is not as described.
     #[error("a shard sent a row that cannot be read")]
     Row,
@@ -60,6 +66,7 @@ impl ErrorReply for MergeError {
             | Self::SortCollation { .. }
             | Self::SortValue { .. }
             | Self::Columns { .. } => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::TooLarge { .. } => SqlState(*b"53400"),
             Self::InputOrder { .. } | Self::OutcomesDiffer => SqlState::INTERNAL_ERROR,
             Self::Row => SqlState::PROTOCOL_VIOLATION,
         }
@@ -69,6 +76,7 @@ impl ErrorReply for MergeError {
             Self::SortType { .. } | Self::SortCollation { .. } | Self::SortValue { .. } => {
                 Fault::Client
             }
+            Self::TooLarge { .. } => Fault::Router,
             Self::Columns { .. } | Self::Row | Self::InputOrder { .. } | Self::OutcomesDiffer => {
                 Fault::Backend
             }
@@ -83,7 +91,9 @@ impl ErrorReply for MergeError {
             Self::InputOrder { .. } => {
                 Some("The order of the router and of the shard differ.".to_owned())
             }
-            Self::SortType { .. } | Self::OutcomesDiffer | Self::Row => None,
+            Self::SortType { .. } | Self::TooLarge { .. } | Self::OutcomesDiffer | Self::Row => {
+                None
+            }
         }
     }
     fn hint(&self) -> Option<String> {
@@ -95,6 +105,10 @@ impl ErrorReply for MergeError {
             Self::SortValue { .. } => {
                 Some("Use DateStyle ISO and extra_float_digits of at least 1.".to_owned())
             }
+            Self::TooLarge { .. } => Some(
+                "Restrict the tables further, name the sharding key, or raise limits.merge_bytes."
+                    .to_owned(),
+            ),
             Self::InputOrder { .. } | Self::OutcomesDiffer | Self::Row => None,
             Self::Columns { .. } => {
                 Some("Compare the table's definition on the shards.".to_owned())
@@ -106,7 +120,9 @@ impl ErrorReply for MergeError {
             Self::SortType { .. } | Self::SortValue { .. } => Some("order-by-type"),
             Self::SortCollation { .. } => Some("order-by-collation"),
             Self::Columns { .. } => Some("schema-drift"),
-            Self::InputOrder { .. } | Self::OutcomesDiffer | Self::Row => None,
+            Self::TooLarge { .. } | Self::InputOrder { .. } | Self::OutcomesDiffer | Self::Row => {
+                None
+            }
         }
     }
 }

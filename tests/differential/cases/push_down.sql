@@ -54,7 +54,6 @@ SELECT id FROM events ORDER BY id FETCH FIRST 3 ROWS ONLY;
 
 SELECT id FROM events ORDER BY id OFFSET 195;
 
--- refused: limit-expression
 SELECT id FROM events ORDER BY id LIMIT 2 + 1;
 
 SELECT id FROM events WHERE id IN (1, 2, 3, 4, 5, 6, 7, 8, 999);

@@ -1,0 +1,284 @@
+//! Gathers intermediate relations: the rows of several shards as arrays, one for each column, that become parameters of
+//! the query over them. Values pass as the bytes that the shards sent; what is held at once is bounded by
+//! `limits.merge_bytes`.
+
+use super::merge::MergeError;
+use super::{ExecuteError, shard_lost, stop, unexpected};
+use crate::backend::connection::Backend;
+use crate::planner::plan::Transport;
+use crate::wire::backend_message::{self, DataRow};
+use crate::wire::frame::{Format, Frame};
+use crate::wire::stream::FrameStream;
+use bytes::{BufMut, BytesMut};
+use futures_util::future::join_all;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+/// OID of `text`.
+const TEXT: u32 = 25;
+
+/// A request that a shard was sent, and the relation that its rows are of.
+pub struct Source<'a> {
+    /// Whose answers, one for each of `relations` and ReadyForQuery at the end, are awaited.
+    pub backend: &'a mut Backend,
+    /// Whether it is asked for ParameterDescription and RowDescription of the client's statement first.
+    pub describes: bool,
+    /// Indexes into the relations, in the order of the requests.
+    pub relations: VecDeque<usize>,
+}
+
+/// One intermediate relation, as far as it was gathered.
+pub struct Gathered {
+    columns: Vec<Column>,
+    rows: usize,
+}
+
+/// The values of one column.
+struct Column {
+    transport: Transport,
+    /// Each with its length in front, as they stand in a binary array.
+    values: BytesMut,
+    has_null: bool,
+}
+
+impl Gathered {
+    /// No rows yet.
+    pub fn new(columns: &[Transport]) -> Self {
+        let column = |transport: &Transport| Column {
+            transport: *transport,
+            values: BytesMut::new(),
+            has_null: false,
+        };
+        Self {
+            columns: columns.iter().map(column).collect(),
+            rows: 0,
+        }
+    }
+
+    /// The formats in which the shards send the values of its columns.
+    pub fn value_formats(columns: &[Transport]) -> impl Iterator<Item = Format> {
+        columns.iter().map(|transport| match transport {
+            Transport::Binary { .. } => Format::Binary,
+            Transport::Text => Format::Text,
+        })
+    }
+
+    /// The arrays, in the order of the columns.
+    pub fn arrays(self) -> impl Iterator<Item = BytesMut> {
+        let rows = self.rows;
+        self.columns
+            .into_iter()
+            .map(move |column| column.array(rows))
+    }
+
+    /// Adds a row; the bytes that it takes.
+    fn add(&mut self, row: &Frame) -> Result<usize, MergeError> {
+        let values = DataRow::read(row.body()).map_err(|_| MergeError::Row)?;
+        if values.len() != self.columns.len() {
+            return Err(MergeError::Row);
+        }
+        let mut taken = 0;
+        for (value, column) in values.zip(&mut self.columns) {
+            taken += column.add(value.map_err(|_| MergeError::Row)?);
+        }
+        self.rows += 1;
+        Ok(taken)
+    }
+
+    /// Checks that a shard sends the types that the columns were declared with.
+    fn check(&self, description: &Frame) -> Result<(), MergeError> {
+        let described = backend_message::read_row_description(description.body())
+            .map_err(|_| MergeError::Row)?;
+        let agrees = described.len() == self.columns.len()
+            && described
+                .iter()
+                .zip(&self.columns)
+                .all(|(found, column)| match column.transport {
+                    Transport::Binary { oid } => found.type_oid == oid,
+                    Transport::Text => true,
+                });
+        if agrees {
+            Ok(())
+        } else {
+            let reason = "the columns are not those that the router's schema has".to_owned();
+            Err(MergeError::Columns { reason })
+        }
+    }
+}
+
+impl Column {
+    fn add(&mut self, value: Option<&[u8]>) -> usize {
+        let before = self.values.len();
+        match value {
+            Some(value) => {
+                // A value's length fitted into the shard's message.
+                self.values.put_u32(value.len() as u32);
+                self.values.put_slice(value);
+            }
+            None => {
+                self.has_null = true;
+                self.values.put_i32(-1);
+            }
+        }
+        self.values.len() - before
+    }
+
+    /// The array of all values in binary form (PostgreSQL's `array_recv` says how it looks).
+    fn array(self, rows: usize) -> BytesMut {
+        let element = match self.transport {
+            Transport::Binary { oid } => oid,
+            Transport::Text => TEXT,
+        };
+        let mut array = BytesMut::with_capacity(self.values.len() + 20);
+        array.put_u32(u32::from(rows > 0));
+        array.put_u32(u32::from(self.has_null));
+        array.put_u32(element);
+        if rows > 0 {
+            // How many, and the number of the first.
+            array.put_u32(rows as u32);
+            array.put_u32(1);
+        }
+        array.put_slice(&self.values);
+        array
+    }
+}
+
+/// Waits for the answers of all sources at once and adds their rows to `relations`. Holds `bytes_max` at most. The
+/// RowDescription that a source was asked for.
+///
+/// # Errors
+/// As [`super::fan_out::fan_out`]; [`MergeError::TooLarge`] over the limit.
+///
+/// # Cancel safety
+/// Not cancel safe: drop the leases with it.
+pub async fn gather(
+    sources: Vec<Source<'_>>,
+    relations: &mut [Gathered],
+    bytes_max: usize,
+    client: &mut FrameStream,
+) -> Result<Option<Frame>, ExecuteError> {
+    let mut open: Vec<Open<'_>> = sources
+        .into_iter()
+        .map(|source| Open {
+            backend: source.backend,
+            describes: source.describes,
+            description: None,
+            relations: source.relations,
+            is_ready: false,
+        })
+        .collect();
+    let flushes = open.iter_mut().map(|source| async {
+        let flushed = source.backend.stream.flush().await;
+        flushed.map_err(|error| shard_lost(source.backend, error))
+    });
+    let flushed: Result<(), _> = join_all(flushes).await.into_iter().collect();
+    let gathered = match flushed {
+        Ok(()) => pull(&mut open, relations, bytes_max, client).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = gathered {
+        let running = open.iter_mut().filter(|source| !source.is_ready);
+        join_all(running.map(|source| async {
+            let ended = source.relations.is_empty();
+            stop(source.backend, ended).await;
+        }))
+        .await;
+        return Err(error);
+    }
+    Ok(open.into_iter().find_map(|source| source.description))
+}
+
+/// A source until its ReadyForQuery.
+struct Open<'a> {
+    backend: &'a mut Backend,
+    describes: bool,
+    description: Option<Frame>,
+    relations: VecDeque<usize>,
+    is_ready: bool,
+}
+
+async fn pull(
+    open: &mut [Open<'_>],
+    relations: &mut [Gathered],
+    bytes_max: usize,
+    client: &mut FrameStream,
+) -> Result<(), ExecuteError> {
+    let mut left = bytes_max;
+    loop {
+        for source in open.iter_mut().filter(|source| !source.is_ready) {
+            source.read(relations, &mut left, bytes_max, client)?;
+        }
+        if open.iter().all(|source| source.is_ready) {
+            return Ok(());
+        }
+        poll_fn(|context| fill(open, client, context)).await?;
+    }
+}
+
+/// Reads what has come from any of the sources, and notices a client that leaves.
+fn fill(
+    open: &mut [Open<'_>],
+    client: &mut FrameStream,
+    context: &mut Context<'_>,
+) -> Poll<Result<(), ExecuteError>> {
+    let mut has_read = false;
+    for source in open.iter_mut().filter(|source| !source.is_ready) {
+        match source.backend.stream.poll_fill(context) {
+            Poll::Ready(Ok(_)) => has_read = true,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(shard_lost(source.backend, error))),
+            Poll::Pending => {}
+        }
+    }
+    if has_read {
+        return Poll::Ready(Ok(()));
+    }
+    super::watch(client, context).map(Err)
+}
+
+impl Open<'_> {
+    /// Takes in the frames that are there.
+    fn read(
+        &mut self,
+        relations: &mut [Gathered],
+        left: &mut usize,
+        bytes_max: usize,
+        client: &mut FrameStream,
+    ) -> Result<(), ExecuteError> {
+        loop {
+            let frame = match self.backend.stream.buffered_frame() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(shard_lost(self.backend, error)),
+            };
+            let current = self.relations.front();
+            let current = current.and_then(|index| relations.get_mut(*index));
+            match (frame.tag(), current) {
+                (b'T', _) if self.describes => {
+                    self.describes = false;
+                    self.description = Some(frame);
+                }
+                (b'D', Some(relation)) => {
+                    let taken = relation.add(&frame)?;
+                    *left = left
+                        .checked_sub(taken)
+                        .ok_or(MergeError::TooLarge { bytes_max })?;
+                }
+                (b'T', Some(relation)) => relation.check(&frame)?,
+                (b'C', Some(_)) => drop(self.relations.pop_front()),
+                (b'E', _) => {
+                    self.relations.clear();
+                    return Err(ExecuteError::Shard(frame));
+                }
+                (b'Z', None) => {
+                    self.is_ready = true;
+                    return Ok(());
+                }
+                (b'N' | b'A', _) => client.out().extend_from_slice(frame.bytes()),
+                (b'S', _) => self.backend.note_parameter(frame.body()),
+                (b'1' | b'2' | b'3' | b't', _) => {}
+                (tag, _) => return Err(unexpected(self.backend, tag)),
+            }
+        }
+    }
+}

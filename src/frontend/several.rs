@@ -1,0 +1,174 @@
+//! Statements with their values bound, on several shards at once, or on one over rows that are gathered first.
+
+use super::error::Stop;
+use super::session::Session;
+use super::simple_query::text_of;
+use crate::executor::fan_out::{self, FannedOut, Show, Start};
+use crate::executor::gather::{self, Gathered, Source};
+use crate::planner::plan::{Merge, Plan, Step, StepArguments};
+use crate::topology::ShardId;
+use crate::wire::frame::Format;
+use crate::wire::frontend_message::{self, Target};
+use bytes::BytesMut;
+use std::collections::VecDeque;
+
+/// A statement as a client bound it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Request<'a> {
+    /// Its text.
+    pub sql: &'a str,
+    /// The OIDs of Parse.
+    pub types: &'a [u32],
+    /// By parameter; `None` is NULL.
+    pub values: &'a [Option<&'a [u8]>],
+    /// Of the values: none (all text), one for all, or one each.
+    pub formats: &'a [Format],
+    /// Of the results, likewise.
+    pub results: &'a [Format],
+}
+
+impl Request<'_> {
+    fn format_of(&self, parameter: usize) -> Format {
+        let format = match self.formats {
+            [one] => Some(one),
+            each => each.get(parameter),
+        };
+        format.copied().unwrap_or(Format::Text)
+    }
+}
+
+impl Session {
+    /// Runs a plan with values bound; rows go to the client, the command tag to the caller. `portal` is free on all
+    /// backends.
+    pub(super) async fn run_bound(
+        &mut self,
+        plan: &Plan,
+        request: &Request<'_>,
+        portal: &str,
+        show: Show,
+    ) -> Result<FannedOut, Stop> {
+        if !plan.inputs.is_empty() {
+            return self.gather(plan, request, portal, show).await;
+        }
+        self.fan_out(plan, show, |out, step| {
+            write_step(out, portal, request, step, &[], request.results);
+            frontend_message::write_sync(out);
+        })
+        .await
+    }
+
+    /// Runs a plan with inputs. Its rows are described as the client's own text describes them: as columns of tables.
+    async fn gather(
+        &mut self,
+        plan: &Plan,
+        request: &Request<'_>,
+        portal: &str,
+        show: Show,
+    ) -> Result<FannedOut, Stop> {
+        let [step] = plan.steps.as_slice() else {
+            return Err(Stop::Gone);
+        };
+        let host = step.shard;
+        let inputs = plan.inputs.iter().flat_map(|input| &input.steps);
+        let mut shards: Vec<ShardId> = inputs.chain(&plan.steps).map(|step| step.shard).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        for shard in &shards {
+            self.join(*shard).await?.forget_unnamed();
+            self.transaction.mark_used(*shard);
+        }
+        let inputs = plan.inputs.iter();
+        let mut relations: Vec<Gathered> =
+            inputs.map(|input| Gathered::new(&input.columns)).collect();
+        let mut sources = Vec::with_capacity(shards.len());
+        for backend in self.transaction.backends() {
+            let describes = show.description && backend.shard == host;
+            if describes {
+                let out = backend.stream.out();
+                frontend_message::write_parse(out, "", request.sql, request.types);
+                frontend_message::write_describe(out, Target::Statement, "");
+            }
+            let mut relations = VecDeque::new();
+            for (index, input) in plan.inputs.iter().enumerate() {
+                let here = |step: &&Step| step.shard == backend.shard;
+                if let Some(step) = input.steps.iter().find(here) {
+                    let formats: Vec<Format> = Gathered::value_formats(&input.columns).collect();
+                    let out = backend.stream.out();
+                    write_step(out, portal, request, step, &[], &formats);
+                    relations.push_back(index);
+                }
+            }
+            if describes || !relations.is_empty() {
+                frontend_message::write_sync(backend.stream.out());
+                sources.push(Source {
+                    backend,
+                    describes,
+                    relations,
+                });
+            }
+        }
+        let bytes_max = self.router.config.limits.merge_bytes;
+        let gathered = gather::gather(sources, &mut relations, bytes_max, &mut self.client).await;
+        let description = gathered.map_err(|error| self.after_several(&shards, error))?;
+        if let Some(description) = description {
+            self.client.out().extend_from_slice(description.bytes());
+        }
+
+        let arrays: Vec<BytesMut> = relations.into_iter().flat_map(Gathered::arrays).collect();
+        let Some(backend) = self.transaction.backend(host) else {
+            return Err(Stop::Gone);
+        };
+        let out = backend.stream.out();
+        write_step(out, portal, request, step, &arrays, request.results);
+        frontend_message::write_sync(out);
+        drop(arrays);
+        let show = Show {
+            description: false,
+            ..show
+        };
+        let host = vec![backend];
+        match fan_out::fan_out(host, &Merge::Relay, Start::AtOnce, show, &mut self.client).await {
+            Ok(done) => {
+                self.after_steps(&plan.steps, &done)?;
+                Ok(done)
+            }
+            Err(error) => Err(self.after_several(&shards, error)),
+        }
+    }
+}
+
+/// Writes all that runs one step of a plan up to, but without, Sync. `arrays` are further values, in binary form.
+fn write_step(
+    out: &mut BytesMut,
+    portal: &str,
+    request: &Request<'_>,
+    step: &Step,
+    arrays: &[BytesMut],
+    results: &[Format],
+) {
+    let chosen: Vec<usize> = match &step.arguments {
+        StepArguments::AsSent => (0..request.values.len()).collect(),
+        StepArguments::Chosen(chosen) => chosen.iter().map(|number| usize::from(*number)).collect(),
+    };
+    let chosen = chosen.iter();
+    let types: Vec<u32> = chosen
+        .clone()
+        .map(|number| request.types.get(*number).copied().unwrap_or(0))
+        .collect();
+    let formats = chosen.clone().map(|number| request.format_of(*number));
+    let values = chosen.map(|number| request.values.get(*number).copied().flatten());
+    frontend_message::write_parse(out, "", text_of(step, request.sql), &types);
+    frontend_message::write_bind(
+        out,
+        portal,
+        "",
+        formats.chain(arrays.iter().map(|_| Format::Binary)),
+        values.chain(arrays.iter().map(|array| Some(&array[..]))),
+        results.iter().copied(),
+    );
+    frontend_message::write_describe(out, Target::Portal, portal);
+    frontend_message::write_execute(out, portal, 0);
+    if !portal.is_empty() {
+        frontend_message::write_close(out, Target::Portal, portal);
+    }
+}

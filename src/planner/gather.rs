@@ -1,0 +1,473 @@
+//! Tier 5: a query that several shards cannot answer by themselves runs whole on one of them, over *intermediate
+//! relations* in the place of the sharded tables. Each holds the columns that the query may name, of the rows that pass
+//! what the query asks of that table alone, from the shards that the keys leave. PostgreSQL does the rest: so whatever
+//! the query's shape, its types, collations and functions are PostgreSQL's own.
+//!
+//! An intermediate relation travels as arrays, one parameter a column: `WITH pgring_gather_1 (a, b) AS (SELECT … FROM
+//! unnest($1::bigint[], $2::text[]))`. The client's text is spliced at the names of the tables, never printed from a
+//! tree, and the spliced text is parsed again and compared.
+
+use super::gathered::Gathered;
+use super::plan::Transport;
+use super::refusal::{PlanError, Refusal};
+use super::template::Context;
+use crate::sql::lex::{self, LexLimits, Token, TokenKind};
+use crate::sql::parse::{self, Parsed, ast};
+use crate::topology::schema::Column;
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How the names of intermediate relations begin.
+const PREFIX: &str = "pgring_gather_";
+
+/// A statement may have this many tables replaced.
+const RELATIONS_MAX: usize = 64;
+
+/// A statement may have this many columns gathered: each is a parameter, and Bind counts them in 16 bits.
+const COLUMNS_MAX: usize = 20_000;
+
+/// How a query is gathered: its own text over intermediate relations.
+#[derive(Debug, Clone)]
+pub struct GatherText {
+    /// The final query.
+    pub(super) sql: Arc<str>,
+    /// How many parameters the client's text has; those behind them are the relations' columns.
+    pub(super) parameters: usize,
+    /// The relations in the order of their parameters.
+    pub(super) inputs: Box<[InputText]>,
+}
+
+/// One intermediate relation.
+#[derive(Debug, Clone)]
+pub(super) struct InputText {
+    /// `schema.table`.
+    pub(super) relation: Arc<str>,
+    /// What the shards run.
+    pub(super) sql: Arc<str>,
+    /// The client's parameters in it, from zero.
+    pub(super) parameters: Arc<[u16]>,
+    /// How its columns travel.
+    pub(super) columns: Arc<[Transport]>,
+    /// Indexes into the analysis' uses: rows that any of them needs.
+    pub(super) uses: Box<[usize]>,
+}
+
+/// PostgreSQL's own types whose binary form is the same on every server: OID, and how `format_type` prints them.
+const PORTABLE: [(u32, &str); 35] = [
+    (16, "boolean"),
+    (17, "bytea"),
+    (18, "\"char\""),
+    (19, "name"),
+    (20, "bigint"),
+    (21, "smallint"),
+    (23, "integer"),
+    (25, "text"),
+    (26, "oid"),
+    (114, "json"),
+    (600, "point"),
+    (650, "cidr"),
+    (700, "real"),
+    (701, "double precision"),
+    (774, "macaddr8"),
+    (790, "money"),
+    (829, "macaddr"),
+    (869, "inet"),
+    (1042, "character"),
+    (1043, "character varying"),
+    (1082, "date"),
+    (1083, "time without time zone"),
+    (1114, "timestamp without time zone"),
+    (1184, "timestamp with time zone"),
+    (1186, "interval"),
+    (1266, "time with time zone"),
+    (1560, "bit"),
+    (1562, "bit varying"),
+    (1700, "numeric"),
+    (2950, "uuid"),
+    (3802, "jsonb"),
+    (3904, "int4range"),
+    (3906, "numrange"),
+    (3912, "daterange"),
+    (3926, "int8range"),
+];
+
+impl Transport {
+    /// How a column travels.
+    pub(super) fn of(column: &Column) -> Self {
+        let name = &*column.type_name;
+        // Without its length: `timestamp(3) without time zone`.
+        let plain = match (name.find('('), name.find(')')) {
+            (Some(open), Some(close)) if open < close => {
+                format!("{}{}", &name[..open], &name[close + 1..])
+            }
+            _ => name.to_owned(),
+        };
+        let is_own = |(oid, own): &&(u32, &str)| *oid == column.type_oid && *own == plain;
+        match PORTABLE.iter().find(is_own) {
+            Some((oid, _)) => Self::Binary { oid: *oid },
+            None => Self::Text,
+        }
+    }
+}
+
+fn refused(reason: &str) -> PlanError {
+    PlanError::refused(
+        Refusal::Rewrite,
+        format!("pgring cannot gather this statement: {reason}"),
+    )
+}
+
+/// The text of a query over intermediate relations, and what these are.
+///
+/// # Errors
+/// The text is not understood well enough.
+pub(super) fn gather_text(
+    sql: &str,
+    parsed: &Parsed,
+    sources: &[Gathered],
+    every_column: bool,
+    parameter_count: usize,
+    context: &Context<'_>,
+) -> Result<GatherText, PlanError> {
+    let tokens = &parsed.tokens;
+    if sources.len() > RELATIONS_MAX || sql.contains(PREFIX) {
+        return Err(refused("it names too many tables"));
+    }
+    let named: HashSet<String> = tokens
+        .iter()
+        .filter(|token| token.is_identifier())
+        .map(|token| name_of(token, sql))
+        .collect();
+    let used = parameters(sql, tokens);
+    let before = used
+        .iter()
+        .map(|number| usize::from(*number) + 1)
+        .max()
+        .unwrap_or(0)
+        .max(parameter_count);
+
+    let mut edits: Vec<(Range<usize>, String)> = Vec::new();
+    let mut with = String::new();
+    let mut inputs = Vec::with_capacity(sources.len());
+    let mut number = before;
+    for (index, source) in sources.iter().enumerate() {
+        let name = format!("{PREFIX}{}", index + 1);
+        let range = name_range(sql, tokens, source).ok_or_else(|| refused("a table's name"))?;
+        let mut splice = name.clone();
+        if !source.aliased {
+            let _ = write!(splice, " AS {}", quoted(&source.called));
+        }
+        edits.push((range, splice));
+
+        let all = every_column || source.renamed;
+        let mut columns: Vec<&Column> = source
+            .relation
+            .columns
+            .iter()
+            .filter(|column| all || named.contains(&*column.name))
+            .collect();
+        if columns.is_empty() {
+            // Only its number of rows matters.
+            columns.extend(source.relation.columns.first());
+        }
+        if columns.iter().any(|column| has_own_cast(column, context)) {
+            return Err(refused("a column's type has casts of its own"));
+        }
+        for place in &source.grouped {
+            let start = parse::byte(sql, *place).ok_or_else(|| refused("GROUP BY"))?;
+            edits.push((start..start, dependents(source, &columns)));
+        }
+        let input = input(sql, tokens, source, &columns, &used)?;
+        if index > 0 {
+            with.push_str(", ");
+        }
+        define(&mut with, &name, &columns, &mut number);
+        inputs.push(input);
+    }
+    if number > COLUMNS_MAX || inputs.is_empty() {
+        return Err(refused("it needs too many columns"));
+    }
+    let text = spliced(sql, tokens, &mut edits, &with);
+    prove(&text, parsed, sql, &edits, context.limits)?;
+    Ok(GatherText {
+        sql: text.into(),
+        parameters: before,
+        inputs: inputs.into(),
+    })
+}
+
+/// Whether users made casts to the column's type: its text would not be read as its input function reads it.
+fn has_own_cast(column: &Column, context: &Context<'_>) -> bool {
+    let name = column.type_name.trim_end_matches("[]");
+    let name = name.rsplit('.').next().unwrap_or(name).trim_matches('"');
+    matches!(Transport::of(column), Transport::Text)
+        && context.topology.schema.casts.contains_key(name)
+}
+
+/// `name (columns) AS (SELECT … FROM unnest(…))`; `number` is the last parameter that is taken.
+fn define(with: &mut String, name: &str, columns: &[&Column], number: &mut usize) {
+    let list = |each: &dyn Fn(usize, &Column) -> String| {
+        let items: Vec<String> = columns
+            .iter()
+            .enumerate()
+            .map(|(index, column)| each(index, column))
+            .collect();
+        items.join(", ")
+    };
+    let first = *number;
+    *number += columns.len();
+    let columns_named = list(&|_, column| quoted(&column.name));
+    // The arrays' elements have lost the length of their type and the column's collation.
+    let values = list(&|index, column| {
+        let is_whole = matches!(Transport::of(column), Transport::Binary { .. })
+            && !column.type_name.contains('(');
+        let cast = if is_whole {
+            String::new()
+        } else {
+            format!("::{}", column.type_name)
+        };
+        let collate = column.collation_name.as_ref();
+        let collate = collate.map_or_else(String::new, |name| format!(" COLLATE {name}"));
+        format!("c{index}{cast}{collate}")
+    });
+    let arrays = list(&|index, column| {
+        let element = match Transport::of(column) {
+            Transport::Binary { .. } => &*column.type_name,
+            Transport::Text => "pg_catalog.text",
+        };
+        format!("${}::{element}[]", first + index + 1)
+    });
+    // PostgreSQL reads only the bare name as that of a function of several arrays; of one it may be a user's.
+    let unnest = if columns.len() == 1 {
+        "pg_catalog.unnest"
+    } else {
+        "unnest"
+    };
+    let aliases = list(&|index, _| format!("c{index}"));
+    let _ = write!(
+        with,
+        "{name} ({columns_named}) AS (SELECT {values} FROM {unnest}({arrays}) AS r ({aliases}))"
+    );
+}
+
+/// The columns that follow from a primary key, as GROUP BY lists them: gathered rows have no key that PostgreSQL knows.
+fn dependents(source: &Gathered, columns: &[&Column]) -> String {
+    let relation = &source.relation;
+    let is_key = |column: &Column| {
+        let key = relation.unique.iter().find(|unique| unique.is_primary);
+        let index = relation.column(&column.name);
+        key.is_some_and(|key| index.is_some_and(|index| key.columns.contains(&index)))
+    };
+    // Types of PostgreSQL's own that have no equality.
+    let compares = |column: &Column| !["json", "xml", "point"].contains(&&*column.type_name);
+    let mut list = String::new();
+    for column in columns {
+        if !is_key(column) && compares(column) {
+            let _ = write!(
+                list,
+                "{}.{}, ",
+                quoted(&source.called),
+                quoted(&column.name)
+            );
+        }
+    }
+    list
+}
+
+/// What the shards run for one table.
+fn input(
+    sql: &str,
+    tokens: &[Token],
+    source: &Gathered,
+    columns: &[&Column],
+    used: &[u16],
+) -> Result<InputText, PlanError> {
+    let relation = &source.relation;
+    let names: Vec<String> = columns.iter().map(|column| quoted(&column.name)).collect();
+    let mut text = format!(
+        "SELECT {} FROM {}.{} AS {}",
+        names.join(", "),
+        quoted(&relation.schema),
+        quoted(&relation.name),
+        quoted(&source.called)
+    );
+    let mut chosen: Vec<u16> = Vec::new();
+    let mut conditions = Vec::new();
+    if !source.renamed {
+        for filter in &source.filters {
+            let Some(range) = text_range(sql, tokens, filter) else {
+                continue;
+            };
+            let own: Vec<u16> = parameters(sql, &tokens[range.clone()]);
+            // A parameter that stands elsewhere too may have another type there, which its first place decides.
+            let alone = |number: &u16| used.iter().filter(|other| *other == number).count() == 1;
+            if own.iter().all(alone) {
+                chosen.extend(own);
+                conditions.push(range);
+            }
+        }
+    }
+    chosen.sort_unstable();
+    chosen.dedup();
+    for (index, range) in conditions.into_iter().enumerate() {
+        text.push_str(if index == 0 { " WHERE (" } else { " AND (" });
+        let (start, end) = (tokens[range.start].start, tokens[range.end - 1].end);
+        let mut at = start;
+        for token in tokens[range]
+            .iter()
+            .filter(|token| token.kind == TokenKind::Parameter)
+        {
+            text.push_str(&sql[at..token.start]);
+            let place = parameter(sql, token).and_then(|number| chosen.binary_search(&number).ok());
+            let place = place.ok_or_else(|| refused("a parameter"))?;
+            let _ = write!(text, "${}", place + 1);
+            at = token.end;
+        }
+        text.push_str(&sql[at..end]);
+        text.push(')');
+    }
+    Ok(InputText {
+        relation: format!("{}.{}", relation.schema, relation.name).into(),
+        sql: text.into(),
+        parameters: chosen.into(),
+        columns: columns.iter().map(|column| Transport::of(column)).collect(),
+        uses: source.uses.clone().into(),
+    })
+}
+
+/// Tokens that say what `expr` is, wherever in the text: those that its printed form has.
+fn text_range(sql: &str, tokens: &[Token], expr: &ast::Expr) -> Option<Range<usize>> {
+    let printed = expr.to_string();
+    let limits = LexLimits {
+        tokens_max: tokens.len(),
+        depth_max: usize::MAX,
+    };
+    let wanted = lex::lex(&printed, &limits).ok()?;
+    if wanted.is_empty() || wanted.len() > tokens.len() {
+        return None;
+    }
+    let same = |token: &Token, other: &Token| {
+        let (text, printed) = (token.text(sql), other.text(&printed));
+        token.kind == other.kind
+            && (text == printed
+                || (token.kind == TokenKind::Word && text.eq_ignore_ascii_case(printed)))
+    };
+    let mut places = tokens
+        .windows(wanted.len())
+        .enumerate()
+        .filter(|(_, window)| window.iter().zip(&wanted).all(|(a, b)| same(a, b)));
+    let (start, _) = places.next()?;
+    Some(start..start + wanted.len())
+}
+
+/// The bytes of a table's name, schema included.
+fn name_range(sql: &str, tokens: &[Token], source: &Gathered) -> Option<Range<usize>> {
+    let start = parse::byte(sql, source.place)?;
+    let first = tokens.iter().position(|token| token.start == start)?;
+    let mut last = first;
+    while tokens
+        .get(last + 1)
+        .is_some_and(|token| token.is_symbol(sql, "."))
+    {
+        last += 2;
+    }
+    let own = tokens.get(last).filter(|token| token.is_identifier())?;
+    let after = tokens.get(last + 1);
+    // `table *` asks for its children, as every table does.
+    let starred = after.is_some_and(|token| token.is_symbol(sql, "*"));
+    (name_of(own, sql) == *source.relation.name && !starred).then_some(start..own.end)
+}
+
+/// The text with the tables' names replaced and `with` in front.
+fn spliced(
+    sql: &str,
+    tokens: &[Token],
+    edits: &mut Vec<(Range<usize>, String)>,
+    with: &str,
+) -> String {
+    match tokens {
+        [first, second, ..] if first.is(sql, "with") => {
+            let after = if second.is(sql, "recursive") {
+                second
+            } else {
+                first
+            };
+            edits.push((after.end..after.end, format!(" {with},")));
+        }
+        [first, ..] => edits.push((first.start..first.start, format!("WITH {with} "))),
+        [] => {}
+    }
+    edits.sort_by_key(|(range, _)| range.start);
+    let end = tokens.last().map_or(0, |token| token.end);
+    let mut text = String::with_capacity(end + with.len() + 64);
+    let mut at = 0;
+    for (range, splice) in edits {
+        text.push_str(&sql[at..range.start]);
+        text.push_str(splice);
+        at = range.end;
+    }
+    text.push_str(&sql[at..end]);
+    text
+}
+
+/// Proves that `text` has the statement's tokens but for the tables' names, behind the relations in front.
+fn prove(
+    text: &str,
+    parsed: &Parsed,
+    sql: &str,
+    edits: &[(Range<usize>, String)],
+    limits: &LexLimits,
+) -> Result<(), PlanError> {
+    let failed = || refused("the rewritten text does not parse as it should");
+    let tokens = parse::tokens(text, limits)?;
+    let mut expected: Vec<&str> = Vec::with_capacity(tokens.len());
+    let mut pieces: Vec<Vec<Token>> = Vec::with_capacity(edits.len());
+    for (_, splice) in edits {
+        pieces.push(lex::lex(splice, limits)?);
+    }
+    let mut kept = parsed.tokens.iter().peekable();
+    for ((range, splice), piece) in edits.iter().zip(&pieces) {
+        while let Some(token) = kept.next_if(|token| token.start < range.start) {
+            expected.push(token.text(sql));
+        }
+        while kept.next_if(|token| token.start < range.end).is_some() {}
+        expected.extend(piece.iter().map(|token| token.text(splice)));
+    }
+    expected.extend(kept.map(|token| token.text(sql)));
+    let found = tokens.iter().map(|token| token.text(text));
+    if !found.eq(expected.iter().copied()) {
+        return Err(failed());
+    }
+    match parse::parse(text, tokens)?.statement {
+        ast::Statement::Query(query) if query.with.is_some() => Ok(()),
+        _ => Err(failed()),
+    }
+}
+
+fn name_of(token: &Token, sql: &str) -> String {
+    lex::identifier_value(token.text(sql))
+        .map(|name| name.into_owned())
+        .unwrap_or_default()
+}
+
+/// An identifier in quotes.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The parameter that a token is, from zero.
+fn parameter(sql: &str, token: &Token) -> Option<u16> {
+    let number = token.text(sql).strip_prefix('$')?;
+    number.parse::<u16>().ok()?.checked_sub(1)
+}
+
+/// All parameters of tokens, as often as they stand there.
+fn parameters(sql: &str, tokens: &[Token]) -> Vec<u16> {
+    tokens
+        .iter()
+        .filter(|token| token.kind == TokenKind::Parameter)
+        .filter_map(|token| parameter(sql, token))
+        .collect()
+}

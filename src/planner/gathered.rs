@@ -1,0 +1,283 @@
+//! What a query over gathered rows needs to know of the tables that its text names: where they stand, what WHERE asks of
+//! their rows alone, where GROUP BY has their keys. [`super::gather`] makes texts of it.
+
+use super::analysis::{Analyzer, bare};
+use super::clock;
+use super::refusal::{PlanError, Refusal};
+use super::scope::{Item, OutColumn, Scope};
+use crate::sql::parse::{self, Place, ast};
+use crate::topology::schema::Relation;
+use ast::{
+    BinaryOperator, Expr, InTarget, JoinOperator, TableAlias, TableFactor, TableWithJoins,
+    UnaryOperator, Value,
+};
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// One place that names a sharded table, however often the analysis comes by.
+#[derive(Debug, Clone)]
+pub(super) struct Gathered {
+    pub(super) place: Place,
+    pub(super) relation: Arc<Relation>,
+    /// What the query calls it.
+    pub(super) called: String,
+    /// Whether the text says so behind the table's name.
+    pub(super) aliased: bool,
+    /// Whether the alias renames columns.
+    pub(super) renamed: bool,
+    /// The ids of its columns, as they were given last.
+    pub(super) ids: Range<u32>,
+    /// Indexes into the analysis' uses.
+    pub(super) uses: Vec<usize>,
+    /// What the query asks of rows of this table alone.
+    pub(super) filters: Vec<Expr>,
+    /// Where GROUP BY names its primary key, so that a query may use the table's other columns ungrouped.
+    pub(super) grouped: Vec<Place>,
+}
+
+impl Analyzer<'_> {
+    /// Notes where the text names a sharded table.
+    pub(super) fn note_source(
+        &mut self,
+        relation: Arc<Relation>,
+        item: &Item,
+        place: Option<Place>,
+        alias: Option<&TableAlias>,
+    ) {
+        let used = self.uses.len() - 1;
+        let Some(place) = place else {
+            let obstacle = PlanError::refused(Refusal::Rewrite, "a table's name with a clause");
+            return self.never_gathered(&obstacle);
+        };
+        let ids = item.columns.as_deref().unwrap_or_default();
+        let ids =
+            ids.first().map_or(0, |column| column.id)..ids.last().map_or(0, |column| column.id + 1);
+        // A use of a WITH query comes by again.
+        let known = |source: &&mut Gathered| source.place == place;
+        if let Some(source) = self.found.sources.iter_mut().find(known) {
+            source.ids = ids;
+            source.uses.push(used);
+            return;
+        }
+        self.found.sources.push(Gathered {
+            place,
+            relation,
+            called: item.name.clone(),
+            aliased: alias.is_some(),
+            renamed: alias.is_some_and(|alias| !alias.columns.is_empty()),
+            ids,
+            uses: vec![used],
+            filters: Vec::new(),
+            grouped: Vec::new(),
+        });
+    }
+
+    /// Notes where GROUP BY has a table's primary key.
+    pub(super) fn note_grouped(&mut self, grouping: &[Expr], scope: &Rc<Scope>) {
+        let mut named = Vec::new();
+        for expr in grouping {
+            let place = match expr {
+                Expr::Identifier(ident) => parse::place_of(ident),
+                Expr::CompoundIdentifier(idents) => idents.first().and_then(parse::place_of),
+                _ => None,
+            };
+            if let (Some((0, column)), Some(place)) = (self.find(expr, scope), place) {
+                named.push((column.id, place));
+            }
+        }
+        for source in &mut self.found.sources {
+            let key = source
+                .relation
+                .unique
+                .iter()
+                .find(|unique| unique.is_primary);
+            let Some(key) = key.filter(|key| !key.is_partial) else {
+                continue;
+            };
+            let place_of = |index: &usize| {
+                let id = source.ids.start + *index as u32;
+                let own = |(named, _): &&(u32, Place)| *named == id && id < source.ids.end;
+                named.iter().find(own).map(|(_, place)| *place)
+            };
+            let places: Option<Vec<_>> = key.columns.iter().map(place_of).collect();
+            if let Some([first, ..]) = places.as_deref()
+                && !source.grouped.contains(first)
+            {
+                source.grouped.push(*first);
+            }
+        }
+    }
+
+    /// Notes what WHERE asks of rows of one table alone.
+    pub(super) fn note_filters(
+        &mut self,
+        from: &[TableWithJoins],
+        selection: &Expr,
+        scope: &Rc<Scope>,
+    ) {
+        for place in restricted(from) {
+            let Some(index) = self
+                .found
+                .sources
+                .iter()
+                .position(|source| source.place == place)
+            else {
+                continue;
+            };
+            let ids = self.found.sources[index].ids.clone();
+            let column = |expr: &Expr| match self.find(expr, scope) {
+                Some((0, column)) => Some(column),
+                _ => None,
+            };
+            let filters: Vec<Expr> = conjuncts(selection)
+                .into_iter()
+                .filter(|condition| is_filter(condition, &column, &ids))
+                .cloned()
+                .collect();
+            // The same clause of a WITH query comes by for each use of it.
+            self.found.sources[index].filters = filters;
+        }
+    }
+
+    /// Notes that a table's own row type, or its schema's name, is used: gathered rows have none.
+    pub(super) fn whole_row(&mut self) {
+        let obstacle = PlanError::refused(Refusal::Rewrite, "a table's row as a value");
+        self.never_gathered(&obstacle);
+    }
+}
+
+/// The tables of a FROM clause whose rows a WHERE clause restricts: not those that an outer join may leave out.
+pub(super) fn restricted(from: &[TableWithJoins]) -> Vec<Place> {
+    let place = |factor: &TableFactor| match factor {
+        TableFactor::Table { name, .. } => parse::place(name),
+        _ => None,
+    };
+    let mut all = Vec::new();
+    for TableWithJoins { relation, joins } in from {
+        let mut here: Vec<Place> = place(relation).into_iter().collect();
+        for join in joins {
+            let right = place(&join.relation);
+            match &join.join_operator {
+                JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_) => {
+                    here.extend(right);
+                }
+                JoinOperator::Left(_) | JoinOperator::LeftOuter(_) => {}
+                JoinOperator::Right(_) | JoinOperator::RightOuter(_) => {
+                    here = right.into_iter().collect();
+                }
+                _ => here.clear(),
+            }
+        }
+        all.extend(here);
+    }
+    all
+}
+
+/// The conditions that AND joins.
+pub(super) fn conjuncts(condition: &Expr) -> Vec<&Expr> {
+    let mut open = vec![condition];
+    let mut found = Vec::new();
+    while let Some(expr) = open.pop() {
+        match bare(expr) {
+            Expr::BinaryOp {
+                left,
+                op: BinaryOperator::And,
+                right,
+            } => {
+                open.push(right);
+                open.push(left);
+            }
+            other => found.push(other),
+        }
+    }
+    found
+}
+
+/// Whether `expr` compares columns of one table, as `column` tells them, with constants and parameters by what every
+/// PostgreSQL has and answers alike.
+pub(super) fn is_filter(
+    expr: &Expr,
+    column: &dyn Fn(&Expr) -> Option<OutColumn>,
+    own: &Range<u32>,
+) -> bool {
+    fn walk(
+        expr: &Expr,
+        column: &dyn Fn(&Expr) -> Option<OutColumn>,
+        own: &Range<u32>,
+        found: &mut bool,
+    ) -> bool {
+        let mut all = |list: &[&Expr]| list.iter().all(|expr| walk(expr, column, own, found));
+        match expr {
+            Expr::Nested(inner)
+            | Expr::IsNull(inner)
+            | Expr::IsNotNull(inner)
+            | Expr::IsTrue(inner)
+            | Expr::IsNotTrue(inner)
+            | Expr::IsFalse(inner)
+            | Expr::IsNotFalse(inner) => all(&[inner]),
+            Expr::UnaryOp {
+                op: UnaryOperator::Not | UnaryOperator::Minus | UnaryOperator::Plus,
+                expr,
+            } => all(&[expr]),
+            Expr::BinaryOp { left, op, right } => {
+                matches!(
+                    op,
+                    BinaryOperator::And
+                        | BinaryOperator::Or
+                        | BinaryOperator::Eq
+                        | BinaryOperator::NotEq
+                        | BinaryOperator::Lt
+                        | BinaryOperator::LtEq
+                        | BinaryOperator::Gt
+                        | BinaryOperator::GtEq
+                        | BinaryOperator::Plus
+                        | BinaryOperator::Minus
+                        | BinaryOperator::Multiply
+                ) && all(&[left, right])
+            }
+            Expr::Between {
+                expr,
+                negated: _,
+                low,
+                high,
+            } => all(&[expr, low, high]),
+            Expr::In {
+                expr,
+                target: InTarget::List(list),
+                negated: _,
+                global: false,
+            } => all(&[expr]) && list.iter().all(|expr| walk(expr, column, own, found)),
+            Expr::Like {
+                expr,
+                pattern,
+                any: false,
+                escape_char: None,
+                negated: _,
+            } => all(&[expr, pattern]),
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => {
+                let is_own = column(expr).is_some_and(|column| own.contains(&column.id));
+                *found |= is_own;
+                is_own
+            }
+            Expr::Value(value) => match &value.value {
+                Value::Number(..) | Value::Boolean(_) | Value::Null | Value::Placeholder(_) => true,
+                Value::SingleQuotedString(text) => !clock::tells_time(text),
+                _ => false,
+            },
+            Expr::TypedString(typed) => {
+                let is_plain = matches!(
+                    typed.data_type,
+                    ast::DataType::Date | ast::DataType::Timestamp(..)
+                );
+                is_plain
+                    && parse::string(&typed.value.value)
+                        .is_some_and(|text| !clock::tells_time(text))
+            }
+            Expr::Interval(interval) => all(&[&interval.value]),
+            _ => false,
+        }
+    }
+    let mut found = false;
+    walk(expr, column, own, &mut found) && found
+}
