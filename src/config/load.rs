@@ -316,6 +316,7 @@ fn read_limits(mut section: Section<'_>) -> Limits {
             8 << 10..=1 << 30,
             default.copy_buffer_bytes,
         ),
+        block_bytes: section.bytes("block_bytes", 1 << 10..=1 << 30, default.block_bytes),
         prepared_statements: section.count(
             "prepared_statements",
             1..=1_000_000,

@@ -156,6 +156,8 @@ pub struct Limits {
     pub merge_bytes: usize,
     /// COPY data held for each shard. Default 1MB.
     pub copy_buffer_bytes: usize,
+    /// What one block sets, and its savepoints, kept for shards that join later. Default 16MB.
+    pub block_bytes: usize,
     /// Prepared statements of one client. Default 1000.
     pub prepared_statements: usize,
     /// Portals of one client. Default 1024.
@@ -179,6 +181,7 @@ impl Default for Limits {
             statement_depth: 100,
             merge_bytes: 64 << 20,
             copy_buffer_bytes: 1 << 20,
+            block_bytes: 16 << 20,
             prepared_statements: 1000,
             portals: 1024,
             backend_prepared_statements: 500,

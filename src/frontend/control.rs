@@ -14,8 +14,8 @@ use crate::sql::statement::{
 };
 use crate::topology::ShardId;
 use crate::transaction::command;
-use crate::transaction::settings::{is_snapshot_level, quoted, snapshot_by_default};
-use crate::transaction::state::{Opening, Phase};
+use crate::transaction::settings::{self, quoted};
+use crate::transaction::state::Phase;
 use crate::wire::backend_message::{self, ColumnDescription};
 use crate::wire::error_response::{Report, Severity};
 use crate::wire::sqlstate::SqlState;
@@ -28,21 +28,17 @@ const ROUTER_SETTINGS: [(&str, &str); 2] = [
     ("pgring.key", "a value of the sharding key, or empty"),
 ];
 
-/// Asks a shard for the modes of its transaction.
-const MODES: &str = "SELECT pg_catalog.current_setting('transaction_isolation'), \
-     CASE pg_catalog.current_setting('transaction_read_only') WHEN 'on' THEN 'READ ONLY' ELSE 'READ WRITE' END, \
-     CASE pg_catalog.current_setting('transaction_deferrable') WHEN 'on' THEN 'DEFERRABLE' ELSE 'NOT DEFERRABLE' END";
-
-/// What is set for a block only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum InBlock {
-    /// SET LOCAL.
-    Setting,
-    /// SET TRANSACTION.
-    Mode,
-    /// SET CONSTRAINTS.
-    Constraints,
-}
+/// The settings that are modes of the transaction, and what shows them.
+const MODE_NAMES: [&str; 3] = [
+    "transaction_isolation",
+    "transaction_read_only",
+    "transaction_deferrable",
+];
+const MODES: [&str; 3] = [
+    "SHOW transaction_isolation",
+    "SHOW transaction_read_only",
+    "SHOW transaction_deferrable",
+];
 
 impl Session {
     /// Runs a statement that the session answers. `describe`: whether rows are described (the simple protocol).
@@ -65,20 +61,15 @@ impl Session {
                     "Send BEGIN first, or in a string of its own.",
                 ))
             }
-            Statement::Begin { start, modes } => self.begin(sql, *start, modes).await,
+            Statement::Begin { start, modes } => self.begin(*start, modes).await,
             Statement::Commit { chain } => self.end_block(true, *chain).await,
             Statement::Rollback { chain } => self.end_block(false, *chain).await,
             Statement::Savepoint(name) => self.savepoint(name, sql).await,
             Statement::Release(name) => self.release_savepoint(name, sql).await,
             Statement::RollbackTo(name) => self.roll_back_to(name, sql).await,
             Statement::Set { scope, name, value } => self.set(sql, *scope, name, value).await,
-            Statement::SetTransaction(modes) => {
-                if let Some(isolation) = modes.isolation {
-                    self.transaction.block.isolate(is_snapshot(isolation));
-                }
-                self.set_in_block(sql, InBlock::Mode).await
-            }
-            Statement::SetConstraints => self.set_in_block(sql, InBlock::Constraints).await,
+            Statement::SetTransaction(modes) => self.set_transaction(sql, modes).await,
+            Statement::SetConstraints => self.set_constraints(sql).await,
             Statement::SetSessionCharacteristics(modes) => {
                 self.set_characteristics(sql, modes).await
             }
@@ -169,26 +160,20 @@ impl Session {
         report.write(self.client.out());
     }
 
-    async fn begin(
-        &mut self,
-        sql: &str,
-        start: bool,
-        modes: &TransactionModes,
-    ) -> Result<(), Stop> {
-        let phase = self.transaction.block.phase();
-        match phase {
-            Phase::Idle | Phase::Implicit => {
-                let isolation = modes.isolation.map(is_snapshot);
-                let snapshot = isolation
-                    .unwrap_or_else(|| snapshot_by_default(self.parameters.shard_settings()));
+    async fn begin(&mut self, start: bool, modes: &TransactionModes) -> Result<(), Stop> {
+        match self.transaction.block.phase() {
+            Phase::Idle => {
                 self.parameters.begin();
-                self.transaction.block.begin(sql, snapshot);
-                if phase == Phase::Implicit && *modes != TransactionModes::default() {
+                self.transaction.block.begin(modes);
+            }
+            Phase::Implicit => {
+                if *modes != TransactionModes::default() {
                     // The block that it takes over has begun without them, on shards that only set something so far.
                     let sql = format!("SET TRANSACTION {modes}");
-                    self.run_on_participants(&sql).await?;
-                    self.transaction.block.mode(&sql);
+                    self.run_on_participants(&[&sql]).await?;
                 }
+                self.transaction.block.begin(modes);
+                self.check_snapshot().await?;
             }
             Phase::Open | Phase::Failed => {
                 self.warn(
@@ -218,7 +203,7 @@ impl Session {
             );
         }
         let next = match chain {
-            true => Some(self.chained_opening().await?),
+            true => Some(self.chained_modes(commit).await?),
             false => None,
         };
         let mut tag = "ROLLBACK";
@@ -229,38 +214,46 @@ impl Session {
         } else {
             self.roll_back().await;
         }
-        if let Some(opening) = next {
+        if let Some(modes) = next {
             self.parameters.begin();
-            self.transaction.block.chain(opening);
+            self.transaction.block.chain(modes);
         }
         self.complete(tag);
         Ok(())
     }
 
-    /// How a block begins that takes over this one's modes, which a shard is asked for.
-    async fn chained_opening(&mut self) -> Result<Opening, Stop> {
-        let asked = match self.transaction.preferred() {
-            Some(shard) if self.transaction.block.phase() != Phase::Failed => Some(shard),
-            Some(_) | None => None,
-        };
-        let Some(shard) = asked else {
-            return Ok(self.transaction.block.opening().unwrap_or_else(|| Opening {
-                sql: "BEGIN".to_owned(),
-                snapshot_isolation: snapshot_by_default(self.parameters.shard_settings()),
-            }));
-        };
+    /// The modes that AND CHAIN hands on. What was never said is the default of the moment when the block began: where
+    /// the commit makes another one the default, a shard is asked.
+    async fn chained_modes(&mut self, commit: bool) -> Result<TransactionModes, Stop> {
+        let modes = self.transaction.block.chained_modes(commit);
+        let unsaid = [
+            (modes.isolation.is_none(), "default_transaction_isolation"),
+            (modes.read_only.is_none(), "default_transaction_read_only"),
+            (modes.deferrable.is_none(), "default_transaction_deferrable"),
+        ];
+        let before = self.parameters.before_block();
+        let after = self.parameters.shard_settings();
+        let changes = |name: &str| before.get(name) != after.get(name);
+        let commits = commit && self.transaction.block.phase() != Phase::Failed;
+        if !commits || !unsaid.iter().any(|(unsaid, name)| *unsaid && changes(name)) {
+            return Ok(modes);
+        }
+        let shard = self.any_shard();
         let backend = self.join(shard).await?;
-        let reply = command::run(backend, MODES).await;
+        let reply = command::run_apart(backend, &MODES).await;
         if matches!(reply, Err(command::CommandError::Lost { .. })) {
             self.lose(shard);
         }
-        let mut row = reply.map_err(error::of_command)?.rows.into_iter().flatten();
-        let mut mode = || row.next().flatten().unwrap_or_default();
-        let (isolation, access, deferrable) = (mode(), mode(), mode());
-        Ok(Opening {
-            sql: format!("BEGIN ISOLATION LEVEL {isolation}, {access}, {deferrable}"),
-            snapshot_isolation: is_snapshot_level(&isolation),
-        })
+        let mut shown = reply.map_err(error::of_command)?.rows.into_iter().flatten();
+        let mut modes = modes;
+        for name in MODE_NAMES {
+            let value = shown.next().flatten().unwrap_or_default();
+            let mode = mode(name, &value);
+            modes.isolation = modes.isolation.or(mode.isolation);
+            modes.read_only = modes.read_only.or(mode.read_only);
+            modes.deferrable = modes.deferrable.or(mode.deferrable);
+        }
+        Ok(modes)
     }
 
     /// Commits the block on all its shards. Whether it committed, rather than found itself failed.
@@ -308,6 +301,18 @@ impl Session {
         }
     }
 
+    /// Refuses a statement that must be a transaction by itself where it is not.
+    pub(super) fn check_alone(&self, command: &'static str) -> Result<(), Stop> {
+        let error = match self.transaction.block.phase() {
+            Phase::Idle | Phase::Implicit if self.pipeline.earlier => {
+                SessionError::InPipeline(command)
+            }
+            Phase::Idle => return Ok(()),
+            Phase::Implicit | Phase::Open | Phase::Failed => SessionError::InBlock(command),
+        };
+        Err(error.into())
+    }
+
     fn need_block(&self, what: &'static str) -> Result<(), Stop> {
         match self.transaction.block.phase() {
             Phase::Open | Phase::Failed => Ok(()),
@@ -315,12 +320,19 @@ impl Session {
         }
     }
 
-    /// Runs a statement on every shard of the block; the first error counts.
-    async fn run_on_participants(&mut self, sql: &str) -> Result<(), Stop> {
+    /// Runs statements on every shard of the block; the first error counts. The rows of the first shard.
+    async fn run_on_participants(
+        &mut self,
+        statements: &[&str],
+    ) -> Result<Vec<Option<String>>, Stop> {
         let mut failure = None;
-        for (shard, answer) in self.transaction.run_on_all(sql).await {
+        let mut rows = None;
+        for (shard, answer) in self.transaction.run_on_all(statements).await {
             match answer {
-                Ok(reply) => self.pass_asides(&reply.asides),
+                Ok(reply) => {
+                    self.pass_asides(&reply.asides);
+                    rows = rows.or(Some(reply.rows));
+                }
                 Err(error) => {
                     if matches!(error, command::CommandError::Lost { .. }) {
                         self.lose(shard);
@@ -330,12 +342,25 @@ impl Session {
             }
             self.report_parameters(shard);
         }
-        failure.map_or(Ok(()), |error| Err(error::of_command(error)))
+        match failure {
+            Some(error) => Err(error::of_command(error)),
+            None => Ok(rows.into_iter().flatten().flatten().collect()),
+        }
+    }
+
+    /// Refuses what would have a later shard told more than a block may keep.
+    fn check_block_bytes(&self, sql: &str) -> Result<(), Stop> {
+        let max = self.router.config.limits.block_bytes;
+        if self.transaction.block.bytes() + sql.len() > max {
+            return Err(SessionError::BlockTooLong { max }.into());
+        }
+        Ok(())
     }
 
     async fn savepoint(&mut self, name: &str, sql: &str) -> Result<(), Stop> {
         self.need_block("SAVEPOINT")?;
-        self.run_on_participants(sql).await?;
+        self.check_block_bytes(sql)?;
+        self.run_on_participants(&[sql]).await?;
         self.transaction.block.savepoint(name, sql);
         self.parameters.savepoint(name);
         self.complete("SAVEPOINT");
@@ -347,7 +372,7 @@ impl Session {
         if !self.transaction.block.has_savepoint(name) {
             return Err(SessionError::NoSavepoint(name.to_owned()).into());
         }
-        self.run_on_participants(sql).await?;
+        self.run_on_participants(&[sql]).await?;
         self.transaction.block.release(name);
         self.parameters.release(name);
         self.complete("RELEASE");
@@ -362,13 +387,9 @@ impl Session {
         if !self.transaction.block.has_savepoint(name) {
             return Err(SessionError::NoSavepoint(name.to_owned()).into());
         }
-        self.run_on_participants(sql).await?;
+        self.run_on_participants(&[sql]).await?;
         self.transaction.block.rollback_to(name);
         self.parameters.rollback_to(name);
-        self.transaction
-            .settle_settings(self.parameters.shard_settings())
-            .await
-            .map_err(error::of_command)?;
         self.complete("ROLLBACK");
         Ok(())
     }
@@ -396,15 +417,6 @@ impl Session {
                     "Write backslashes in E'' strings.",
                 ));
             }
-            // They are the block's, not the session's, and belong to each shard that joins it.
-            _ if is_mode(name) => {
-                if name == "transaction_isolation" {
-                    let level = text_of_value(value).unwrap_or_default();
-                    let snapshot = is_snapshot_level(&level.to_ascii_lowercase());
-                    self.transaction.block.isolate(snapshot);
-                }
-                return self.set_in_block(sql, InBlock::Mode).await;
-            }
             "seed" => {
                 return Err(refused(
                     "SET SEED",
@@ -423,43 +435,132 @@ impl Session {
             }
             _ => {}
         }
-        if scope == SetScope::Local {
-            if self.transaction.block.phase() != Phase::Idle {
+        if is_mode(name) {
+            return self.set_mode(sql, name).await;
+        }
+        match (self.transaction.block.phase(), scope) {
+            (Phase::Idle, SetScope::Local) => {
                 self.note_custom(name);
-                self.join_for_setting().await?;
+                self.say_outside_block(sql).await
             }
-            return self.set_in_block(sql, InBlock::Setting).await;
+            (Phase::Idle, SetScope::Session) if matches!(value, SetValue::Default) => {
+                self.reset_setting(name).await?;
+                self.complete("SET");
+                Ok(())
+            }
+            (Phase::Idle, SetScope::Session) => self.set_outside_block(sql, name).await,
+            (Phase::Implicit | Phase::Open | Phase::Failed, _) => {
+                self.set_in_block(sql, scope, name, value).await
+            }
         }
-        if matches!(value, SetValue::Default) {
-            self.reset_setting(name).await?;
-            self.complete("SET");
-            return Ok(());
-        }
+    }
+
+    /// SET outside a block, on one shard: others hear of it when they are leased.
+    async fn set_outside_block(&mut self, sql: &str, name: &str) -> Result<(), Stop> {
         self.note_custom(name);
         self.join_for_setting().await?;
         let show = format!("SHOW {}", quoted(name));
-        let mut confirmed = None;
-        for shard in self.shards_for_setting() {
-            let backend = self.join(shard).await?;
-            // Together, so that a shard that does not show what it has set takes it back.
-            let reply = command::run_apart(backend, &[sql, &show])
-                .await
-                .map_err(error::of_command)?;
-            let value = reply.rows.into_iter().flatten().next().flatten();
-            confirmed = confirmed.or(Some(value.unwrap_or_default()));
-            self.pass_asides(&reply.asides);
-        }
-        if let Some(value) = confirmed {
-            self.parameters.set(name, &value);
-        }
+        // Together, so that a shard that does not show what it has set takes it back.
+        let shown = self.run_on_participants(&[sql, &show]).await?;
+        let value = shown.into_iter().next().flatten().unwrap_or_default();
+        self.parameters.set(name, &value);
         let settings = self.parameters.shard_settings().clone();
         for backend in self.transaction.backends() {
             backend.applied = settings.clone();
         }
-        for shard in self.transaction.shards().collect::<Vec<_>>() {
-            self.report_parameters(shard);
-        }
         self.complete("SET");
+        Ok(())
+    }
+
+    /// SET and SET LOCAL in a block, with whatever value: on the block's shards now, and on those that join later.
+    async fn set_in_block(
+        &mut self,
+        sql: &str,
+        scope: SetScope,
+        name: &str,
+        value: &SetValue<'_>,
+    ) -> Result<(), Stop> {
+        let local = scope == SetScope::Local;
+        let is_default = matches!(value, SetValue::Default);
+        let sql = match self.parameters.startup().get(name) {
+            // The default is what the client logged in with, which the shard does not know.
+            Some(startup) if is_default => settings::set_statement(name, startup, local).into(),
+            Some(_) | None => Cow::Borrowed(sql),
+        };
+        self.check_block_bytes(&sql)?;
+        self.note_custom(name);
+        self.join_for_setting().await?;
+        let show = format!("SHOW {}", quoted(name));
+        let shown = self.run_on_participants(&[&sql, &show]).await?;
+        let shown = shown.into_iter().next().flatten().unwrap_or_default();
+        match (local, is_default) {
+            (true, _) => self.parameters.set_local(name, &shown),
+            (false, true) => self.parameters.reset(name),
+            (false, false) => self.parameters.set(name, &shown),
+        }
+        self.transaction.block.setting(name, local, &sql);
+        self.complete("SET");
+        Ok(())
+    }
+
+    /// SET LOCAL and its like outside a block: a shard warns, or says what is wrong, and nothing stays of it.
+    async fn say_outside_block(&mut self, sql: &str) -> Result<(), Stop> {
+        let shard = self.any_shard();
+        self.run_on(shard, sql, 0).await
+    }
+
+    /// SET TRANSACTION.
+    async fn set_transaction(&mut self, sql: &str, modes: &TransactionModes) -> Result<(), Stop> {
+        if self.transaction.block.phase() == Phase::Idle {
+            return self.say_outside_block(sql).await;
+        }
+        self.check_block_bytes(sql)?;
+        // A block that has done nothing yet may take any mode; the shards that join hear of it.
+        if self.transaction.shards().next().is_some() || self.transaction.block.in_savepoint() {
+            self.join_for_setting().await?;
+            self.run_on_participants(&[sql]).await?;
+        }
+        self.transaction.block.set_modes(modes);
+        self.check_snapshot().await?;
+        self.complete("SET");
+        Ok(())
+    }
+
+    /// SET of a mode by its name: the block's, however it is set, and not the session's.
+    async fn set_mode(&mut self, sql: &str, name: &str) -> Result<(), Stop> {
+        if self.transaction.block.phase() == Phase::Idle {
+            return self.say_outside_block(sql).await;
+        }
+        self.check_block_bytes(sql)?;
+        self.join_for_setting().await?;
+        let show = format!("SHOW {name}");
+        let shown = self.run_on_participants(&[sql, &show]).await?;
+        let shown = shown.into_iter().next().flatten().unwrap_or_default();
+        self.transaction.block.set_modes(&mode(name, &shown));
+        self.check_snapshot().await?;
+        self.complete("SET");
+        Ok(())
+    }
+
+    async fn check_snapshot(&mut self) -> Result<(), Stop> {
+        if self.transaction.has_unused() {
+            // It may leave shards, which a cancel must not reach any more.
+            self.in_use.clear().await;
+        }
+        let checked = self.transaction.check_snapshot().await;
+        checked.map_err(error::of_join)
+    }
+
+    /// SET CONSTRAINTS.
+    async fn set_constraints(&mut self, sql: &str) -> Result<(), Stop> {
+        if self.transaction.block.phase() == Phase::Idle {
+            return self.say_outside_block(sql).await;
+        }
+        self.check_block_bytes(sql)?;
+        self.join_for_setting().await?;
+        self.run_on_participants(&[sql]).await?;
+        self.transaction.block.constraints(sql);
+        self.complete("SET CONSTRAINTS");
         Ok(())
     }
 
@@ -517,22 +618,7 @@ impl Session {
             let shown = shown.map_err(error::of_command)?;
             let value = shown.rows.into_iter().flatten().next().flatten();
             let value = value.unwrap_or_default();
-            if change.local || mode {
-                let sql = format!(
-                    "SELECT pg_catalog.set_config({}, {}, true)",
-                    literal(&change.name),
-                    literal(&value)
-                );
-                self.run_on_participants(&sql).await?;
-                if &*change.name == "transaction_isolation" {
-                    self.transaction.block.isolate(is_snapshot_level(&value));
-                }
-                if mode {
-                    self.transaction.block.mode(&sql);
-                } else {
-                    self.transaction.block.setting(&sql);
-                }
-            } else {
+            if idle {
                 self.parameters.set(&change.name, &value);
                 if let Some(backend) = self.transaction.backend(shard) {
                     backend.applied = self.parameters.shard_settings().clone();
@@ -540,7 +626,34 @@ impl Session {
                 for other in self.transaction.shards().collect::<Vec<_>>() {
                     self.apply_settings(other).await?;
                 }
+                continue;
             }
+            let in_force = self.parameters.in_force().get(&change.name);
+            let unmoved = in_force.is_some_and(|known| **known == *value);
+            if !change.local && unmoved && self.parameters.is_local(&change.name) {
+                return Err(refused(
+                    "set_config to the value that SET LOCAL gave",
+                    "session-state",
+                    "whether it was called does not show, and so not whether the value stays after the block",
+                    "Use SET.",
+                ));
+            }
+            let sql = settings::set_config_statement(&change.name, &value, change.local || mode);
+            self.check_block_bytes(&sql)?;
+            self.run_on_participants(&[&sql]).await?;
+            if mode {
+                let mode = self::mode(&change.name, &value);
+                self.transaction.block.set_modes(&mode);
+                self.check_snapshot().await?;
+                continue;
+            }
+            if change.local {
+                self.parameters.set_local(&change.name, &value);
+            } else {
+                self.parameters.set(&change.name, &value);
+            }
+            let block = &mut self.transaction.block;
+            block.setting(&change.name, change.local, &sql);
         }
         self.report_parameters(shard);
         Ok(())
@@ -577,49 +690,21 @@ impl Session {
         }
     }
 
-    /// SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: on the block's shards now, and on those that join later.
-    async fn set_in_block(&mut self, sql: &str, what: InBlock) -> Result<(), Stop> {
-        match self.transaction.block.phase() {
-            Phase::Idle => self.warn_of_setting(what),
-            Phase::Implicit | Phase::Open | Phase::Failed => {
-                self.join_for_setting().await?;
-                self.run_on_participants(sql).await?;
-                match what {
-                    InBlock::Setting | InBlock::Constraints => self.transaction.block.setting(sql),
-                    InBlock::Mode => self.transaction.block.mode(sql),
-                }
-            }
-        }
-        self.complete(match what {
-            InBlock::Setting | InBlock::Mode => "SET",
-            InBlock::Constraints => "SET CONSTRAINTS",
-        });
-        Ok(())
-    }
-
-    fn warn_of_setting(&mut self, what: InBlock) {
-        let command = match what {
-            InBlock::Setting => "SET LOCAL",
-            InBlock::Mode => "SET TRANSACTION",
-            InBlock::Constraints => "SET CONSTRAINTS",
+    /// Warns of a statement whose work will end with the pipeline.
+    pub(super) fn warn_of_no_block(&mut self, statement: &Statement<'_>) {
+        let command = match statement {
+            Statement::Set {
+                scope: SetScope::Local,
+                ..
+            } => "SET LOCAL",
+            Statement::SetTransaction(_) => "SET TRANSACTION",
+            Statement::SetConstraints => "SET CONSTRAINTS",
+            _ => return,
         };
         self.warn(
             SqlState::NO_ACTIVE_SQL_TRANSACTION,
             &format!("{command} can only be used in transaction blocks"),
         );
-    }
-
-    /// Warns of a statement whose work will end with the pipeline.
-    pub(super) fn warn_of_no_block(&mut self, statement: &Statement<'_>) {
-        match statement {
-            Statement::Set {
-                scope: SetScope::Local,
-                ..
-            } => self.warn_of_setting(InBlock::Setting),
-            Statement::SetTransaction(_) => self.warn_of_setting(InBlock::Mode),
-            Statement::SetConstraints => self.warn_of_setting(InBlock::Constraints),
-            _ => {}
-        }
     }
 
     fn set_router(
@@ -662,15 +747,32 @@ impl Session {
     }
 
     async fn reset(&mut self, target: Option<&str>) -> Result<(), Stop> {
+        let idle = self.transaction.block.phase() == Phase::Idle;
         match target {
-            None => {
+            Some(name) => self.reset_setting(name).await?,
+            None if idle => {
                 self.join_for_setting().await?;
                 self.parameters.reset_all();
                 self.settle_settings().await?;
             }
-            Some(name) => self.reset_setting(name).await?,
+            None => self.reset_all_in_block().await?,
         }
         self.complete("RESET");
+        Ok(())
+    }
+
+    async fn reset_all_in_block(&mut self) -> Result<(), Stop> {
+        let startup = self.parameters.startup().clone();
+        let startup = startup.iter();
+        let mut statements = vec!["RESET ALL".to_owned()];
+        statements.extend(startup.map(|(name, value)| settings::set_statement(name, value, false)));
+        let sql = statements.join(";");
+        self.check_block_bytes(&sql)?;
+        self.join_for_setting().await?;
+        let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
+        self.run_on_participants(&statements).await?;
+        self.parameters.reset_all();
+        self.transaction.block.reset_all(&sql);
         Ok(())
     }
 
@@ -680,8 +782,22 @@ impl Session {
             self.parameters.reset(name);
             return Ok(());
         }
-        self.join_for_setting().await?;
+        if is_mode(name) {
+            return self.reset_mode(name).await;
+        }
         self.note_custom(name);
+        self.join_for_setting().await?;
+        if self.transaction.block.phase() != Phase::Idle {
+            let sql = match self.parameters.startup().get(name) {
+                Some(startup) => settings::set_statement(name, startup, false),
+                None => format!("RESET {}", quoted(name)),
+            };
+            self.check_block_bytes(&sql)?;
+            self.run_on_participants(&[&sql]).await?;
+            self.parameters.reset(name);
+            self.transaction.block.setting(name, false, &sql);
+            return Ok(());
+        }
         if !self.parameters.shard_settings().contains_key(name) {
             // PostgreSQL says whether there is such a setting.
             let shard = self.shards_for_setting().remove(0);
@@ -692,6 +808,19 @@ impl Session {
         }
         self.parameters.reset(name);
         self.settle_settings().await
+    }
+
+    /// RESET of a mode of the block; outside one nothing stays of it.
+    async fn reset_mode(&mut self, name: &str) -> Result<(), Stop> {
+        self.join_for_setting().await?;
+        let (reset, show) = (format!("RESET {name}"), format!("SHOW {name}"));
+        let shown = self.run_on_participants(&[&reset, &show]).await?;
+        let shown = shown.into_iter().next().flatten().unwrap_or_default();
+        if self.transaction.block.phase() != Phase::Idle {
+            self.transaction.block.set_modes(&mode(name, &shown));
+            self.check_snapshot().await?;
+        }
+        Ok(())
     }
 
     /// Has the shards on which something is to be set take part, with the settings as they are still.
@@ -715,9 +844,7 @@ impl Session {
     async fn discard(&mut self, target: &Discard) -> Result<(), Stop> {
         let tag = match target {
             Discard::All => {
-                if self.transaction.block.phase() != Phase::Idle {
-                    return Err(SessionError::InBlock("DISCARD ALL").into());
-                }
+                self.check_alone("DISCARD ALL")?;
                 self.forget_named_statements();
                 self.portals.clear();
                 self.parameters.reset_all();
@@ -876,8 +1003,8 @@ impl Session {
             limits: &limits,
         };
         let plan = planner::utility(&sentence.statement, sentence.sql, sentence.tokens, &context)?;
-        if plan.access == Access::OutsideBlock && self.transaction.block.phase() != Phase::Idle {
-            return Err(SessionError::InBlock(sentence.statement.command_word()).into());
+        if plan.access == Access::OutsideBlock {
+            self.check_alone(sentence.statement.command_word())?;
         }
         self.note_changes(planner::changes(
             &sentence.statement,
@@ -967,6 +1094,8 @@ impl Session {
         let shown = if explain.text { steps.len() } else { 1 };
         for step in steps.into_iter().take(shown) {
             let sql = format!("{prefix}{}", text_of(step, explain.body));
+            self.join(step.shard).await?;
+            self.transaction.mark_used(step.shard);
             let backend = self.join(step.shard).await?;
             let reply = if bound.values.is_empty() {
                 command::run(backend, &sql).await
@@ -1025,18 +1154,18 @@ pub(super) fn explains_as_text(options: &[(Cow<'_, str>, Option<&str>)]) -> bool
 
 /// Whether a setting is a mode of the transaction.
 fn is_mode(name: &str) -> bool {
-    matches!(
-        name,
-        "transaction_isolation" | "transaction_read_only" | "transaction_deferrable"
-    )
+    MODE_NAMES.contains(&name)
 }
 
-/// [`is_snapshot`] of a level's name.
-fn is_snapshot(isolation: IsolationLevel) -> bool {
-    match isolation {
-        IsolationLevel::RepeatableRead | IsolationLevel::Serializable => true,
-        IsolationLevel::ReadCommitted | IsolationLevel::ReadUncommitted => false,
+/// The mode that a setting shows so.
+fn mode(name: &str, shown: &str) -> TransactionModes {
+    let mut modes = TransactionModes::default();
+    match name {
+        "transaction_isolation" => modes.isolation = IsolationLevel::named(shown),
+        "transaction_read_only" => modes.read_only = Some(shown == "on"),
+        _ => modes.deferrable = Some(shown == "on"),
     }
+    modes
 }
 
 /// Whether PostgreSQL knows an encoding of this name (its appendix of character sets, by their first letters).
@@ -1048,11 +1177,6 @@ pub(super) fn is_postgresql_encoding(name: &str) -> bool {
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     let name = name.to_ascii_lowercase();
     FAMILIES.iter().any(|family| name.starts_with(family))
-}
-
-/// A string literal, under standard_conforming_strings.
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// The encodings in which the router can read SQL.

@@ -157,12 +157,21 @@ pub enum SessionError {
         /// `limits.portals`.
         max: usize,
     },
+    /// What a block has set, and its savepoints, are over their limit.
+    #[error("the transaction sets too much, or has too many savepoints")]
+    BlockTooLong {
+        /// `limits.block_bytes`.
+        max: usize,
+    },
     /// A savepoint command outside a block.
     #[error("{0} can only be used in transaction blocks")]
     NoBlock(&'static str),
     /// A statement that cannot run inside a block.
     #[error("{0} cannot run inside a transaction block")]
     InBlock(&'static str),
+    /// The same, after others of its pipeline.
+    #[error("{0} cannot be executed within a pipeline")]
+    InPipeline(&'static str),
     /// A savepoint that does not exist.
     #[error("savepoint \"{0}\" does not exist")]
     NoSavepoint(String),
@@ -244,9 +253,10 @@ impl ErrorReply for SessionError {
             Self::DuplicatePortal(_) => SqlState::DUPLICATE_CURSOR,
             Self::TooManyStatements { .. }
             | Self::TooManyPortals { .. }
+            | Self::BlockTooLong { .. }
             | Self::RequestTooLarge { .. } => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
             Self::NoBlock(_) => SqlState::NO_ACTIVE_SQL_TRANSACTION,
-            Self::InBlock(_) => SqlState::ACTIVE_SQL_TRANSACTION,
+            Self::InBlock(_) | Self::InPipeline(_) => SqlState::ACTIVE_SQL_TRANSACTION,
             Self::NoSavepoint(_) => SqlState::INVALID_SAVEPOINT,
             Self::RouterSetting { .. } | Self::NoEncoding(_) => SqlState::INVALID_PARAMETER_VALUE,
             Self::UnknownSetting(_) => SqlState::UNDEFINED_OBJECT,
@@ -271,6 +281,7 @@ impl ErrorReply for SessionError {
         match self {
             Self::TooManyStatements { max } => Some(format!("limits.prepared_statements is {max}")),
             Self::TooManyPortals { max } => Some(format!("limits.portals is {max}")),
+            Self::BlockTooLong { max } => Some(format!("limits.block_bytes is {max}")),
             Self::RequestTooLarge { max } => Some(format!("limits.request_bytes is {max}")),
             Self::Refused { reason, .. } => Some(sentence(reason)),
             Self::WrongArguments {
@@ -301,6 +312,9 @@ impl ErrorReply for SessionError {
                 Some("Lock, listen or make again what the session needs.".to_owned())
             }
             Self::TornBlock => Some("Use ROLLBACK and try the transaction again.".to_owned()),
+            Self::BlockTooLong { .. } => {
+                Some("Release savepoints, or end the transaction.".to_owned())
+            }
             Self::RequestTooLarge { .. } => Some("Send Sync more often.".to_owned()),
             _ => None,
         }

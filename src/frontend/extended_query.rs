@@ -20,7 +20,7 @@ use crate::planner::plan::{Access, Plan, StepSql};
 use crate::planner::{Binding, Template};
 use crate::sql::lex;
 use crate::sql::split;
-use crate::sql::statement::{self, Statement};
+use crate::sql::statement::{self, Discard, Statement};
 use crate::topology::ShardId;
 use crate::transaction::command::{self, CommandError, OWN_NAME, Reply};
 use crate::transaction::pin::Reasons;
@@ -526,7 +526,7 @@ impl Session {
         frame: FrameView<'_>,
     ) -> Result<(), Stop> {
         self.ensure_parsed(prepared, shard).await?;
-        if !is_show(&prepared.sql) {
+        if !is_show(&prepared.sql) || !portal.is_empty() {
             self.transaction.mark_used(shard);
         }
         let Some(backend) = self.transaction.backend(shard) else {
@@ -667,6 +667,12 @@ impl Session {
                     let tokens = lex::lex(&portal.prepared.sql, &self.lex_limits())?;
                     let statement = statement::classify(&portal.prepared.sql, &tokens)?;
                     self.check_block(&statement)?;
+                    self.pipeline.earlier = self.pipeline.executed;
+                    if matches!(statement, Statement::Discard(Discard::All)) {
+                        self.check_alone("DISCARD ALL")?;
+                        // They end with the session's state, so that nothing needs a block.
+                        self.portals.retain(|other, _| other == name);
+                    }
                     self.leave_shard(Some(name)).await?;
                     let sentence = Sentence {
                         sql: &portal.prepared.sql,
@@ -684,7 +690,12 @@ impl Session {
                         self.warn_of_no_block(&sentence.statement);
                         self.begin_implicit().await?;
                     }
-                    self.run_in_session(&sentence, false).await
+                    let ran = self.run_in_session(&sentence, false).await;
+                    if matches!(sentence.statement, Statement::Discard(Discard::All)) {
+                        // It has committed by itself.
+                        self.pipeline.executed = false;
+                    }
+                    ran
                 };
                 if let Some(portal) = self.portals.get_mut(name) {
                     portal.place = Place::Done;

@@ -396,6 +396,7 @@ async fn first_parameters(
             control: &router.control,
             pools,
             settings: parameters.shard_settings(),
+            committed: parameters.shard_settings(),
             custom: parameters.custom(),
         };
         let mut transaction = Transaction::default();

@@ -10,8 +10,12 @@ pub const ROUTER_PREFIX: &str = "pgring.";
 /// The values at one point of a session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Values {
-    /// For the shards.
+    /// For the shards, of the session: in force after the block, if it commits.
     shard: Arc<Settings>,
+    /// For the shards, SET LOCAL: in force instead, and gone with the block.
+    local: Arc<Settings>,
+    /// Those of the session with those of the block over them.
+    in_force: Arc<Settings>,
     /// `pgring.*`, of the session.
     router: Arc<Settings>,
     /// `pgring.*`, SET LOCAL: gone with the block.
@@ -37,6 +41,7 @@ impl Parameters {
             custom: Arc::new(custom.cloned().collect()),
             now: Values {
                 shard: startup.clone(),
+                in_force: startup.clone(),
                 ..Values::default()
             },
             startup,
@@ -44,9 +49,25 @@ impl Parameters {
         }
     }
 
-    /// What the session's backends must be set to.
+    /// What the session's backends must be set to outside a block; in one, once it commits.
     pub fn shard_settings(&self) -> &Arc<Settings> {
         &self.now.shard
+    }
+
+    /// The same before the block began, if there is one: what a backend must be set to before its BEGIN.
+    pub fn before_block(&self) -> &Arc<Settings> {
+        let before = self.marks.first().map(|(_, values)| &values.shard);
+        before.unwrap_or(&self.now.shard)
+    }
+
+    /// What is in force now, whether it stays after the block or not.
+    pub fn in_force(&self) -> &Arc<Settings> {
+        &self.now.in_force
+    }
+
+    /// What the client logged in with.
+    pub fn startup(&self) -> &Arc<Settings> {
+        &self.startup
     }
 
     /// The customized settings that were set at some time: reset or rolled back, PostgreSQL has them still, empty.
@@ -70,9 +91,39 @@ impl Parameters {
             .or_else(|| self.now.router.get(name))
     }
 
-    /// SET: the value that PostgreSQL confirmed.
+    /// SET: the value that PostgreSQL confirmed. What the block set of it for itself is over.
     pub fn set(&mut self, name: &str, value: &str) {
         Arc::make_mut(&mut self.now.shard).insert(name.into(), value.into());
+        self.forget_local(name);
+    }
+
+    /// SET LOCAL: the value that PostgreSQL confirmed.
+    pub fn set_local(&mut self, name: &str, value: &str) {
+        Arc::make_mut(&mut self.now.local).insert(name.into(), value.into());
+        self.overlay();
+    }
+
+    /// Whether the block has set it for itself.
+    pub fn is_local(&self, name: &str) -> bool {
+        self.now.local.contains_key(name)
+    }
+
+    fn forget_local(&mut self, name: &str) {
+        if self.is_local(name) {
+            Arc::make_mut(&mut self.now.local).remove(name);
+        }
+        self.overlay();
+    }
+
+    fn overlay(&mut self) {
+        self.now.in_force = if self.now.local.is_empty() {
+            self.now.shard.clone()
+        } else {
+            let mut in_force = Settings::clone(&self.now.shard);
+            let local = self.now.local.iter();
+            in_force.extend(local.map(|(name, value)| (name.clone(), value.clone())));
+            Arc::new(in_force)
+        };
     }
 
     /// RESET or SET … TO DEFAULT.
@@ -87,18 +138,24 @@ impl Parameters {
             Some(value) => settings.insert(name.into(), value.clone()),
             None => settings.remove(name),
         };
+        self.forget_local(name);
     }
 
     /// RESET ALL. The role stays, as in PostgreSQL.
     pub fn reset_all(&mut self) {
-        let role = self.now.shard.get("role").cloned();
+        let role = |settings: &Settings| settings.get("role").cloned();
+        let (session, local) = (role(&self.now.shard), role(&self.now.local));
         self.now = Values {
             shard: self.startup.clone(),
             ..Values::default()
         };
-        if let Some(role) = role {
-            self.set("role", &role);
+        if let Some(role) = session {
+            Arc::make_mut(&mut self.now.shard).insert("role".into(), role);
         }
+        if let Some(role) = local {
+            Arc::make_mut(&mut self.now.local).insert("role".into(), role);
+        }
+        self.overlay();
     }
 
     /// SET of a `pgring.*` setting.
@@ -156,6 +213,10 @@ impl Parameters {
         }
         if !self.now.router_local.is_empty() {
             self.now.router_local = Arc::default();
+        }
+        if !self.now.local.is_empty() {
+            self.now.local = Arc::default();
+            self.overlay();
         }
     }
 }
@@ -249,6 +310,36 @@ mod tests {
             let shown = shown.map(|shown| shown.map(str::to_owned));
             assert_eq!(read, shown, "{asked}");
         }
+    }
+
+    #[test]
+    fn what_a_block_sets_for_itself_is_over_with_it_or_with_what_is_set_for_the_session() {
+        let in_force = |parameters: &Parameters| {
+            let value = parameters.in_force().get("a");
+            value.map(|value| value.to_string()).unwrap_or_default()
+        };
+        let mut parameters = Parameters::default();
+        parameters.set("a", "1");
+        parameters.begin();
+        parameters.set_local("a", "2");
+        parameters.savepoint("s");
+        assert_eq!(in_force(&parameters), "2");
+        parameters.set("a", "3");
+        assert_eq!(in_force(&parameters), "3");
+        parameters.rollback_to("s");
+        assert_eq!(in_force(&parameters), "2");
+        parameters.reset("a");
+        assert_eq!(in_force(&parameters), "");
+        parameters.rollback_to("s");
+        parameters.reset_all();
+        assert_eq!(in_force(&parameters), "");
+        parameters.rollback_to("s");
+        assert_eq!(
+            parameters.before_block().get("a"),
+            Some(&Arc::<str>::from("1"))
+        );
+        parameters.end(true);
+        assert_eq!(in_force(&parameters), "1");
     }
 
     #[test]

@@ -22,6 +22,7 @@ impl Session {
         }
         for step in &plan.steps {
             self.join(step.shard).await?;
+            self.transaction.mark_used(step.shard);
             if effects.locks {
                 self.transaction.pin(step.shard, Reasons::ADVISORY_LOCKS)?;
             }

@@ -105,6 +105,8 @@ pub(super) struct Pipeline {
     pub(super) settings: Vec<(ShardId, Arc<Template>)>,
     /// Something was executed since the last Sync.
     pub(super) executed: bool,
+    /// The same before the statement that runs now.
+    pub(super) earlier: bool,
     /// Something failed: all up to Sync is skipped.
     pub(super) failed: bool,
     /// The shard has been sent something that only Sync ends.
@@ -360,7 +362,8 @@ impl Session {
         Tenant {
             control: &self.router.control,
             pools: &self.pools,
-            settings: self.parameters.shard_settings(),
+            settings: self.parameters.before_block(),
+            committed: self.parameters.shard_settings(),
             custom: self.parameters.custom(),
         }
     }
@@ -369,7 +372,13 @@ impl Session {
     pub(super) async fn join(&mut self, shard: ShardId) -> Result<&mut Backend, Stop> {
         let joined = self.transaction.backend(shard).is_some();
         if !joined {
-            if self.transaction.block.snapshot_isolation() {
+            if self.pipeline.unsynced
+                && let Some(talking) = self.pipeline.shard
+            {
+                // It has answers to give.
+                self.transaction.mark_used(talking);
+            }
+            if self.transaction.has_unused() {
                 // It may leave shards on the way, which a cancel must not reach any more.
                 self.in_use.clear().await;
             }
@@ -377,7 +386,8 @@ impl Session {
             let tenant = Tenant {
                 control: &self.router.control,
                 pools: &self.pools,
-                settings: self.parameters.shard_settings(),
+                settings: self.parameters.before_block(),
+                committed: self.parameters.shard_settings(),
                 custom: self.parameters.custom(),
             };
             let joined = self
@@ -541,7 +551,7 @@ impl Session {
 
     /// Where unqualified names are looked up now.
     pub(super) fn search_path(&mut self) -> Result<Arc<[Arc<str>]>, Stop> {
-        let settings = self.parameters.shard_settings();
+        let settings = self.parameters.in_force();
         if let Some((known, path)) = &self.search_path
             && Arc::ptr_eq(known, settings)
         {

@@ -240,6 +240,7 @@ impl Session {
     pub(super) async fn taint(&mut self, plan: &Plan) -> Result<(), Stop> {
         for step in &plan.steps {
             self.join(step.shard).await?.tainted = true;
+            self.transaction.mark_used(step.shard);
         }
         Ok(())
     }

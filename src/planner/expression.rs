@@ -560,7 +560,11 @@ impl<'a> Analyzer<'a> {
                     if matches!(&value.value, Value::Boolean(true)));
                 // What is set is read back by name and set on the other shards too.
                 let name = first_text.map(str::to_ascii_lowercase);
-                match name.filter(|name| is_settable(name)) {
+                let both = |name: &str| {
+                    let mut settings = self.found.settings.iter();
+                    settings.any(|other| *other.name == *name && other.local != local)
+                };
+                match name.filter(|name| is_settable(name) && !both(name)) {
                     Some(name) => {
                         let name = name.into();
                         self.found.settings.push(SettingChange { name, local });

@@ -219,6 +219,25 @@ impl IsolationLevel {
             Self::Serializable => "serializable",
         }
     }
+
+    /// The level that `transaction_isolation` shows so.
+    pub fn named(name: &str) -> Option<Self> {
+        let levels = [
+            Self::ReadUncommitted,
+            Self::ReadCommitted,
+            Self::RepeatableRead,
+            Self::Serializable,
+        ];
+        levels.into_iter().find(|level| level.as_str() == name)
+    }
+
+    /// Whether a transaction has one snapshot for all of its statements.
+    pub fn has_snapshot(self) -> bool {
+        match self {
+            Self::RepeatableRead | Self::Serializable => true,
+            Self::ReadCommitted | Self::ReadUncommitted => false,
+        }
+    }
 }
 
 /// How long a SET holds.

@@ -253,7 +253,7 @@ fn give_back(mut participant: Participant) {
 fn finish(mut participant: Participant, reply: &Reply, committed: bool, tenant: Tenant<'_>) {
     if reply.status == TransactionStatus::Idle {
         let settings = if committed {
-            tenant.settings
+            tenant.committed
         } else {
             &participant.settings_before
         };

@@ -13,6 +13,7 @@ mod participants;
 use crate::backend::connection::Backend;
 use crate::backend::control::Control;
 use crate::backend::pool::{Lease, LeaseError, UserPools};
+use crate::sql::statement::IsolationLevel;
 use crate::topology::ShardId;
 use crate::wire::backend_message::TransactionStatus;
 use crate::wire::error_response::{ErrorReply, Fault};
@@ -69,8 +70,10 @@ pub struct Tenant<'a> {
     pub control: &'a Arc<Control>,
     /// Where leases come from, and as whom.
     pub pools: &'a UserPools,
-    /// With which settings.
+    /// With which settings; in a block, those before it.
     pub settings: &'a Arc<Settings>,
+    /// With which settings they are left by a commit.
+    pub committed: &'a Arc<Settings>,
     /// Which customized settings the session has set at some time.
     pub custom: &'a Arc<Custom>,
 }
@@ -197,20 +200,11 @@ impl Transaction {
         asides: &mut Vec<Frame>,
     ) -> Result<&mut Backend, JoinError> {
         if !self.participants.contains_key(&shard) {
-            let mut joining = self.lease(shard, tenant).await?;
-            let snapshot = match self.block.phase() {
-                Phase::Idle => false,
-                // Nobody said how it begins.
-                Phase::Implicit => {
-                    self.block.snapshot_isolation()
-                        || settings::snapshot_by_default(tenant.settings)
-                }
-                Phase::Open | Phase::Failed => self.block.snapshot_isolation(),
-            };
-            if snapshot {
+            if self.block.phase() != Phase::Idle {
                 self.leave_unused().await;
             }
-            if snapshot && !self.participants.is_empty() {
+            let mut joining = self.lease(shard, tenant).await?;
+            if !self.participants.is_empty() && self.has_snapshot(tenant.settings) {
                 joining.release();
                 return Err(JoinError::SnapshotIsolation);
             }
@@ -228,6 +222,30 @@ impl Transaction {
             .get_mut(&shard)
             .ok_or(LeaseError::Closed)?;
         Ok(&mut participant.lease)
+    }
+
+    /// Whether the block has one snapshot for all of its statements.
+    fn has_snapshot(&self, before_block: &Settings) -> bool {
+        match (self.block.phase(), self.block.modes().isolation) {
+            (Phase::Idle, _) => false,
+            (_, Some(level)) => level.has_snapshot(),
+            (_, None) => settings::snapshot_by_default(before_block),
+        }
+    }
+
+    /// After the block's isolation was set: leaves it to at most one shard if it is to have one snapshot.
+    ///
+    /// # Errors
+    /// [`JoinError::SnapshotIsolation`].
+    pub async fn check_snapshot(&mut self) -> Result<(), JoinError> {
+        let isolation = self.block.modes().isolation;
+        if isolation.is_some_and(IsolationLevel::has_snapshot) && self.participants.len() > 1 {
+            self.leave_unused().await;
+            if self.participants.len() > 1 {
+                return Err(JoinError::SnapshotIsolation);
+            }
+        }
+        Ok(())
     }
 
     /// The backend that the session keeps on the shard, else one of the pool's.
@@ -301,7 +319,12 @@ impl Transaction {
         self.participants.iter().any(|(_, one)| one.used)
     }
 
-    /// Leaves the shards that only answered SHOW; what the block set is said again to those that join.
+    /// Whether a shard takes part where nothing ran whose outcome belongs to the block.
+    pub fn has_unused(&self) -> bool {
+        self.participants.iter().any(|(_, one)| !one.used)
+    }
+
+    /// Leaves the shards that only set or showed something; what the block set is said again to those that join.
     async fn leave_unused(&mut self) {
         let unused = |participant: &Participant| !participant.used;
         let shards: Vec<ShardId> = self
@@ -385,31 +408,16 @@ impl Transaction {
         self.block.end();
     }
 
-    /// After ROLLBACK TO: has every participant use `wanted`. A shard that joined after the savepoint took its settings
-    /// over before its BEGIN, so there the rollback did not undo what was set in between.
-    ///
-    /// # Errors
-    /// [`CommandError`]; the block cannot go on then.
-    pub async fn settle_settings(&mut self, wanted: &Arc<Settings>) -> Result<(), CommandError> {
-        for participant in self.participants.values_mut() {
-            let backend = &mut *participant.lease;
-            // What is in force now is this or `wanted`, and setting it again does no harm.
-            backend.applied = participant.settings_before.clone();
-            settings::apply(backend, wanted).await?;
-        }
-        Ok(())
-    }
-
-    /// Runs one statement on all participants at once; the answers in [`ShardId`] order.
+    /// Runs statements on all participants at once; the answers in [`ShardId`] order.
     pub async fn run_on_all(
         &mut self,
-        sql: &str,
+        statements: &[&str],
     ) -> Vec<(ShardId, Result<command::Reply, CommandError>)> {
         let commands = self
             .participants
             .iter_mut()
             .map(|(shard, participant)| async {
-                let answer = command::run_apart(&mut participant.lease, &[sql]).await;
+                let answer = command::run_apart(&mut participant.lease, statements).await;
                 (*shard, answer)
             });
         futures_util::future::join_all(commands).await

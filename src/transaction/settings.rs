@@ -3,6 +3,8 @@
 use super::command::{self, CommandError};
 use crate::backend::connection::Backend;
 use crate::backend::defaults::SettingValues;
+use crate::sql::search_path;
+use crate::sql::statement::IsolationLevel;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -112,12 +114,8 @@ pub async fn create_custom(
 /// Whether transactions see one snapshot from begin to end unless they say otherwise.
 pub fn snapshot_by_default(settings: &Settings) -> bool {
     let level = settings.get("default_transaction_isolation");
-    level.is_some_and(|level| is_snapshot_level(level))
-}
-
-/// Whether a transaction of this isolation level sees one snapshot from begin to end.
-pub fn is_snapshot_level(name: &str) -> bool {
-    matches!(name, "repeatable read" | "serializable")
+    let level = level.and_then(|level| IsolationLevel::named(level));
+    level.is_some_and(IsolationLevel::has_snapshot)
 }
 
 /// Whether a setting may be one that PostgreSQL makes when it is set.
@@ -127,8 +125,115 @@ pub fn is_custom(name: &str) -> bool {
 
 /// A setting's name as an identifier; each part of `a.b` by itself.
 pub fn quoted(name: &str) -> String {
-    name.split('.')
-        .map(|part| format!("\"{}\"", part.replace('"', "\"\"")))
-        .collect::<Vec<_>>()
-        .join(".")
+    name.split('.').map(quote).collect::<Vec<_>>().join(".")
+}
+
+/// A string literal, under standard_conforming_strings.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Settings whose value is a list of names, each of which SET would quote where it must be.
+const NAME_LISTS: [&str; 4] = [
+    "search_path",
+    "temp_tablespaces",
+    "session_preload_libraries",
+    "local_preload_libraries",
+];
+
+/// The statement that sets a setting to a value as PostgreSQL shows it: SET, which takes no snapshot, where it can say
+/// the value.
+pub fn set_statement(name: &str, value: &str, local: bool) -> String {
+    let scope = if local { "LOCAL" } else { "SESSION" };
+    if !NAME_LISTS.contains(&name) {
+        return format!("SET {scope} {} TO {}", quoted(name), literal(value));
+    }
+    // `$user` stays what it is.
+    let names = search_path::parse(value, "$user").unwrap_or_default();
+    let quoted: Vec<String> = names.iter().map(|name| quote(name)).collect();
+    let shown: Vec<&str> = names
+        .iter()
+        .zip(&quoted)
+        .map(|(name, quoted)| if is_plain(name) { name } else { &**quoted })
+        .collect();
+    if names.is_empty() || shown.join(", ") != value {
+        return set_config_statement(name, value, local);
+    }
+    format!(
+        "SET {scope} {} TO {}",
+        self::quoted(name),
+        quoted.join(", ")
+    )
+}
+
+/// Whether a name means itself without quotes.
+fn is_plain(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
+        && name
+            .chars()
+            .all(|one| one.is_ascii_lowercase() || one.is_ascii_digit() || one == '_')
+}
+
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The same by a function, which says any value, and takes a snapshot.
+pub fn set_config_statement(name: &str, value: &str, local: bool) -> String {
+    format!(
+        "SELECT pg_catalog.set_config({}, {}, {local})",
+        literal(name),
+        literal(value)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_is_set_to_what_postgresql_shows() {
+        let cases = [
+            ("work_mem", "5MB", true, "SET LOCAL \"work_mem\" TO '5MB'"),
+            (
+                "my.own",
+                "it's",
+                false,
+                "SET SESSION \"my\".\"own\" TO 'it''s'",
+            ),
+            (
+                "datestyle",
+                "ISO, DMY",
+                false,
+                "SET SESSION \"datestyle\" TO 'ISO, DMY'",
+            ),
+            (
+                "search_path",
+                "app, public",
+                true,
+                "SET LOCAL \"search_path\" TO \"app\", \"public\"",
+            ),
+            (
+                "search_path",
+                "\"$user\", public",
+                false,
+                "SET SESSION \"search_path\" TO \"$user\", \"public\"",
+            ),
+            (
+                "search_path",
+                "PUBLIC, app",
+                true,
+                "SELECT pg_catalog.set_config('search_path', 'PUBLIC, app', true)",
+            ),
+            (
+                "search_path",
+                "",
+                false,
+                "SELECT pg_catalog.set_config('search_path', '', false)",
+            ),
+        ];
+        for (name, value, local, sql) in cases {
+            assert_eq!(set_statement(name, value, local), sql);
+        }
+    }
 }

@@ -162,6 +162,81 @@ fn portals_are_limited() {
     assert_eq!(bound(&mut client, "c", "SELECT 1"), None);
 }
 
+#[test]
+fn what_a_block_sets_is_kept_up_to_a_limit() {
+    let deployment = Deployment::shared()
+        .schema(SCHEMA)
+        .sharded("accounts", "aid")
+        .settings("[limits]\nblock_bytes = \"1kB\"")
+        .start();
+    let mut client = deployment.connect();
+    client.run("BEGIN");
+    let value = "x".repeat(300);
+    for _ in 0..5 {
+        client.run(&format!("SET LOCAL my.own = '{value}'"));
+    }
+    client.run("SAVEPOINT a; RELEASE a; SAVEPOINT b");
+    client.run("SET LOCAL work_mem = '5MB'");
+    let long = "x".repeat(700);
+    let failure = client.fails(&format!("SET LOCAL my.other = '{long}'"));
+    assert_eq!(
+        (failure.code(), failure.detail(), failure.hint()),
+        (
+            "53400",
+            "limits.block_bytes is 1024",
+            "Release savepoints, or end the transaction."
+        )
+    );
+    client.run("ROLLBACK TO b");
+    assert_eq!(client.value("SHOW my.own"), value);
+    assert_eq!(client.value("SHOW work_mem"), "4MB");
+    let too_many = |client: &mut Client| {
+        let mut savepoints = 0;
+        while client.simple("SAVEPOINT c").failure.is_none() {
+            savepoints += 1;
+            assert!(savepoints < 20);
+        }
+        savepoints
+    };
+    let left = too_many(&mut client);
+    assert!(left > 0);
+    client.run("ROLLBACK");
+    client.run("BEGIN");
+    assert!(too_many(&mut client) > left);
+}
+
+#[test]
+fn what_set_config_leaves_is_known_or_refused() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    let both = "SELECT set_config('work_mem', '5MB', false), set_config('work_mem', '6MB', true)";
+    assert_eq!(client.fails(both).refusal(), Some("session-state"));
+    client.run("BEGIN; SET LOCAL work_mem = '5MB'");
+    let set = "SELECT set_config('work_mem', '5MB', false)";
+    assert_eq!(client.fails(set).refusal(), Some("session-state"));
+    client.run("ROLLBACK; BEGIN; SET LOCAL work_mem = '6MB'");
+    client.run(&format!("{set}; COMMIT"));
+    assert_eq!(client.value("SHOW work_mem"), "5MB");
+}
+
+#[test]
+fn explain_is_part_of_its_block() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    let mut refusals = 0;
+    for aid in 1..10 {
+        client.run("BEGIN ISOLATION LEVEL REPEATABLE READ");
+        client.run("EXPLAIN SELECT * FROM accounts WHERE aid = 1");
+        let reply = client.simple(&format!("SELECT aid FROM accounts WHERE aid = {aid}"));
+        if let Some(failure) = reply.failure {
+            assert_eq!(failure.refusal(), Some("snapshot-isolation"));
+            refusals += 1;
+        }
+        client.run("ROLLBACK");
+    }
+    assert!((1..9).contains(&refusals), "{refusals} of 9 were refused");
+}
+
 fn bound(client: &mut Client, portal: &str, sql: &str) -> Option<Failure> {
     client.message(|buffer| {
         frontend::parse("", sql, [], buffer)?;
