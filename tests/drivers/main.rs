@@ -129,6 +129,22 @@ fn jdbc_works() {
     });
 }
 
+#[test]
+fn ruby_pg_works() {
+    let Some(ruby) = runtime("ruby") else {
+        return;
+    };
+    let has_driver = Command::new(&ruby).args(["-e", "require 'pg'"]).output();
+    if !has_driver.is_ok_and(|output| output.status.success()) {
+        return skipped("ruby's pg");
+    }
+    passes("Ruby's pg", || {
+        let mut command = Command::new(&ruby);
+        command.arg(script("ruby_pg_driver.rb"));
+        command
+    });
+}
+
 /// The program's name if this machine has it.
 fn runtime(name: &str) -> Option<PathBuf> {
     let answers = |output: &Output| output.status.success();
