@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! > query SELECT 1                       simple query; \n in the text is a line break
+//! > skipped SELECT 1                     the same where no ReadyForQuery answers it
 //! > parse s1 (int4,-) SELECT $1, $2      statement name (- is unnamed), parameter types (- is unspecified), text
 //! > bind p1 s1 (1, null, x'0001') binary portal, statement, values; hex values are binary; binary asks for binary results
 //! > describe statement s1 | portal p1    > execute p1 10    > close statement s1 | portal p1
@@ -211,7 +212,7 @@ type Wrong = Box<dyn std::error::Error + Send + Sync>;
 
 fn append(buffer: &mut bytes::BytesMut, verb: &str, rest: &str) -> Result<(), Wrong> {
     match verb {
-        "query" => frontend::query(&unescape(rest), buffer)?,
+        "query" | "skipped" => frontend::query(&unescape(rest), buffer)?,
         "parse" => {
             let (name, rest) = word(rest);
             let (types, text) = list(rest)?;

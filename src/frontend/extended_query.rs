@@ -217,7 +217,7 @@ impl Session {
     }
 
     /// Has a shard accept the statement that was parsed last, if none has seen it yet.
-    async fn see_unseen(&mut self) -> Result<(), Stop> {
+    pub(super) async fn see_unseen(&mut self) -> Result<(), Stop> {
         let Some(prepared) = self.pipeline.unseen.clone() else {
             return Ok(());
         };

@@ -35,7 +35,21 @@ pub(super) struct Sentence<'a> {
 impl Session {
     /// Query.
     pub(super) async fn simple_query(&mut self, frame: FrameView<'_>) -> Result<(), Stop> {
-        if self.pipeline.unsynced || self.pipeline.failed || self.pipeline.unseen.is_some() {
+        if self.pipeline.unsynced || self.pipeline.unseen.is_some() {
+            // Whether those before it failed is known only once they are answered.
+            let answered = match self.see_unseen().await {
+                Ok(()) => self.drain(false).await,
+                seen => seen,
+            };
+            if let Err(stop) = answered {
+                self.fail_pipeline(stop).await?;
+            }
+        }
+        if self.pipeline.failed {
+            // All is skipped up to Sync.
+            return Ok(());
+        }
+        if self.pipeline.unsynced {
             // A simple query after extended messages without Sync ends them, as in PostgreSQL.
             self.sync().await?;
         }
