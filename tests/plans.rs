@@ -54,6 +54,7 @@ fn column(text: &str) -> (Column, bool) {
     let default = match default {
         Some(default) => ColumnDefault::Expression(default.into()),
         None if words.contains(&"serial") => ColumnDefault::Sequence,
+        None if words.contains(&"generated") => ColumnDefault::Generated,
         None => ColumnDefault::Null,
     };
     let collation = match (collates, words.contains(&"C")) {

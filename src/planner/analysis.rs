@@ -153,6 +153,8 @@ pub struct Analysis {
 pub(super) struct Rows {
     pub(super) columns: Option<Vec<OutColumn>>,
     pub(super) partitioned: bool,
+    /// Whether they come in an order that its query gives them.
+    pub(super) ordered: bool,
     pub(super) obstacle: Option<PlanError>,
     /// Output columns that are constants, for INSERT … SELECT.
     pub(super) constants: Vec<Option<Expr>>,

@@ -374,7 +374,10 @@ impl<'a> Analyzer<'a> {
             self.whole_row();
         }
         if SYSTEM_COLUMNS.contains(&name.as_str()) && matches!(scope.find(parts), Found::Unknown) {
-            self.never_multi(Refusal::SystemColumn, format!("the system column {name}"));
+            self.differs_by_shard(PlanError::refused(
+                Refusal::SystemColumn,
+                format!("the system column {name}"),
+            ));
         } else if parts.len() > 1 && matches!(scope.find(parts), Found::Unknown) {
             self.field(name);
         }
@@ -674,6 +677,7 @@ impl<'a> Analyzer<'a> {
             FunctionArguments::Subquery(query) => {
                 // ARRAY(SELECT …)
                 self.subquery(query, scope, false)?;
+                self.array_of(query);
                 &[]
             }
             FunctionArguments::List(list) => {

@@ -154,6 +154,11 @@ impl<'a> Analyzer<'a> {
             Some(InsertRows::Values(rows)) => rows.first().map_or(0, |row| row.content.len()),
             Some(InsertRows::Query(rows)) => rows.columns.as_ref().map_or(usize::MAX, Vec::len),
         };
+        if let Some(InsertRows::Values(rows)) = &source_rows
+            && rows.iter().any(|row| row.content.len() != width)
+        {
+            return Err(PlanError::ValuesLength);
+        }
         let mut obstacle = None;
         if let Some(relation) = relation.as_deref() {
             let given: Vec<usize> = if listed.is_empty() {

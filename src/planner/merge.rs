@@ -108,6 +108,7 @@ impl<'a> Analyzer<'a> {
         Ok(Rows {
             columns: None,
             partitioned: groups.partitioned,
+            ordered: false,
             obstacle: obstacle.or(subquery_obstacle),
             constants: Vec::new(),
         })

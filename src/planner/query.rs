@@ -157,6 +157,7 @@ impl<'a> Analyzer<'a> {
             }
             rows.constants.clear();
         }
+        rows.ordered |= !order.is_empty();
         for index in first_cte..self.ctes.len() {
             if !self.ctes[index].used {
                 self.cte_rows(index)?;
@@ -283,6 +284,7 @@ impl<'a> Analyzer<'a> {
                 Ok(Rows {
                     columns: Some(columns),
                     partitioned: false,
+                    ordered: false,
                     obstacle,
                     constants: Vec::new(),
                 })
@@ -342,6 +344,7 @@ impl<'a> Analyzer<'a> {
                 Ok(Rows {
                     columns,
                     partitioned,
+                    ordered: false,
                     obstacle,
                     constants: Vec::new(),
                 })
@@ -445,6 +448,18 @@ impl<'a> Analyzer<'a> {
             self.block().pending.push(Pending { uses, obstacle });
         }
         Ok(rows)
+    }
+
+    /// The array of a query's rows, in the order in which they come.
+    pub(super) fn array_of(&mut self, query: &'a Query) {
+        if query.order_by.is_none() && rows_may_differ(&query.body) {
+            self.found.differs.get_or_insert_with(|| {
+                PlanError::refused(
+                    Refusal::Aggregate,
+                    "an array depends on the order of reference rows",
+                )
+            });
+        }
     }
 }
 

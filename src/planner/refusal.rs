@@ -233,6 +233,9 @@ pub enum PlanError {
         /// The slot.
         slot: SlotId,
     },
+    /// 42601: rows of one INSERT that are not of one length, each of which a shard could take by itself.
+    #[error("VALUES lists must all be the same length")]
+    ValuesLength,
     /// 2201W.
     #[error("LIMIT must not be negative")]
     LimitNegative,
@@ -323,7 +326,7 @@ impl ErrorReply for PlanError {
     fn sqlstate(&self) -> SqlState {
         match self {
             Self::Refused { .. } | Self::Unparsed { .. } => SqlState::FEATURE_NOT_SUPPORTED,
-            Self::Lex(_) => SqlState::SYNTAX_ERROR,
+            Self::Lex(_) | Self::ValuesLength => SqlState::SYNTAX_ERROR,
             Self::TooBig { .. } => SqlState::STATEMENT_TOO_COMPLEX,
             Self::SlotGap { .. } => SqlState(*b"57P03"),
             Self::SlotOverlap { .. } => SqlState(*b"XX001"),
@@ -343,6 +346,7 @@ impl ErrorReply for PlanError {
             | Self::Unparsed { .. }
             | Self::Lex(_)
             | Self::TooBig { .. }
+            | Self::ValuesLength
             | Self::LimitNegative
             | Self::OffsetNegative
             | Self::Parameter { .. }
@@ -364,6 +368,7 @@ impl ErrorReply for PlanError {
             | Self::SlotGap { .. }
             | Self::SlotOverlap { .. }
             | Self::SlotFenced { .. }
+            | Self::ValuesLength
             | Self::LimitNegative
             | Self::OffsetNegative
             | Self::Parameter { .. }
@@ -383,6 +388,7 @@ impl ErrorReply for PlanError {
             ),
             Self::Lex(_)
             | Self::TooBig { .. }
+            | Self::ValuesLength
             | Self::LimitNegative
             | Self::OffsetNegative
             | Self::Parameter { .. }
@@ -401,6 +407,7 @@ impl ErrorReply for PlanError {
             | Self::SlotGap { .. }
             | Self::SlotOverlap { .. }
             | Self::SlotFenced { .. }
+            | Self::ValuesLength
             | Self::LimitNegative
             | Self::OffsetNegative
             | Self::Parameter { .. }

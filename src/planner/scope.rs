@@ -55,6 +55,8 @@ pub struct From {
     pub output: Option<Vec<OutColumn>>,
     /// Whether the rows are spread over shards; else every shard has all of them.
     pub partitioned: bool,
+    /// Whether its rows come in an order that a subquery gives them.
+    pub ordered: bool,
     /// Sets of key nodes; the sources of one set are co-located.
     pub groups: Vec<Vec<NodeId>>,
     /// Why it cannot run on several shards.
@@ -100,6 +102,7 @@ impl From {
             _ => None,
         };
         both.partitioned |= other.partitioned;
+        both.ordered |= other.ordered;
         both.groups.extend(other.groups);
         both.obstacle = both.obstacle.or(other.obstacle);
         both

@@ -133,6 +133,7 @@ impl<'a> Analyzer<'a> {
             self.expression(&item.expr, &scope)?;
         }
         let block = self.blocks.pop().unwrap_or_default();
+        let plain_rows = !block.aggregate && grouping.is_empty() && block.windows.is_empty();
         let anchors = groups.nodes();
         let partitioned = groups.partitioned;
         let mut obstacle = groups.obstacle.clone();
@@ -224,6 +225,18 @@ impl<'a> Analyzer<'a> {
             }
         }
         obstacle = obstacle.or(subquery_obstacle);
+        // PostgreSQL gives a subquery's rows on as they come, unless it has to bring them together.
+        let ordered = scope.from.ordered
+            && scope.from.items.len() == 1
+            && plain_rows
+            && distinct.is_none()
+            && order.is_empty();
+        if top && ordered && partitioned && obstacle.is_none() {
+            self.never_multi(
+                Refusal::OrderBy,
+                "ORDER BY in a subquery orders the rows of one shard only",
+            );
+        }
         if top {
             self.outer_order(order, select, &scope, &columns)?;
         }
@@ -246,6 +259,7 @@ impl<'a> Analyzer<'a> {
         Ok(Rows {
             columns,
             partitioned,
+            ordered,
             obstacle,
             constants,
         })

@@ -482,6 +482,7 @@ impl<'a> Analyzer<'a> {
             }],
             output: columns,
             partitioned: rows.partitioned,
+            ordered: rows.ordered,
             groups: if rows.partitioned {
                 vec![nodes]
             } else {

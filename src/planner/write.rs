@@ -98,6 +98,19 @@ impl<'a> Analyzer<'a> {
             }
             _ => None,
         };
+        if let Some((Placement::Sharded { key, .. }, relation)) =
+            relation.map(|relation| (&relation.placement, relation))
+            && let Some(column) = relation.columns.get(*key)
+            && column.default == ColumnDefault::Generated
+        {
+            return Err(PlanError::refused(
+                Refusal::KeyUpdate,
+                format!(
+                    "the sharding key {} is generated from the row's columns",
+                    column.name
+                ),
+            ));
+        }
         for assignment in assignments {
             let column = match &assignment.target {
                 ast::AssignmentTarget::ColumnName(name) => object_name(name)?.pop(),
