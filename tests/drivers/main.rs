@@ -24,6 +24,7 @@ const NODE_POSTGRES: &str = "pg@8.23.1";
 const SQLALCHEMY: &str = "SQLAlchemy==2.0.58 alembic==1.20.1 psycopg[binary]==3.3.9";
 const DJANGO: &str = "Django==5.2.19 psycopg[binary]==3.3.9";
 const NODE_COPY_STREAMS: &str = "pg-copy-streams@7.0.0";
+const PRISMA: &str = "prisma@7.10.0 @prisma/client@7.10.0 @prisma/adapter-pg@7.10.0";
 const JDBC_JAR: &str = "/usr/share/java/postgresql.jar";
 
 #[test]
@@ -99,6 +100,26 @@ fn node_postgres_works() {
         command
             .arg(script("node_postgres_driver.js"))
             .env("NODE_PATH", folder.join("node_modules"));
+        command
+    });
+}
+
+#[test]
+fn a_prisma_application_works() {
+    let (Some(node), Some(_)) = (runtime("node"), runtime("npm")) else {
+        return;
+    };
+    let schema = fs::read_to_string(script("prisma/schema.prisma")).expect("read the schema");
+    let folder = installed("prisma", &format!("{PRISMA}\n{schema}"), prisma);
+    // Node looks for the client that was generated beside the script.
+    fs::copy(
+        script("prisma/application.js"),
+        folder.join("application.js"),
+    )
+    .expect("copy the script");
+    passes("Prisma", || {
+        let mut command = Command::new(&node);
+        command.arg(folder.join("application.js"));
         command
     });
 }
@@ -215,6 +236,20 @@ fn npm(what: &str, folder: &Path) -> Command {
         ])
         .arg(folder);
     command.args(what.split(' '));
+    command
+}
+
+/// Installs Prisma and has it make the client of our schema. Its client compiles queries by WebAssembly; the binary with
+/// which its own program would change schemas is not needed, and any program does in its place.
+fn prisma(_: &str, folder: &Path) -> Command {
+    const STEPS: &str = "set -e; cd \"$1\"; cp \"$2\" .; shift 2;
+        npm install --ignore-scripts --no-audit --no-fund --loglevel=error \"$@\";
+        PRISMA_SCHEMA_ENGINE_BINARY=$(command -v node) CHECKPOINT_DISABLE=1 \
+          node node_modules/prisma/build/index.js generate --schema schema.prisma";
+    let mut command = Command::new("sh");
+    command.args(["-c", STEPS, "sh"]).arg(folder);
+    command.arg(script("prisma/schema.prisma"));
+    command.args(PRISMA.split(' '));
     command
 }
 
