@@ -8,11 +8,12 @@ use crate::topology::snapshot::Topology;
 use crate::transaction::recovery;
 use crate::transaction::settings::Settings;
 use quick_cache::Equivalent;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// What makes a statement's template: its text, the parameter types that were declared, and how names are looked up.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateKey {
     /// The client's text.
     pub sql: Arc<str>,
@@ -25,7 +26,7 @@ pub struct TemplateKey {
 }
 
 /// A [`TemplateKey`] to look up: hashes and compares as one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy)]
 pub struct TemplateRef<'a> {
     /// See [`TemplateKey::sql`].
     pub sql: &'a str,
@@ -35,6 +36,32 @@ pub struct TemplateRef<'a> {
     pub search_path: &'a Arc<[Arc<str>]>,
     /// See [`TemplateKey::schema_version`].
     pub schema_version: u64,
+}
+
+impl Hash for TemplateRef<'_> {
+    /// One text hardly ever has other types or another search path: they are compared, but not hashed.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.sql.as_bytes());
+        state.write_u64(self.schema_version);
+    }
+}
+
+impl Hash for TemplateKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            sql,
+            parameter_types,
+            search_path,
+            schema_version,
+        } = self;
+        let same = TemplateRef {
+            sql,
+            parameter_types,
+            search_path,
+            schema_version: *schema_version,
+        };
+        same.hash(state);
+    }
 }
 
 impl Equivalent<TemplateKey> for TemplateRef<'_> {

@@ -296,6 +296,11 @@ impl UserPools {
         pool.acquire(&self.login, self.worker).await
     }
 
+    /// [`Self::acquire`] where that takes no waiting: a pooled connection, if nobody stands in line for one.
+    pub fn take(&self, shard: ShardId) -> Option<Lease> {
+        self.pools.get(usize::from(shard.0))?.take(self.worker)
+    }
+
     /// A new connection in the place of one that is clean, but not for this session.
     ///
     /// # Errors
@@ -442,17 +447,23 @@ impl Pool {
         if self.closed.load(Ordering::Relaxed) {
             return Err(LeaseError::Closed);
         }
-        if self.waiting.load(Ordering::Relaxed) == 0 {
-            while let Some(pooled) = self.take_idle(worker) {
-                if let Some(lease) = Lease::of(pooled, worker) {
-                    return Ok(lease);
-                }
-            }
-            if let Some(room) = self.take_room() {
-                return self.open(room, login, worker).await;
-            }
+        if let Some(lease) = self.take(worker) {
+            return Ok(lease);
+        }
+        if self.waiting.load(Ordering::Relaxed) == 0
+            && let Some(room) = self.take_room()
+        {
+            return self.open(room, login, worker).await;
         }
         self.stand_in_line(login, worker).await
+    }
+
+    /// An idle connection that still serves, unless others wait for one. (A closed pool has none.)
+    fn take(&self, worker: usize) -> Option<Lease> {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        std::iter::from_fn(|| self.take_idle(worker)).find_map(|pooled| Lease::of(pooled, worker))
     }
 
     /// An idle connection that `worker` may have: one of its own, or one that the others do not need.

@@ -39,14 +39,16 @@ impl InUse {
 
     /// No backend works for the session any more; waits for a cancel that is under way.
     pub async fn clear(&self) {
-        let cancelling = {
-            let mut now = self.tokens();
-            now.tokens.clear();
-            now.cancelling
-        };
-        if cancelling {
+        if self.forget() {
             drop(self.gate.lock().await);
         }
+    }
+
+    /// No backend works for the session any more. Whether a cancel is under way, which [`Self::clear`] waits for.
+    pub fn forget(&self) -> bool {
+        let mut now = self.tokens();
+        now.tokens.clear();
+        now.cancelling
     }
 
     async fn cancel(&self) {

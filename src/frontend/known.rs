@@ -119,6 +119,8 @@ struct Pipelined<'a> {
     parse: Option<(&'a str, Vec<u32>)>,
     bind: Bind<'a>,
     bind_body: &'a [u8],
+    /// All of them as they came.
+    messages: &'a [u8],
     /// Describe, if it is there, Execute and Sync as they came.
     rest: &'a [u8],
 }
@@ -160,6 +162,7 @@ impl<'a> Pipelined<'a> {
             parse,
             bind,
             bind_body,
+            messages,
             rest,
         })
     }
@@ -237,32 +240,12 @@ impl Session {
         let topology = self.router.control.topology.load();
         let prepared = match &pipelined.parse {
             None => self.statements.get(pipelined.bind.statement)?.clone(),
-            Some((sql, parameter_types)) => {
-                let key = TemplateRef {
-                    sql,
-                    parameter_types,
-                    search_path: &search_path,
-                    schema_version: topology.schema.version,
-                };
-                let Parsed {
-                    sql,
-                    parameter_types,
-                    template,
-                } = self.router.parsed.get(&key)?;
-                Arc::new(Prepared {
-                    id: self.router.next_statement(),
-                    backend_name: Box::default(),
-                    sql,
-                    parameter_types,
-                    kind: PreparedKind::Query {
-                        template,
-                        schema_version: topology.schema.version,
-                        search_path: search_path.clone(),
-                    },
-                    described: OnceLock::new(),
-                    position_offset: 0,
-                })
-            }
+            Some((sql, parameter_types)) => self.parsed_again(&TemplateRef {
+                sql,
+                parameter_types,
+                search_path: &search_path,
+                schema_version: topology.schema.version,
+            })?,
         };
         let PreparedKind::Query {
             template,
@@ -287,17 +270,53 @@ impl Session {
             formats: &formats,
         };
         let shard = template.shard(arguments, &topology)?;
-        if pipelined.parse.is_some() {
-            let full = self.statements.len() >= self.router.config.limits.prepared_statements;
-            match self.statements.get_mut("") {
-                Some(unnamed) => *unnamed = prepared.clone(),
-                None if full => return None,
-                None => {
-                    self.statements.insert(String::new(), prepared.clone());
+        Some((prepared, shard))
+    }
+
+    /// What a Parse without a name makes of a text that was parsed before, by this client or another.
+    fn parsed_again(&mut self, key: &TemplateRef<'_>) -> Option<Arc<Prepared>> {
+        let full = self.statements.len() >= self.router.config.limits.prepared_statements;
+        let unnamed = self.statements.get_mut("");
+        if let Some(same) = &unnamed
+            && *same.sql == *key.sql
+            && *same.parameter_types == *key.parameter_types
+        {
+            return Some((*same).clone());
+        }
+        let Parsed {
+            sql,
+            parameter_types,
+            template,
+        } = self.router.parsed.get(key)?;
+        let prepared = Prepared {
+            id: self.router.next_statement(),
+            backend_name: Box::default(),
+            sql,
+            parameter_types,
+            kind: PreparedKind::Query {
+                template,
+                schema_version: key.schema_version,
+                search_path: key.search_path.clone(),
+            },
+            described: OnceLock::new(),
+            position_offset: 0,
+        };
+        match unnamed {
+            None if full => None,
+            None => {
+                let prepared = Arc::new(prepared);
+                self.statements.insert(String::new(), prepared.clone());
+                Some(prepared)
+            }
+            // In its place, unless a portal is made of it.
+            Some(unnamed) => {
+                match Arc::get_mut(unnamed) {
+                    Some(place) => *place = prepared,
+                    None => *unnamed = Arc::new(prepared),
                 }
+                Some(unnamed.clone())
             }
         }
-        Some((prepared, shard))
     }
 
     /// Runs the statement on its shard and passes the answer on, all but ReadyForQuery. One that the shard does not know
@@ -385,6 +404,12 @@ fn send_whole(
         parameter_types,
         ..
     } = prepared;
+    if pipelined.parse.is_some() {
+        // Neither statement nor portal has a name to be replaced.
+        backend.unnamed = Some(*id);
+        backend.stream.out().extend_from_slice(pipelined.messages);
+        return Ok(0);
+    }
     let mut hidden = 0;
     if prepared.is_named() {
         if anew {
@@ -401,10 +426,10 @@ fn send_whole(
             frontend_message::write_parse(backend.stream.out(), name, sql, parameter_types);
             hidden += 1;
         }
-    } else if pipelined.parse.is_some() || anew || backend.unnamed != Some(*id) {
+    } else if anew || backend.unnamed != Some(*id) {
         backend.unnamed = Some(*id);
         frontend_message::write_parse(backend.stream.out(), name, sql, parameter_types);
-        hidden += u8::from(pipelined.parse.is_none());
+        hidden += 1;
     }
     let out = backend.stream.out();
     frontend_message::rewrite_bind(out, pipelined.bind_body, "", name)?;

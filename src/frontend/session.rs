@@ -181,7 +181,7 @@ impl Session {
     }
 
     /// Answers the client until it leaves or the router stops.
-    pub async fn run(mut self, stop: Listening) {
+    pub async fn run(mut self, mut stop: Listening) {
         loop {
             let bytes = match self.client.head(|_| false) {
                 Ok(Head::Frame(b'P' | b'B', bytes)) => match self.known_pipeline().await {
@@ -190,7 +190,7 @@ impl Session {
                     Err(_) => break,
                 },
                 Ok(Head::Frame(_, bytes)) => bytes,
-                Ok(Head::Pass(_) | Head::Incomplete) => match self.wait(&stop).await {
+                Ok(Head::Pass(_) | Head::Incomplete) => match self.wait(&mut stop).await {
                     Ok(()) => continue,
                     Err(_) => break,
                 },
@@ -212,7 +212,7 @@ impl Session {
     }
 
     /// Sends what waits and waits for the client, for the router's end, or for a shard that has waited too long.
-    async fn wait(&mut self, stop: &Listening) -> Result<(), Stop> {
+    async fn wait(&mut self, stop: &mut Listening) -> Result<(), Stop> {
         self.client.flush().await.map_err(error::of_client)?;
         self.client.rest();
         let in_block = self.transaction.block.phase() != Phase::Idle;
@@ -345,14 +345,16 @@ impl Session {
     }
 
     pub(super) fn ready_for_query(&mut self) {
-        for (name, value) in std::mem::take(&mut self.unreported) {
+        while let Some((name, value)) = self.unreported.pop_first() {
             if self.reported.get(&name) != Some(&value) {
                 backend_message::write_parameter_status(self.client.out(), &name, &value);
                 self.reported.insert(name, value);
             }
         }
-        let notifications = std::mem::take(&mut self.notifications);
-        self.client.out().extend_from_slice(&notifications);
+        if !self.notifications.is_empty() {
+            let notifications = std::mem::take(&mut self.notifications);
+            self.client.out().extend_from_slice(&notifications);
+        }
         let status = self.transaction.block.status();
         backend_message::write_ready_for_query(self.client.out(), status);
     }
@@ -370,19 +372,13 @@ impl Session {
 
     /// Makes a shard a participant of the block or of the statement.
     pub(super) async fn join(&mut self, shard: ShardId) -> Result<&mut Backend, Stop> {
-        let joined = self.transaction.backend(shard).is_some();
-        if !joined {
+        if self.transaction.backend(shard).is_none() {
             if self.pipeline.unsynced
                 && let Some(talking) = self.pipeline.shard
             {
                 // It has answers to give.
                 self.transaction.mark_used(talking);
             }
-            if self.transaction.has_unused() {
-                // It may leave shards on the way, which a cancel must not reach any more.
-                self.in_use.clear().await;
-            }
-            let mut asides = Vec::new();
             let tenant = Tenant {
                 control: &self.router.control,
                 pools: &self.pools,
@@ -390,33 +386,65 @@ impl Session {
                 committed: self.parameters.shard_settings(),
                 custom: self.parameters.custom(),
             };
-            let joined = self
-                .transaction
-                .join(shard, tenant, &mut asides)
-                .await
-                .map(|_| ());
-            let tokens = self
-                .transaction
-                .backends()
-                .map(|backend| backend.cancel_token());
-            self.in_use.set(tokens);
-            joined.map_err(error::of_join)?;
-            self.pass_asides(&asides);
+            if self.transaction.join_at_once(shard, tenant) {
+                self.note_in_use();
+            } else {
+                // Rare, and so large that it is better not a part of every call.
+                Box::pin(self.join_in_time(shard)).await?;
+            }
         }
         self.transaction.backend(shard).ok_or(Stop::Gone)
     }
 
+    async fn join_in_time(&mut self, shard: ShardId) -> Result<(), Stop> {
+        if self.transaction.has_unused() {
+            // It may leave shards on the way, which a cancel must not reach any more.
+            self.in_use.clear().await;
+        }
+        let mut asides = Vec::new();
+        let tenant = Tenant {
+            control: &self.router.control,
+            pools: &self.pools,
+            settings: self.parameters.before_block(),
+            committed: self.parameters.shard_settings(),
+            custom: self.parameters.custom(),
+        };
+        let joining = self.transaction.join(shard, tenant, &mut asides);
+        let joined = joining.await.map(|_| ());
+        self.note_in_use();
+        joined.map_err(error::of_join)?;
+        self.pass_asides(&asides);
+        Ok(())
+    }
+
+    /// A cancel must reach the backends that take part now.
+    fn note_in_use(&mut self) {
+        let backends = self.transaction.backends();
+        self.in_use
+            .set(backends.map(|backend| backend.cancel_token()));
+    }
+
     /// Gives back the leases of a statement outside a block.
     pub(super) async fn release_idle(&mut self) {
-        if self.transaction.block.phase() == Phase::Idle && !self.pipeline.unsynced {
+        if self.transaction.block.phase() != Phase::Idle || self.pipeline.unsynced {
+            return;
+        }
+        // A call that may wait costs even where it does not.
+        if self.in_use.forget() {
             self.in_use.clear().await;
+        }
+        if self.transaction.is_tainted() {
             self.transaction.clean_tainted().await;
-            self.transaction.release_idle();
+        }
+        self.transaction.release_idle();
+        if !self.transaction.pins.is_empty() || !self.held_cursors.is_empty() {
             self.settle_pins().await;
+        }
+        if !self.changes.is_empty() {
             self.forget_changes();
-            if std::mem::take(&mut self.schema_changed) {
-                self.spread_schema_change().await;
-            }
+        }
+        if std::mem::take(&mut self.schema_changed) {
+            self.spread_schema_change().await;
         }
     }
 

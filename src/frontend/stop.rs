@@ -5,7 +5,7 @@ use futures_util::task::AtomicWaker;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Context;
+use std::task::{Context, Waker};
 
 /// Whether the router ends, and whom that must wake.
 #[derive(Debug, Default)]
@@ -35,6 +35,7 @@ impl Stop {
             stop: self.clone(),
             id,
             waker,
+            registered: None,
         }
     }
 }
@@ -45,12 +46,22 @@ pub struct Listening {
     stop: Arc<Stop>,
     id: u64,
     waker: Arc<AtomicWaker>,
+    /// What [`Self::waker`] holds.
+    registered: Option<Waker>,
 }
 
 impl Listening {
     /// Whether the router ends; if not yet, the task is woken once it does.
-    pub fn poll(&self, context: &Context<'_>) -> bool {
-        self.waker.register(context.waker());
+    pub fn poll(&mut self, context: &Context<'_>) -> bool {
+        let waker = context.waker();
+        if !self
+            .registered
+            .as_ref()
+            .is_some_and(|known| known.will_wake(waker))
+        {
+            self.waker.register(waker);
+            self.registered = Some(waker.clone());
+        }
         self.stop.raised.load(Ordering::SeqCst)
     }
 }
@@ -69,7 +80,7 @@ mod tests {
     #[test]
     fn who_listens_is_told_and_who_left_is_forgotten() {
         let stop = Arc::<Stop>::default();
-        let (one, other) = (stop.listen(), stop.listen());
+        let (mut one, other) = (stop.listen(), stop.listen());
         let context = Context::from_waker(noop_waker_ref());
         assert!(!one.poll(&context));
         drop(other);

@@ -640,8 +640,20 @@ fn is_identifier_start(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || !byte.is_ascii()
 }
 
+/// Bytes that operators are made of.
+const OPERATORS: [bool; 256] = {
+    let mut operators = [false; 256];
+    let bytes = b"~!@#^&|`?+-*/%<>=";
+    let mut at = 0;
+    while at < bytes.len() {
+        operators[bytes[at] as usize] = true;
+        at += 1;
+    }
+    operators
+};
+
 pub(super) fn is_operator(byte: u8) -> bool {
-    b"~!@#^&|`?+-*/%<>=".contains(&byte)
+    OPERATORS[usize::from(byte)]
 }
 
 /// Whether UESCAPE may name it.
@@ -666,9 +678,11 @@ const WORD_PARTS: [bool; 256] = {
 };
 
 pub(super) fn word_end(bytes: &[u8], start: usize) -> usize {
-    let rest = &bytes[start..];
-    let end = rest.iter().position(|byte| !WORD_PARTS[usize::from(*byte)]);
-    start + end.unwrap_or(rest.len())
+    let mut end = start;
+    while end < bytes.len() && WORD_PARTS[usize::from(bytes[end])] {
+        end += 1;
+    }
+    end
 }
 
 fn digits_end(bytes: &[u8], start: usize) -> usize {

@@ -58,9 +58,10 @@ impl Shape {
 
     /// The values of the literals in `sql`, the text that was read last.
     pub fn values<'a>(&self, sql: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
-        self.literals.iter().map(|range| {
+        let literals = self.literals.iter().zip(&self.types);
+        literals.map(|(range, oid)| {
             let literal = &sql[range.clone()];
-            match literal.contains('\'') {
+            match *oid == UNKNOWN_OID && literal.contains('\'') {
                 true => Cow::Owned(literal.replace("''", "'")),
                 false => Cow::Borrowed(literal),
             }
@@ -96,7 +97,8 @@ impl Shape {
                     if before == Before::Query {
                         lists &= !1;
                     }
-                    at = end;
+                    // What follows nearly always.
+                    at = end + usize::from(bytes.get(end) == Some(&b' '));
                 }
                 b'0'..=b'9' => {
                     let (end, oid) = number(bytes, at)?;
@@ -229,6 +231,9 @@ fn push_number(text: &mut String, number: usize) {
 }
 
 fn of_word(word: &[u8]) -> Before {
+    if word.len() > "between".len() {
+        return Before::Other;
+    }
     let is = |other: &[u8]| word.eq_ignore_ascii_case(other);
     let initial = word.first().map_or(0, u8::to_ascii_lowercase);
     match (initial, word.len()) {

@@ -188,6 +188,24 @@ impl Transaction {
             .map(|participant| &mut *participant.lease)
     }
 
+    /// [`Self::join`] where that takes no waiting: outside a block, with a pooled connection that is set as the session
+    /// is. Whether it did.
+    pub fn join_at_once(&mut self, shard: ShardId, tenant: Tenant<'_>) -> bool {
+        if self.block.phase() != Phase::Idle || !self.pins.is_empty() {
+            return false;
+        }
+        let Some(lease) = tenant.pools.take(shard) else {
+            return false;
+        };
+        if !settings::are_applied(&lease, tenant.settings, tenant.custom) {
+            lease.release();
+            return false;
+        }
+        let joining = self.participant(Pin::of(lease, self.pins.always()));
+        self.participants.insert(shard, joining);
+        true
+    }
+
     /// Makes `shard` a participant: a lease, the session's settings, and in a block all that the block has said so far.
     /// What the shard said meanwhile for the client's ears (ParameterStatus, NOTICE) is appended to `asides`.
     ///
@@ -252,14 +270,13 @@ impl Transaction {
     async fn lease(&self, shard: ShardId, tenant: Tenant<'_>) -> Result<Participant, LeaseError> {
         let pin = match self.pins.take(shard) {
             Some(pin) => pin,
-            None => Pin {
-                lease: fit_lease(shard, tenant).await?,
-                reasons: self.pins.always(),
-                cursors: Vec::new(),
-                unsettled: false,
-            },
+            None => Pin::of(fit_lease(shard, tenant).await?, self.pins.always()),
         };
-        Ok(Participant {
+        Ok(self.participant(pin))
+    }
+
+    fn participant(&self, pin: Pin) -> Participant {
+        Participant {
             settings_before: pin.lease.applied.clone(),
             lease: pin.lease,
             begun: false,
@@ -269,7 +286,7 @@ impl Transaction {
             cursors: pin.cursors,
             unsettled: pin.unsettled,
             pins: self.pins.clone(),
-        })
+        }
     }
 
     /// Has the session keep the shard's backend beyond the end of the block, for what will live there.
@@ -364,6 +381,11 @@ impl Transaction {
             participant.settings_before = participant.lease.applied.clone();
         }
         Ok(())
+    }
+
+    /// Whether [`Self::clean_tainted`] has anything to do.
+    pub fn is_tainted(&self) -> bool {
+        self.participants.iter().any(|(_, one)| one.lease.tainted)
     }
 
     /// Has backends forget what a statement that was not looked at may have left there. One that does not is closed.

@@ -11,6 +11,7 @@ use crate::wire::stream::StreamError;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -105,11 +106,25 @@ pub struct Pin {
     pub unsettled: bool,
 }
 
+impl Pin {
+    /// A connection where nothing lives yet.
+    pub fn of(lease: Lease, reasons: Reasons) -> Self {
+        Self {
+            lease,
+            reasons,
+            cursors: Vec::new(),
+            unsettled: false,
+        }
+    }
+}
+
 /// The backends that a session keeps between its transactions.
 #[derive(Debug, Default)]
 pub struct Pins {
     /// Why every backend is kept, if it is.
     always: Reasons,
+    /// Whether any should be there: asked of each statement, and most sessions keep none.
+    any: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -138,7 +153,7 @@ impl Pins {
                 PoolMode::Transaction => Reasons::default(),
                 PoolMode::Session => Reasons::SESSION_MODE,
             },
-            state: Mutex::default(),
+            ..Self::default()
         }
     }
 
@@ -153,7 +168,14 @@ impl Pins {
 
     /// Whether the session keeps none, and has lost none.
     pub fn is_empty(&self) -> bool {
-        self.state().expected.is_empty()
+        !self.any.load(Ordering::Relaxed)
+    }
+
+    /// Notes why the shard's backend should be there, or that it need not.
+    fn expect(&self, expected: &mut Vec<(ShardId, Reasons)>, shard: ShardId, why: Option<Reasons>) {
+        expected.retain(|(other, _)| *other != shard);
+        expected.extend(why.map(|reasons| (shard, reasons)));
+        self.any.store(!expected.is_empty(), Ordering::Relaxed);
     }
 
     /// Whether a backend is kept for this and not in use.
@@ -165,6 +187,9 @@ impl Pins {
 
     /// A shard that is kept and not in use.
     pub fn first(&self) -> Option<ShardId> {
+        if self.is_empty() {
+            return None;
+        }
         self.state().kept.first().map(|pin| pin.lease.shard)
     }
 
@@ -182,14 +207,15 @@ impl Pins {
     /// Keeps a backend until it is taken again.
     pub fn keep(&self, pin: Pin) {
         let mut state = self.state();
-        let shard = pin.lease.shard;
-        state.expected.retain(|(other, _)| *other != shard);
-        state.expected.push((shard, pin.reasons));
+        self.expect(&mut state.expected, pin.lease.shard, Some(pin.reasons));
         state.kept.push(pin);
     }
 
     /// The shard's backend, if the session keeps one.
     pub fn take(&self, shard: ShardId) -> Option<Pin> {
+        if self.is_empty() {
+            return None;
+        }
         let mut state = self.state();
         let place = state.kept.iter().position(|pin| pin.lease.shard == shard)?;
         Some(state.kept.swap_remove(place))
@@ -197,6 +223,9 @@ impl Pins {
 
     /// Outside a transaction: what lived in backends that should be here and are not, which are forgotten.
     pub fn take_lost(&self) -> Option<LostPin> {
+        if self.is_empty() {
+            return None;
+        }
         let mut state = self.state();
         let State { kept, expected } = &mut *state;
         let is_lost = |(shard, _): &(ShardId, Reasons)| {
@@ -204,6 +233,7 @@ impl Pins {
             here.next().is_none()
         };
         let lost: Vec<_> = expected.extract_if(.., |one| is_lost(one)).collect();
+        self.any.store(!expected.is_empty(), Ordering::Relaxed);
         let mut lost = lost.into_iter().filter(|(_, reasons)| reasons.is_state());
         let (shard, mut reasons) = lost.next()?;
         lost.for_each(|(_, more)| reasons |= more);
@@ -214,6 +244,7 @@ impl Pins {
     pub fn take_all(&self) -> Vec<Pin> {
         let mut state = self.state();
         state.expected.clear();
+        self.any.store(false, Ordering::Relaxed);
         std::mem::take(&mut state.kept)
     }
 
@@ -223,7 +254,7 @@ impl Pins {
     }
 
     fn forget(&self, shard: ShardId) {
-        self.state().expected.retain(|(other, _)| *other != shard);
+        self.expect(&mut self.state().expected, shard, None);
     }
 
     /// Outside a transaction: asks the backends where something may have changed what lives there, and gives back those
@@ -264,6 +295,9 @@ impl Pins {
         &self,
         context: &mut Context<'_>,
     ) -> Poll<(ShardId, Result<usize, StreamError>)> {
+        if self.is_empty() {
+            return Poll::Pending;
+        }
         for pin in &mut self.state().kept {
             if let Poll::Ready(heard) = pin.lease.stream.poll_fill(context) {
                 return Poll::Ready((pin.lease.shard, heard));

@@ -75,6 +75,12 @@ pub async fn apply(backend: &mut Backend, wanted: &Arc<Settings>) -> Result<(), 
     Ok(())
 }
 
+/// Whether the backend is known to be set like this, so that neither [`apply`] nor [`create_custom`] would do anything.
+pub fn are_applied(backend: &Backend, wanted: &Arc<Settings>, custom: &Arc<Custom>) -> bool {
+    let same_custom = backend.custom.is_empty() && custom.is_empty();
+    Arc::ptr_eq(&backend.applied, wanted) && (same_custom || Arc::ptr_eq(&backend.custom, custom))
+}
+
 /// Whether the backend shows a session with these customized settings none that another left.
 pub fn is_fit(backend: &Backend, custom: &Arc<Custom>) -> bool {
     backend.custom.is_empty()

@@ -90,9 +90,21 @@ impl Transport {
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // There is room nearly always, and to ask the reactor first costs more than to find none.
+        match self.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            written => return Poll::Ready(written),
+        }
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
         }
     }
 
@@ -180,6 +192,8 @@ pub struct FrameStream {
     passing: usize,
     /// The last read was full: more of the same is to be expected.
     large: bool,
+    /// The last read took all that was there: the next one has to wait, most likely.
+    drained: bool,
     frame_bytes_max: usize,
 }
 
@@ -192,6 +206,7 @@ impl FrameStream {
             output: BytesMut::new(),
             passing: 0,
             large: false,
+            drained: false,
             frame_bytes_max,
         }
     }
@@ -334,6 +349,9 @@ impl FrameStream {
     /// Reads once without sending; for watching a client while it is being answered.
     pub fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, StreamError>> {
         let transport = self.transport.as_mut().ok_or(StreamError::Closed)?;
+        if std::mem::take(&mut self.drained) && !transport.poll_readable(context) {
+            return Poll::Pending;
+        }
         let read = if self.large {
             self.input.reserve(LARGE_READ_BYTES);
             transport.poll_read(context, &mut self.input)
@@ -348,6 +366,7 @@ impl FrameStream {
         };
         let read = ready!(read)?;
         self.large = read >= READ_BYTES;
+        self.drained = !self.large;
         match read {
             0 => Poll::Ready(Err(StreamError::Closed)),
             read => Poll::Ready(Ok(read)),
