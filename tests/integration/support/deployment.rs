@@ -29,6 +29,7 @@ pub struct Options<'a> {
     schema: String,
     nodes: Vec<(usize, String)>,
     router: bool,
+    under: Vec<String>,
 }
 
 /// Databases, configuration and the router that is running.
@@ -39,6 +40,7 @@ pub struct Deployment<'a> {
     directory: PathBuf,
     port: u16,
     router: Option<Router>,
+    under: Vec<String>,
 }
 
 impl Deployment<'static> {
@@ -60,6 +62,7 @@ impl<'a> Options<'a> {
             schema: String::new(),
             nodes: Vec::new(),
             router: true,
+            under: Vec::new(),
         }
     }
 
@@ -122,6 +125,12 @@ impl<'a> Options<'a> {
         self
     }
 
+    /// Runs the routers under a program that takes theirs as its last arguments.
+    pub fn under(mut self, program: &[String]) -> Self {
+        self.under = program.to_vec();
+        self
+    }
+
     /// Makes the databases and starts the router.
     #[track_caller]
     pub fn start(self) -> Deployment<'a> {
@@ -136,6 +145,7 @@ impl<'a> Options<'a> {
             directory,
             port: free_port(),
             router: None,
+            under: self.under.clone(),
         };
         std::thread::scope(|scope| {
             for server in 0..self.shards {
@@ -236,7 +246,7 @@ impl Deployment<'_> {
             );
             fs::write(directory.join("pgring.toml"), text).expect("write pgring.toml");
         }
-        Router::start(&directory, port)
+        Router::start_under(&self.under, &directory, port)
     }
 
     /// The router.
@@ -375,7 +385,13 @@ impl Router {
     /// Starts `pgring serve` on the configuration in `directory` and waits until it serves.
     #[track_caller]
     pub fn start(directory: &Path, port: u16) -> Self {
-        let mut router = Self::spawn(directory, port);
+        Self::start_under(&[], directory, port)
+    }
+
+    /// [`Self::start`] with the words of another program before it.
+    #[track_caller]
+    fn start_under(under: &[String], directory: &Path, port: u16) -> Self {
+        let mut router = Self::spawn_under(under, directory, port);
         let deadline = Instant::now() + START_LIMIT;
         loop {
             let Err(failure) = target(port).login(&[]) else {
@@ -390,14 +406,20 @@ impl Router {
 
     /// Starts it without waiting.
     pub fn spawn(directory: &Path, port: u16) -> Self {
+        Self::spawn_under(&[], directory, port)
+    }
+
+    fn spawn_under(under: &[String], directory: &Path, port: u16) -> Self {
         let log = directory.join("log");
         let file = File::options()
             .create(true)
             .append(true)
             .open(&log)
             .expect("open the router's log");
-        let mut command = Command::new(PGRING);
+        let mut words = under.iter().map(String::as_str).chain([PGRING]);
+        let mut command = Command::new(words.next().unwrap_or(PGRING));
         command
+            .args(words)
             .args(["serve", "-c"])
             .arg(directory)
             .stdin(Stdio::null());
