@@ -11,7 +11,7 @@ use pgring::sql::statement::{self, Statement};
 use pgring::topology::key_value::KeyType;
 use pgring::topology::schema::{
     Collation, Column, ColumnDefault, Declared, Event, Expression, Function, Placement, Relation,
-    RelationKind, Rule, Schema, Trigger, TriggerFunction, Unique, Volatility,
+    RelationKind, Rule, Schema, TEMPORARY, Trigger, TriggerFunction, Unique, Volatility,
 };
 use pgring::topology::snapshot::{Shard, SlotOwner, Topology};
 use pgring::topology::{Epoch, SLOT_COUNT, ShardId};
@@ -81,6 +81,7 @@ fn column(text: &str) -> (Column, bool) {
 /// sharded orders: id int8 serial, customer_id int8 key
 /// reference countries: code text C
 /// local settings: name text       on the first shard
+/// temporary t: id int4            of the session, on the first shard
 /// sharded old new: id int8 key    declared, and not made yet
 /// sharded part of orders: …       a partition, not declared itself
 /// view v                          over sharded tables
@@ -96,6 +97,7 @@ fn declare(head: &str) -> Topology {
     let mut schema = Schema::default();
     let mut tables: HashMap<Arc<str>, Arc<Relation>> = HashMap::new();
     let mut gap = 0..0;
+    let mut temporary = Vec::new();
     builtins(&mut schema);
     for line in head
         .lines()
@@ -175,7 +177,7 @@ fn declare(head: &str) -> Topology {
                 Placement::Sharded { key, family }
             }
             "reference" => Placement::Reference,
-            "local" => Placement::Local(ShardId(0)),
+            "local" | "temporary" => Placement::Local(ShardId(0)),
             "view" => Placement::View,
             other => panic!("no kind {other}"),
         };
@@ -192,6 +194,13 @@ fn declare(head: &str) -> Topology {
             .map(|declared| (("public".into(), name.into()), declared));
         schema.declared.extend(declared);
         if more.contains(&"new") {
+            continue;
+        }
+        if kind == "temporary" {
+            temporary.push(Relation {
+                columns,
+                ..Relation::new(TEMPORARY, name, RelationKind::Table, placement)
+            });
             continue;
         }
         let kind = if placement == Placement::View {
@@ -219,6 +228,9 @@ fn declare(head: &str) -> Topology {
             .entry(catalog.into())
             .or_default()
             .insert(name.into(), Arc::new(relation));
+    }
+    if !temporary.is_empty() {
+        schema.add_temporary(&temporary, ShardId(0));
     }
     let count = shards.len();
     let owner = |slot: usize| {

@@ -43,12 +43,16 @@ const FINGERPRINT: &str = "
         FROM pg_catalog.pg_index i JOIN relation r ON r.oid = i.indexrelid
       UNION ALL SELECT 'g' || t.oid::text || t.xmin::text || t.ctid::text
         FROM pg_catalog.pg_trigger t JOIN relation r ON r.oid = t.tgrelid
-      UNION ALL SELECT 'k' || oid::text || xmin::text || ctid::text FROM pg_catalog.pg_constraint WHERE oid >= 16384
+      UNION ALL SELECT 'k' || k.oid::text || k.xmin::text || k.ctid::text
+        FROM pg_catalog.pg_constraint k LEFT JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+        WHERE k.oid >= 16384 AND c.relpersistence IS DISTINCT FROM 't'
       UNION ALL SELECT 'l' || oid::text || xmin::text || ctid::text FROM pg_catalog.pg_policy
       UNION ALL SELECT 'q' || oid::text || xmin::text || ctid::text FROM pg_catalog.pg_operator WHERE oid >= 16384
       UNION ALL SELECT 's' || oid::text || xmin::text FROM pg_catalog.pg_cast WHERE oid >= 16384
-      UNION ALL SELECT 'h' || inhrelid::text || inhparent::text FROM pg_catalog.pg_inherits
-      UNION ALL SELECT 'r' || oid::text || xmin::text || ctid::text FROM pg_catalog.pg_rewrite WHERE oid >= 16384
+      UNION ALL SELECT 'h' || h.inhrelid::text || h.inhparent::text
+        FROM pg_catalog.pg_inherits h JOIN relation r ON r.oid = h.inhrelid
+      UNION ALL SELECT 'r' || w.oid::text || w.xmin::text || w.ctid::text
+        FROM pg_catalog.pg_rewrite w JOIN relation r ON r.oid = w.ev_class
       UNION ALL SELECT 'p' || oid::text || xmin::text || ctid::text FROM pg_catalog.pg_proc WHERE oid >= 16384
       UNION ALL SELECT 't' || oid::text || xmin::text || ctid::text
         FROM pg_catalog.pg_type WHERE oid >= 16384 AND typtype = 'd'
@@ -210,8 +214,9 @@ const TRIGGERS: &str = "
 
 const REWRITES: &str = "
     SELECT ev_class, rulename::text, ev_type::text,
-           CASE ev_type WHEN '1' THEN pg_get_viewdef(ev_class) ELSE pg_get_ruledef(oid) END
-    FROM pg_rewrite WHERE ev_class >= 16384 AND ev_enabled IN ('O', 'A')";
+           CASE ev_type WHEN '1' THEN pg_get_viewdef(ev_class) ELSE pg_get_ruledef(w.oid) END
+    FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class
+    WHERE ev_class >= 16384 AND ev_enabled IN ('O', 'A') AND c.relpersistence <> 't'";
 
 const POLICIES: &str = "
     SELECT p.polrelid, p.polname::text,

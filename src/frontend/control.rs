@@ -390,6 +390,7 @@ impl Session {
         self.run_on_participants(&[sql]).await?;
         self.transaction.block.rollback_to(name);
         self.parameters.rollback_to(name);
+        self.revert_temporary();
         self.complete("ROLLBACK");
         Ok(())
     }
@@ -849,13 +850,19 @@ impl Session {
                 self.portals.clear();
                 self.parameters.reset_all();
                 self.parameters.reset("role");
+                // What takes part now is kept otherwise, and not found.
+                self.in_use.clear().await;
+                self.transaction.release_idle();
                 self.end_pins().await;
                 self.settle_settings().await?;
                 "DISCARD ALL"
             }
             Discard::Plans => "DISCARD PLANS",
             Discard::Sequences => "DISCARD SEQUENCES",
-            Discard::Temp => "DISCARD TEMP",
+            Discard::Temp => {
+                self.discard_temporary().await?;
+                "DISCARD TEMP"
+            }
         };
         self.complete(tag);
         Ok(())
@@ -915,10 +922,10 @@ impl Session {
             }
             Statement::Declare { name, body, .. } => {
                 let Some(bound) = bound else {
-                    return Ok(self.any_shard());
+                    return self.shard_that_knows(body.text);
                 };
                 let template = self.template(&Arc::from(body.text), &Arc::from(bound.types))?;
-                template.refuse_session_locks()?;
+                template.refuse_session_effects()?;
                 let binding = Binding {
                     values: bound.values,
                     formats: bound.formats,
@@ -1002,16 +1009,17 @@ impl Session {
             hint: hint.as_ref(),
             limits: &limits,
         };
-        let plan = planner::utility(&sentence.statement, sentence.sql, sentence.tokens, &context)?;
+        let (statement, sql, tokens) = (&sentence.statement, sentence.sql, sentence.tokens);
+        let temporary = planner::temporary(statement, sql, tokens, &context)?.is_some();
+        let plan = planner::utility(statement, sql, tokens, &context)?;
         if plan.access == Access::OutsideBlock {
             self.check_alone(sentence.statement.command_word())?;
         }
-        self.note_changes(planner::changes(
-            &sentence.statement,
-            sentence.sql,
-            sentence.tokens,
-            &context,
-        ));
+        if temporary {
+            self.change_temporary().await?;
+        } else {
+            self.note_changes(planner::changes(statement, sql, tokens, &context));
+        }
         if self.pipeline.executed
             && self.transaction.block.phase() == Phase::Idle
             && matches!(plan.access, Access::Write | Access::Ddl)
@@ -1022,7 +1030,10 @@ impl Session {
         if hint.is_some() {
             self.taint(&plan).await?;
         }
-        self.run_plan(&plan, sentence.sql, 0).await
+        self.run_plan(&plan, sentence.sql, 0).await?;
+        // DROP … CASCADE takes away what is temporary too.
+        self.doubt_temporary();
+        Ok(())
     }
 
     /// EXPLAIN: how the statement is routed, then what the shards say.
@@ -1037,7 +1048,7 @@ impl Session {
         }
         let template = self.template(&Arc::from(explain.body), &Arc::from(bound.types))?;
         if explain.analyze {
-            template.refuse_session_locks()?;
+            template.refuse_session_effects()?;
         }
         let topology = self.router.topology();
         let binding = Binding {
@@ -1047,6 +1058,9 @@ impl Session {
             spread: self.router.next_spread(),
         };
         let plan = template.plan(&binding, &topology)?;
+        if explain.analyze {
+            self.before(&template, &plan).await?;
+        }
         let lines = self.explained(&template, &plan, explain, bound).await?;
         if describe {
             write_plan_description(self.client.out());
@@ -1246,6 +1260,12 @@ pub(super) fn sets(statement: &Statement<'_>) -> bool {
             | Statement::SetConstraints
             | Statement::SetSessionCharacteristics(_)
     )
+}
+
+/// Whether it matters to the statement what tables there are.
+pub(super) fn is_planned(statement: &Statement<'_>) -> bool {
+    let other = matches!(statement, Statement::Empty | Statement::Discard(_));
+    !sets(statement) && !controls_transaction(statement) && !other
 }
 
 /// Whether the statement begins or ends a transaction, or a part of one.

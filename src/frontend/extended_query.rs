@@ -142,6 +142,9 @@ impl Session {
         };
         let classified = statement::classify(sql, tokens)?;
         self.check_block(&classified)?;
+        if control::is_planned(&classified) {
+            self.look_at_temporary().await?;
+        }
         let sql: Arc<str> = sql.into();
         let parameter_types: Arc<[u32]> = parameter_types.into();
         let kind = match &classified {
@@ -225,10 +228,14 @@ impl Session {
         self.ensure_parsed(&prepared, shard).await
     }
 
-    fn shard_to_describe(&mut self, prepared: &Prepared) -> Result<ShardId, Stop> {
+    pub(super) fn shard_to_describe(&mut self, prepared: &Prepared) -> Result<ShardId, Stop> {
         match &prepared.kind {
+            PreparedKind::Query { template, .. } if template.is_temporary() => {
+                Ok(self.router.topology().default_shard)
+            }
             // Every shard has every definition.
-            PreparedKind::Query { .. } | PreparedKind::Explain => Ok(self.any_shard()),
+            PreparedKind::Query { .. } => Ok(self.any_shard()),
+            PreparedKind::Explain => self.shard_that_knows(&prepared.sql),
             PreparedKind::Forward
             | PreparedKind::Session
             | PreparedKind::Execute
@@ -410,6 +417,21 @@ impl Session {
         {
             self.see_unseen().await?;
         }
+        let prepared = match prepared.kind {
+            PreparedKind::Query { .. } => {
+                self.look_at_temporary().await?;
+                let current = self.current(&prepared)?;
+                if !Arc::ptr_eq(&current, &prepared) {
+                    self.see_unseen().await?;
+                }
+                current
+            }
+            PreparedKind::Forward | PreparedKind::Explain | PreparedKind::Execute => {
+                self.look_at_temporary().await?;
+                prepared
+            }
+            PreparedKind::Session | PreparedKind::Empty => prepared,
+        };
         if matches!(prepared.kind, PreparedKind::Execute) {
             return self.bind_execute(&prepared, &bind, frame).await;
         }
@@ -455,7 +477,7 @@ impl Session {
                 if self.transaction.block.phase() == Phase::Failed {
                     return Err(SessionError::FailedBlock.into());
                 }
-                let shard = self.any_shard();
+                let shard = self.shard_that_knows(&prepared.sql)?;
                 self.bind_on(&prepared, shard, bind.portal, frame).await?;
                 Place::Explained {
                     bind: frame.to_frame(),
@@ -502,6 +524,51 @@ impl Session {
         }
     }
 
+    /// The statement that a prepared one is now: another where a name in it has come to mean a temporary relation, or means
+    /// one no more, since a shard may keep to what it meant.
+    pub(super) fn current(&mut self, prepared: &Arc<Prepared>) -> Result<Arc<Prepared>, Stop> {
+        let PreparedKind::Query {
+            template,
+            schema_version,
+            ..
+        } = &prepared.kind
+        else {
+            return Ok(prepared.clone());
+        };
+        let topology = self.topology();
+        let may_differ = template.is_temporary() || topology.schema.has_temporary();
+        if !may_differ || *schema_version == topology.schema.version {
+            return Ok(prepared.clone());
+        }
+        let now = self.template(&prepared.sql, &prepared.parameter_types)?;
+        if !now.is_temporary() && !template.is_temporary() {
+            return Ok(prepared.clone());
+        }
+        let id = self.router.next_statement();
+        let current = Arc::new(Prepared {
+            id,
+            backend_name: match prepared.is_named() {
+                true => backend_name(id).into(),
+                false => Box::default(),
+            },
+            sql: prepared.sql.clone(),
+            parameter_types: prepared.parameter_types.clone(),
+            kind: PreparedKind::Query {
+                template: now,
+                schema_version: topology.schema.version,
+                search_path: self.search_path()?,
+            },
+            described: OnceLock::new(),
+            position_offset: prepared.position_offset,
+        });
+        for known in self.statements.values_mut() {
+            if Arc::ptr_eq(known, prepared) {
+                *known = current.clone();
+            }
+        }
+        Ok(current)
+    }
+
     /// The template of a named statement, by the schema and search path of now.
     pub(super) fn current_template(&mut self, prepared: &Prepared) -> Result<Arc<Template>, Stop> {
         if let PreparedKind::Query {
@@ -543,7 +610,15 @@ impl Session {
     }
 
     async fn describe_statement(&mut self, name: &str) -> Result<(), Stop> {
-        let prepared = self.prepared(name)?;
+        let mut prepared = self.prepared(name)?;
+        if matches!(prepared.kind, PreparedKind::Query { .. }) {
+            self.look_at_temporary().await?;
+            let current = self.current(&prepared)?;
+            if !Arc::ptr_eq(&current, &prepared) {
+                self.see_unseen().await?;
+                prepared = current;
+            }
+        }
         match &prepared.kind {
             PreparedKind::Query { .. } | PreparedKind::Forward | PreparedKind::Explain => {
                 if self
@@ -640,7 +715,13 @@ impl Session {
                 {
                     self.pipeline.settings.push((shard, template.clone()));
                 }
-                self.execute_on(shard, name, row_limit).await
+                self.execute_on(shard, name, row_limit).await?;
+                if let PreparedKind::Query { template, .. } = &portal.prepared.kind
+                    && template.session_effects().temporary
+                {
+                    self.doubt_temporary();
+                }
+                Ok(())
             }
             Place::Several { plan, bind, .. } => {
                 let place = self
@@ -672,6 +753,9 @@ impl Session {
                         self.check_alone("DISCARD ALL")?;
                         // They end with the session's state, so that nothing needs a block.
                         self.portals.retain(|other, _| other == name);
+                    }
+                    if control::is_planned(&statement) {
+                        self.look_at_temporary().await?;
                     }
                     self.leave_shard(Some(name)).await?;
                     let sentence = Sentence {

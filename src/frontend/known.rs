@@ -47,13 +47,14 @@ impl Session {
         Ok(true)
     }
 
-    /// Whether statements mean what they mean to all: nothing is failed, hinted, or changed in the schema by the own block.
+    /// Whether statements mean what they mean to all: nothing is failed, hinted, temporary, or changed in the schema by the
+    /// own block.
     pub(super) fn is_plain(&self) -> bool {
         let running = match self.transaction.block.phase() {
             Phase::Idle | Phase::Open => true,
             Phase::Implicit | Phase::Failed => false,
         };
-        running && !self.schema_changed && !self.has_hint()
+        running && !self.schema_changed && self.temporary.is_none() && !self.has_hint()
     }
 
     fn way(&mut self, sql: &str) -> Option<Way> {

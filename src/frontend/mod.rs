@@ -12,6 +12,7 @@ pub mod copy;
 pub mod known;
 pub mod statements;
 mod sql_prepare;
+mod temporary;
 pub mod parameters;
 mod pinned;
 pub mod cancel;

@@ -1,5 +1,6 @@
 //! What a session keeps on one backend beyond its transactions: advisory locks and channels, all on the default shard,
-//! so that they exclude and reach one another whichever router they come by; and cursors WITH HOLD. The backends are in
+//! so that they exclude and reach one another whichever router they come by; cursors WITH HOLD; and temporary relations,
+//! of which [`super::temporary`] knows more. The backends are in
 //! [`crate::transaction::pin`].
 
 use super::error::{self, SessionError, Stop};
@@ -32,6 +33,9 @@ impl Session {
             if effects.notifies {
                 self.transaction.mark_unpreparable(step.shard);
             }
+        }
+        if effects.temporary {
+            self.change_temporary().await?;
         }
         Ok(())
     }
@@ -76,9 +80,15 @@ impl Session {
             self.pass_asides(&asides);
             self.held_cursors = self.transaction.pins.held_cursors();
             self.end_cursors();
-        } else if !self.held_cursors.is_empty() {
+            self.settle_temporary();
+            return;
+        }
+        if !self.held_cursors.is_empty() {
             self.held_cursors.clear();
             self.end_cursors();
+        }
+        if !self.temporary.is_none() {
+            self.settle_temporary();
         }
     }
 
@@ -91,11 +101,14 @@ impl Session {
                 pin.lease.release();
             }
         }
+        self.settle_temporary();
     }
 
     /// What the session must hear before anything else runs: that a backend which it kept is gone.
     pub(super) fn lost_pin(&mut self) -> Result<(), Stop> {
-        if self.transaction.block.phase() != Phase::Idle || self.pipeline.unsynced {
+        // One that takes part is not lost.
+        let in_use = self.transaction.shards().next().is_some();
+        if self.transaction.block.phase() != Phase::Idle || self.pipeline.unsynced || in_use {
             return Ok(());
         }
         match self.transaction.pins.take_lost() {

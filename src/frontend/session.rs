@@ -6,12 +6,13 @@ use super::error::{self, SessionError, Stop};
 use super::parameters::Parameters;
 use super::statements::{Portal, Prepared};
 use super::stop::Listening;
+use super::temporary::Temporary;
 use crate::backend::connection::Backend;
 use crate::backend::pool::UserPools;
 use crate::executor::relay::Expect;
-use crate::planner::{Context, Hint, PlanError, Refusal, Template};
+use crate::planner::{self, Context, Hint, PlanError, Refusal, Template};
 use crate::router::{Router, TemplateKey};
-use crate::sql::lex::LexLimits;
+use crate::sql::lex::{self, LexLimits};
 use crate::sql::search_path;
 use crate::sql::shape::Shape;
 use crate::topology::ShardId;
@@ -40,11 +41,11 @@ type SearchPath = (Arc<Settings>, Arc<[Arc<str>]>);
 /// What a session keeps of the room for a message; a larger one is taken as it lies.
 const REQUEST_BYTES: usize = 1024;
 
-/// Versions of schemas without what a block has changed; the router's own count from zero.
-const CHANGED_VERSIONS: u64 = 1 << 63;
+/// Versions of schemas that a session sees in its own way; the router's own count from zero.
+const OWN_VERSIONS: u64 = 1 << 63;
 
-/// A topology, and the same without what a block has changed.
-type WithoutChanges = (Arc<Topology>, Arc<Topology>);
+/// A topology, and the same as the session sees it.
+type OwnTopology = (Arc<Topology>, Arc<Topology>);
 
 /// One client.
 pub struct Session {
@@ -74,7 +75,9 @@ pub struct Session {
     pub(super) schema_changed: bool,
     /// How it changed the schema, so that what the router has loaded is not taken for what is there.
     pub(super) changes: Changes,
-    without_changes: Option<WithoutChanges>,
+    /// Its temporary relations.
+    pub(super) temporary: Temporary,
+    own_topology: Option<OwnTopology>,
     search_path: Option<SearchPath>,
     /// The shape of the simple query that was read last.
     pub(super) shape: Shape,
@@ -173,7 +176,8 @@ impl Session {
             in_use,
             schema_changed: false,
             changes: Changes::default(),
-            without_changes: None,
+            temporary: Temporary::default(),
+            own_topology: None,
             search_path: None,
             shape: Shape::default(),
             request: BytesMut::new(),
@@ -451,36 +455,49 @@ impl Session {
     /// The topology that the session's statements are planned against.
     pub(super) fn topology(&mut self) -> Arc<Topology> {
         let topology = self.router.topology();
-        if self.changes.is_empty() {
+        let temporary = &self.temporary.relations;
+        if self.changes.is_empty() && temporary.is_empty() {
             return topology;
         }
-        if let Some((base, without)) = &self.without_changes
+        if let Some((base, own)) = &self.own_topology
             && Arc::ptr_eq(base, &topology)
         {
-            return without.clone();
+            return own.clone();
         }
-        let mut schema = topology.schema.without(&self.changes);
+        let mut schema = match self.changes.is_empty() {
+            true => (*topology.schema).clone(),
+            false => topology.schema.without(&self.changes),
+        };
+        if !temporary.is_empty() {
+            schema.add_temporary(temporary, topology.default_shard);
+        }
         // No other session's statement is one of this.
-        schema.version = CHANGED_VERSIONS | self.router.next_statement();
-        let without = Arc::new(Topology {
+        schema.version = OWN_VERSIONS | self.router.next_statement();
+        let own = Arc::new(Topology {
             schema: Arc::new(schema),
             ..(*topology).clone()
         });
-        self.without_changes = Some((topology, without.clone()));
-        without
+        self.own_topology = Some((topology, own.clone()));
+        own
+    }
+
+    pub(super) fn forget_own_topology(&mut self) {
+        self.own_topology = None;
     }
 
     /// Notes how a statement changes the schema.
     pub(super) fn note_changes(&mut self, changes: Changes) {
         if !changes.is_empty() {
             self.changes.extend(changes);
-            self.without_changes = None;
+            self.forget_own_topology();
         }
     }
 
     pub(super) fn forget_changes(&mut self) {
-        self.changes = Changes::default();
-        self.without_changes = None;
+        if !self.changes.is_empty() {
+            self.changes = Changes::default();
+            self.forget_own_topology();
+        }
     }
 
     /// Has this router and the others load the schema that a committed statement changed.
@@ -518,6 +535,27 @@ impl Session {
                     .find(up)
                     .unwrap_or(default)
             }
+        })
+    }
+
+    /// A shard that knows all that the text names: any, unless that is temporary.
+    pub(super) fn shard_that_knows(&mut self, sql: &str) -> Result<ShardId, Stop> {
+        if self.temporary.relations.is_empty() {
+            return Ok(self.any_shard());
+        }
+        let topology = self.topology();
+        let search_path = self.search_path()?;
+        let limits = self.lex_limits();
+        let context = Context {
+            topology: &topology,
+            search_path: &search_path,
+            hint: None,
+            limits: &limits,
+        };
+        let tokens = lex::lex(sql, &limits)?;
+        Ok(match planner::mentioned_temporary(sql, &tokens, &context) {
+            Some(_) => topology.default_shard,
+            None => self.any_shard(),
         })
     }
 
@@ -704,7 +742,7 @@ impl Session {
         if self.pipeline.unsynced {
             return Err(Stop::Error(refused));
         }
-        let shard = self.any_shard();
+        let shard = self.shard_that_knows(sql)?;
         let backend = self.join(shard).await?;
         frontend_message::write_parse(backend.stream.out(), "", sql, parameter_types);
         frontend_message::write_sync(backend.stream.out());

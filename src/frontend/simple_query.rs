@@ -126,6 +126,9 @@ impl Session {
 
     async fn run_sentence(&mut self, sentence: &Sentence<'_>, offset: u32) -> Result<(), Stop> {
         self.check_block(&sentence.statement)?;
+        if control::is_planned(&sentence.statement) {
+            self.look_at_temporary().await?;
+        }
         match &sentence.statement {
             Statement::Empty => backend_message::write_empty_query(self.client.out()),
             Statement::Query(_) => {

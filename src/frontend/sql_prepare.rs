@@ -161,7 +161,7 @@ impl Session {
         };
         let Sentence { sql, tokens, .. } = sentence;
         let renamed = Renamed::new(sql, &tokens[1], LOOKED_AT, i64::from(offset));
-        let shard = self.any_shard();
+        let shard = self.shard_that_knows(body.text)?;
         let backend = self.join(shard).await?;
         let reply = look_at(backend, &renamed.text).await;
         let reply = self
@@ -298,7 +298,7 @@ impl Session {
             return Ok(types.clone());
         }
         self.leave_shard(None).await?;
-        let shard = self.any_shard();
+        let shard = self.shard_to_describe(prepared)?;
         let reply = self.describe_on(prepared, shard).await?;
         let types: Arc<[u32]> = reply.parameter_types.into();
         Ok(prepared.described.get_or_init(|| types).clone())
@@ -324,6 +324,7 @@ impl Session {
                 "Execute it by the protocol, or send it as it is.",
             ));
         }
+        let prepared = self.current(&prepared)?;
         let types = self.described_types(&prepared).await?;
         if types.is_empty() {
             // PostgreSQL does not look at them.
@@ -719,7 +720,7 @@ impl Session {
             && matches!(executed.kind, PreparedKind::Query { .. })
         {
             self.leave_shard(None).await?;
-            let shard = self.any_shard();
+            let shard = self.shard_to_describe(&executed)?;
             rows = self.describe_on(&executed, shard).await?.description;
         }
         self.answer_locally(|out| {
@@ -748,6 +749,7 @@ impl Session {
         };
         let call = self.call(execute).await?;
         if explain.analyze {
+            call.template.refuse_session_effects()?;
             self.before(&call.template, &call.plan).await?;
         }
         let prefix = &explain.sql[..explain.sql.len() - explain.body.len()];

@@ -122,8 +122,10 @@ pub struct Analysis {
     pub unknown: Option<Arc<str>>,
     /// Whether it writes, or calls what may.
     pub writes: bool,
-    /// Whether it creates a table.
+    /// Whether it creates a table that is not temporary.
     pub creates: bool,
+    /// Whether it uses or creates a temporary relation.
+    pub temporary: bool,
     /// How many statements in it write tables.
     pub writers: usize,
     /// Whether it casts to a date or time, or to a type that may hold one.

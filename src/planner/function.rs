@@ -314,6 +314,7 @@ pub fn session_effects(name: &str) -> SessionEffects {
         locks: advisory && !unlocks && !name.contains("_xact_"),
         unlocks,
         notifies: name == "pg_notify",
+        temporary: false,
     }
 }
 

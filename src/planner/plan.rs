@@ -44,7 +44,7 @@ pub struct SettingChange {
     pub local: bool,
 }
 
-/// What a statement's functions do beyond their transaction, or at its end, on the designated shard.
+/// What a statement or its functions do beyond their transaction, or at its end, on the designated shard.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SessionEffects {
     /// They may lock for the session.
@@ -53,6 +53,8 @@ pub struct SessionEffects {
     pub unlocks: bool,
     /// They may notify.
     pub notifies: bool,
+    /// The statement makes a temporary table.
+    pub temporary: bool,
 }
 
 impl SessionEffects {

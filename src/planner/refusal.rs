@@ -121,8 +121,9 @@ refusals! {
     ReferenceWriteMixed = "reference-write-mixed", "Write the tables in statements of their own.";
     /// SELECT INTO or CREATE TABLE AS with tables that are not all local to one shard.
     CreateTableAs = "create-table-as", "Create the table first, then fill it.";
-    /// A temporary table or view, which one server session keeps.
-    TemporaryTable = "temporary-table", "Use a table, or a WITH query: a temporary object would need a server session of its own.";
+    /// Temporary relations in a statement that would run on other shards than the default one, where they are, or that
+    /// makes what the router would not know of.
+    TemporaryTable = "temporary-table", "Name temporary tables along with local and reference tables only, in statements of their own where they are changed; fill one by INSERT or COPY with rows that were read first.";
     /// A database, tablespace or other object of a server.
     ServerObject = "server-object", "Run the statement on each shard's server.";
     /// A write that fires a trigger which may reach rows on other shards, or differ between them.

@@ -6,7 +6,9 @@ use super::analysis::{
 use super::order::explicit_collation;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{Found, From, Key, Lookup, OutColumn, Scope};
+use super::temporary;
 use crate::sql::parse::{self, ast};
+use crate::topology::schema::TEMPORARY;
 use ast::{Expr, OrderByExpr, Select, SelectItem};
 use std::rc::Rc;
 
@@ -61,10 +63,9 @@ impl<'a> Analyzer<'a> {
             return beyond("a clause of this SELECT");
         }
         if let Some(into) = into {
-            self.created(into)?;
             self.found.writes = true;
             self.found.writers += 1;
-            self.found.creates = true;
+            self.created(into)?;
         }
         self.blocks.push(Block::default());
         let sources = self.sources(from, outer)?;
@@ -265,27 +266,28 @@ impl<'a> Analyzer<'a> {
         })
     }
 
-    /// Whether a select item may hold an aggregate.
     /// The table that SELECT INTO makes.
-    fn created(&self, into: &ast::SelectInto) -> Outcome<()> {
+    fn created(&mut self, into: &ast::SelectInto) -> Outcome<()> {
         let name = match into.targets.as_slice() {
             [Expr::Identifier(ident)] => vec![parse::name(ident)],
             [Expr::CompoundIdentifier(idents)] => idents.iter().map(parse::name).collect(),
             _ => return beyond("this target of INTO"),
         };
         let schema = name.iter().rev().nth(1).map(String::as_str);
-        if into.temporary || schema == Some("pg_temp") {
-            return Err(PlanError::refused(
-                Refusal::TemporaryTable,
-                "a temporary table lives on one server session",
-            ));
-        }
         let table = name.last().map_or("", String::as_str);
+        let here = self.topology.default_shard;
+        if temporary::made_temporary(schema, into.temporary, self.topology, self.search_path)? {
+            self.found.temporary = true;
+            self.found.session.temporary = true;
+            let name = format!("{TEMPORARY}.{table}");
+            self.found.locals.push((here, name.into()));
+            return Ok(());
+        }
         let declared = self
             .topology
             .schema
             .declared(schema, table, self.search_path);
-        if declared.is_some_and(|declared| !declared.is_local_on(self.topology.default_shard)) {
+        if declared.is_some_and(|declared| !declared.is_local_on(here)) {
             return Err(PlanError::refused(
                 Refusal::CreateTableAs,
                 format!(
@@ -293,9 +295,11 @@ impl<'a> Analyzer<'a> {
                 ),
             ));
         }
+        self.found.creates = true;
         Ok(())
     }
 
+    /// Whether a select item may hold an aggregate.
     fn may_aggregate(&self, item: &SelectItem) -> bool {
         match item {
             SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => !matches!(

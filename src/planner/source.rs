@@ -585,6 +585,7 @@ impl<'a> Analyzer<'a> {
             });
         };
         let full: Arc<str> = format!("{}.{}", relation.schema, relation.name).into();
+        self.found.temporary |= relation.is_temporary();
         if let Some(obstacle) = attached::read(&relation, &self.topology.schema)? {
             self.differs_by_shard(obstacle);
         }

@@ -606,6 +606,14 @@ impl Template {
         }
     }
 
+    /// Whether the statement uses or creates a temporary relation.
+    pub fn is_temporary(&self) -> bool {
+        match &self.route {
+            Route::Statement(statement) => statement.analysis.temporary,
+            Route::Shard(_) | Route::Key(..) => false,
+        }
+    }
+
     /// What the statement's functions do beyond its transaction.
     pub fn session_effects(&self) -> SessionEffects {
         match &self.route {
@@ -614,11 +622,19 @@ impl Template {
         }
     }
 
-    /// Refuses what would lock for the session, where nobody looks after the lock.
+    /// Refuses what would leave something in the session, where nobody looks after it.
     ///
     /// # Errors
-    /// [`Refusal::SessionState`].
-    pub fn refuse_session_locks(&self) -> Result<(), PlanError> {
+    /// [`Refusal::SessionState`], [`Refusal::TemporaryTable`].
+    pub fn refuse_session_effects(&self) -> Result<(), PlanError> {
+        if self.session_effects().temporary {
+            let reason = "a temporary table is made by a statement other than a query";
+            return Err(PlanError::refused(Refusal::TemporaryTable, reason));
+        }
+        if !self.settings().is_empty() {
+            let reason = "set_config is called by a statement other than a query";
+            return Err(PlanError::refused(Refusal::SessionState, reason));
+        }
         if self.session_effects().locks {
             let reason = "a session's advisory lock is taken by a statement other than a query";
             return Err(PlanError::refused(Refusal::SessionState, reason));

@@ -7,6 +7,7 @@ use super::key::{Arguments, KeyColumn, Source};
 use super::plan::{Access, Merge, Plan, Step, StepArguments, StepSql, Tier};
 use super::refusal::{PlanError, Refusal};
 use super::template::{self, Binding, Context, Hint, all_shards, owner};
+use super::temporary;
 use crate::sql::copy::{CopyDirection, CopySource, CopyStatement};
 use crate::sql::lex::Token;
 use crate::sql::statement::{Maintenance, Name, ObjectKind, Statement};
@@ -15,7 +16,7 @@ use crate::topology::schema::{Column, ColumnDefault, Event, Placement, Relation,
 use crate::topology::snapshot::Topology;
 use std::sync::Arc;
 
-fn one(tier: Tier, access: Access, shard: ShardId) -> Plan {
+pub(super) fn one(tier: Tier, access: Access, shard: ShardId) -> Plan {
     let step = Step {
         shard,
         sql: StepSql::AsSent,
@@ -31,7 +32,7 @@ fn one(tier: Tier, access: Access, shard: ShardId) -> Plan {
 }
 
 /// The shard that the session's hint names.
-fn hinted(sql: &str, context: &Context<'_>) -> Result<Option<ShardId>, PlanError> {
+pub(super) fn hinted(sql: &str, context: &Context<'_>) -> Result<Option<ShardId>, PlanError> {
     match context.hint {
         None => Ok(None),
         Some(Hint::Shard(shard)) => Ok(Some(*shard)),
@@ -65,6 +66,9 @@ pub fn utility(
     tokens: &[Token],
     context: &Context<'_>,
 ) -> Result<Plan, PlanError> {
+    if let Some(plan) = temporary::plan(statement, sql, tokens, context)? {
+        return Ok(plan);
+    }
     let topology = context.topology;
     let hint = hinted(sql, context)?;
     let everywhere = |access| match hint {
@@ -88,12 +92,6 @@ pub fn utility(
             Some(shard) => Ok(one(Tier::NamedShard, Access::Write, shard)),
             None => for_relations(names, "LOCK", Access::Read, context),
         },
-        Statement::CreateTableAs {
-            temporary: true, ..
-        } => Err(PlanError::refused(
-            Refusal::TemporaryTable,
-            "a temporary table lives on one server session",
-        )),
         Statement::CreateTableAs { relation, body, .. } => {
             if let Some(shard) = hint {
                 return Ok(one(Tier::NamedShard, Access::Ddl, shard));
@@ -108,7 +106,7 @@ pub fn utility(
                 ));
             }
             let template = template::template(body.text, &[], context)?;
-            template.refuse_session_locks()?;
+            template.refuse_session_effects()?;
             let plan = template.plan(&Binding::default(), topology)?;
             match (plan.tier, plan.steps.as_slice()) {
                 (Tier::NamedShard, [step]) => Ok(one(Tier::NamedShard, Access::Ddl, step.shard)),
@@ -139,12 +137,6 @@ pub fn utility(
             },
         },
         Statement::Ddl(ddl) => {
-            if ddl.temporary {
-                return Err(PlanError::refused(
-                    Refusal::TemporaryTable,
-                    "a temporary object lives in one server session",
-                ));
-            }
             if let Some(
                 kind @ (ObjectKind::Database
                 | ObjectKind::Tablespace
@@ -528,7 +520,7 @@ pub fn copy_to(
         },
         CopySource::Query(body) => {
             let template = template::template(body.text, &[], context)?;
-            template.refuse_session_locks()?;
+            template.refuse_session_effects()?;
             let plan = template.plan(&binding, topology)?;
             let untouched = plan.steps.iter().all(|step| step.sql == StepSql::AsSent);
             let appended = matches!(

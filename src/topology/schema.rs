@@ -77,6 +77,9 @@ pub enum ColumnDefault {
     Generated,
 }
 
+/// The name of the schema of a session's temporary relations.
+pub const TEMPORARY: &str = "pg_temp";
+
 /// One column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
@@ -273,6 +276,11 @@ impl Relation {
                 None
             }
         }
+    }
+
+    /// Whether it is temporary.
+    pub fn is_temporary(&self) -> bool {
+        *self.schema == *TEMPORARY
     }
 
     /// The index of the column called `name`.
@@ -478,6 +486,44 @@ impl Schema {
         }
     }
 
+    /// Lays a session's temporary relations over the catalog. A view that reads what is not on their shard is found to
+    /// be one.
+    pub fn add_temporary(&mut self, relations: &[Relation], default_shard: ShardId) {
+        let here = Placement::Local(default_shard);
+        let is_here = |(schema, name): &(Arc<str>, Arc<str>)| {
+            let read = self
+                .relations
+                .get(schema)
+                .and_then(|within| within.get(name));
+            **schema == *TEMPORARY
+                || read.is_some_and(|read| {
+                    read.placement == here
+                        || matches!(read.placement, Placement::Reference | Placement::Catalog)
+                })
+        };
+        let placed = relations.iter().map(|relation| {
+            let mut relation = relation.clone();
+            if !relation.reads.iter().all(is_here) {
+                relation.placement = Placement::View;
+            }
+            (relation.name.clone(), Arc::new(relation))
+        });
+        let placed = placed.collect();
+        self.relations.insert(TEMPORARY.into(), placed);
+    }
+
+    /// Whether there are temporary relations.
+    pub fn has_temporary(&self) -> bool {
+        self.relations.contains_key(TEMPORARY)
+    }
+
+    /// Whether it is known that a schema exists.
+    pub fn has_schema(&self, name: &str) -> bool {
+        self.relations.contains_key(name)
+            || self.user_functions.contains_key(name)
+            || self.declared.keys().any(|(schema, _)| **schema == *name)
+    }
+
     /// Whether a name that [`Self::relation`] does not find may mean a declared table that was made since the catalog was
     /// loaded, or a relation that was changed: what it looks like is not known.
     pub fn is_unloaded(&self, schema: Option<&str>, name: &str, search_path: &[Arc<str>]) -> bool {
@@ -494,7 +540,8 @@ impl Schema {
             }
     }
 
-    /// Finds a relation as PostgreSQL would: pg_catalog first (unless the path names it), then `search_path` in order.
+    /// Finds a relation as PostgreSQL would: temporary ones first, then those of pg_catalog (unless the path names them),
+    /// then `search_path` in order.
     pub fn relation(
         &self,
         schema: Option<&str>,
@@ -516,13 +563,15 @@ impl Schema {
         match schema {
             Some(schema) => within(schema),
             None => {
-                let named = search_path.iter().any(|schema| &**schema == "pg_catalog");
-                let first = if named { None } else { within("pg_catalog") };
-                first.or_else(|| {
-                    let path = search_path.iter();
-                    let mut path = path.take_while(|schema| !is_hidden(schema));
-                    path.find_map(|schema| within(schema))
-                })
+                let is_named = |schema: &str| search_path.iter().any(|named| **named == *schema);
+                let first = |schema: &str| within(schema).filter(|_| !is_named(schema));
+                first(TEMPORARY)
+                    .or_else(|| first("pg_catalog"))
+                    .or_else(|| {
+                        let path = search_path.iter();
+                        let mut path = path.take_while(|schema| !is_hidden(schema));
+                        path.find_map(|schema| within(schema))
+                    })
             }
         }
     }

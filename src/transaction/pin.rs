@@ -25,13 +25,18 @@ const WHAT_LIVES_HERE: &str = "\
     SELECT 'lock', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
         WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()) \
     UNION ALL SELECT 'channel', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) \
-    UNION ALL SELECT 'cursor', name FROM pg_catalog.pg_cursors WHERE is_holdable";
+    UNION ALL SELECT 'cursor', name FROM pg_catalog.pg_cursors WHERE is_holdable \
+    UNION ALL SELECT 'temporary', NULL WHERE pg_catalog.pg_my_temp_schema() <> 0 AND ( \
+        EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) \
+        OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()) \
+        OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema()))";
 
 /// The reasons that a backend can be asked for.
-const ASKED: [(&str, Reasons); 3] = [
+const ASKED: [(&str, Reasons); 4] = [
     ("lock", Reasons::ADVISORY_LOCKS),
     ("channel", Reasons::LISTENING),
     ("cursor", Reasons::HELD_CURSORS),
+    ("temporary", Reasons::TEMPORARY),
 ];
 
 /// A set of reasons to keep a backend.
@@ -45,6 +50,8 @@ impl Reasons {
     pub const LISTENING: Self = Self(1 << 1);
     /// Cursors WITH HOLD.
     pub const HELD_CURSORS: Self = Self(1 << 2);
+    /// Temporary tables and the like.
+    pub const TEMPORARY: Self = Self(1 << 3);
     /// `pool.mode = "session"`: nothing need live there.
     pub const SESSION_MODE: Self = Self(1 << 7);
 
@@ -83,6 +90,7 @@ impl fmt::Display for Reasons {
             (Self::ADVISORY_LOCKS, "advisory locks"),
             (Self::LISTENING, "LISTEN"),
             (Self::HELD_CURSORS, "cursors WITH HOLD"),
+            (Self::TEMPORARY, "temporary tables"),
         ];
         let here: Vec<&str> = names
             .iter()
