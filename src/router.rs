@@ -3,6 +3,7 @@
 use crate::backend::control::Control;
 use crate::backend::pool::Pools;
 use crate::config::Config;
+use crate::executor::gather::Budget;
 use crate::planner::Template;
 use crate::topology::snapshot::Topology;
 use crate::transaction::recovery;
@@ -134,6 +135,8 @@ pub struct Router {
     pub shapes: Cache<Option<Arc<Template>>>,
     /// Clients that are connected, and those of them that have not logged in yet.
     pub clients: AtomicUsize,
+    /// What gathered rows may take, and do.
+    pub merge_budget: Budget,
     /// See [`Self::clients`].
     pub unauthenticated_clients: AtomicUsize,
     /// The settings that clients log in with.
@@ -163,6 +166,7 @@ impl Router {
             shapes: cache(config.limits.cached_plans),
             parsed: cache(config.limits.cached_plans),
             settings: quick_cache::sync::Cache::new(SHARED_SETTINGS),
+            merge_budget: Budget::new(config.limits.merge_bytes, config.limits.merge_bytes_total),
             clients: AtomicUsize::new(0),
             unauthenticated_clients: AtomicUsize::new(0),
             spread: AtomicUsize::new(0),

@@ -311,6 +311,11 @@ fn read_limits(mut section: Section<'_>) -> Limits {
         ),
         statement_depth: section.count("statement_depth", 10..=1000, default.statement_depth),
         merge_bytes: section.bytes("merge_bytes", 64 << 10..=1 << 40, default.merge_bytes),
+        merge_bytes_total: section.bytes(
+            "merge_bytes_total",
+            64 << 10..=1 << 40,
+            default.merge_bytes_total,
+        ),
         copy_buffer_bytes: section.bytes(
             "copy_buffer_bytes",
             8 << 10..=1 << 30,

@@ -152,8 +152,10 @@ pub struct Limits {
     pub statement_tokens: usize,
     /// Depth of nesting of a statement that is parsed. Default 100.
     pub statement_depth: usize,
-    /// Rows held for one merge. Default 64MB.
+    /// Rows gathered for one statement. Default 64MB.
     pub merge_bytes: usize,
+    /// Rows gathered for all statements at once. Default 512MB.
+    pub merge_bytes_total: usize,
     /// COPY data held for each shard. Default 1MB.
     pub copy_buffer_bytes: usize,
     /// What one block sets, and its savepoints, kept for shards that join later. Default 16MB.
@@ -180,6 +182,7 @@ impl Default for Limits {
             statement_tokens: 200_000,
             statement_depth: 100,
             merge_bytes: 64 << 20,
+            merge_bytes_total: 512 << 20,
             copy_buffer_bytes: 1 << 20,
             block_bytes: 16 << 20,
             prepared_statements: 1000,

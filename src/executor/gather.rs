@@ -13,10 +13,71 @@ use bytes::{BufMut, BytesMut};
 use futures_util::future::join_all;
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 /// OID of `text`.
 const TEXT: u32 = 25;
+
+/// The bytes in front of a binary array's values (PostgreSQL's `array_recv` says how it looks).
+const ARRAY_HEADER: usize = 20;
+
+/// How much may be held, and is, for all statements of a router.
+#[derive(Debug)]
+pub struct Budget {
+    statement_max: usize,
+    total_max: usize,
+    total: AtomicUsize,
+}
+
+impl Budget {
+    /// `limits.merge_bytes` and `limits.merge_bytes_total`.
+    pub fn new(statement_max: usize, total_max: usize) -> Self {
+        Self {
+            statement_max,
+            total_max,
+            total: AtomicUsize::new(0),
+        }
+    }
+
+    /// What one statement holds.
+    pub fn statement(&self) -> Held<'_> {
+        Held {
+            budget: self,
+            bytes: 0,
+        }
+    }
+}
+
+/// What one statement holds; dropped, others may.
+#[derive(Debug)]
+pub struct Held<'a> {
+    budget: &'a Budget,
+    bytes: usize,
+}
+
+impl Held<'_> {
+    fn take(&mut self, bytes: usize) -> Result<(), MergeError> {
+        let budget = self.budget;
+        self.bytes += bytes;
+        let total = budget.total.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if self.bytes > budget.statement_max {
+            let bytes_max = budget.statement_max;
+            return Err(MergeError::TooLarge { bytes_max });
+        }
+        if total > budget.total_max {
+            let bytes_max = budget.total_max;
+            return Err(MergeError::TotalTooLarge { bytes_max });
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.budget.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
 
 /// A request that a shard was sent, and the relation that its rows are of.
 pub struct Source<'a> {
@@ -37,7 +98,7 @@ pub struct Gathered {
 /// The values of one column.
 struct Column {
     transport: Transport,
-    /// Each with its length in front, as they stand in a binary array.
+    /// Room for the array's header, then each value with its length in front, as they stand in a binary array.
     values: BytesMut,
     has_null: bool,
 }
@@ -47,7 +108,7 @@ impl Gathered {
     pub fn new(columns: &[Transport]) -> Self {
         let column = |transport: &Transport| Column {
             transport: *transport,
-            values: BytesMut::new(),
+            values: BytesMut::zeroed(ARRAY_HEADER),
             has_null: false,
         };
         Self {
@@ -124,28 +185,32 @@ impl Column {
         self.values.len() - before
     }
 
-    /// The array of all values in binary form (PostgreSQL's `array_recv` says how it looks).
-    fn array(self, rows: usize) -> BytesMut {
+    /// The array of all values in binary form.
+    fn array(mut self, rows: usize) -> BytesMut {
         let element = match self.transport {
             Transport::Binary { oid } => oid,
             Transport::Text => TEXT,
         };
-        let mut array = BytesMut::with_capacity(self.values.len() + 20);
-        array.put_u32(u32::from(rows > 0));
-        array.put_u32(u32::from(self.has_null));
-        array.put_u32(element);
-        if rows > 0 {
-            // How many, and the number of the first.
-            array.put_u32(rows as u32);
-            array.put_u32(1);
+        // Dimensions, whether there are NULLs, the type; of the one dimension how many, and the number of the first.
+        let header = [
+            u32::from(rows > 0),
+            u32::from(self.has_null),
+            element,
+            rows as u32,
+            1,
+        ];
+        for (place, word) in self.values.chunks_exact_mut(4).zip(header) {
+            place.copy_from_slice(&word.to_be_bytes());
         }
-        array.put_slice(&self.values);
-        array
+        if rows == 0 {
+            self.values.truncate(12);
+        }
+        self.values
     }
 }
 
-/// Waits for the answers of all sources at once and adds their rows to `relations`. Holds `bytes_max` at most. The
-/// RowDescription that a source was asked for.
+/// Waits for the answers of all sources at once and adds their rows to `relations`, as far as `held` may
+/// hold them. The RowDescription that a source was asked for.
 ///
 /// # Errors
 /// As [`super::fan_out::fan_out`]; [`MergeError::TooLarge`] over the limit.
@@ -155,7 +220,7 @@ impl Column {
 pub async fn gather(
     sources: Vec<Source<'_>>,
     relations: &mut [Gathered],
-    bytes_max: usize,
+    held: &mut Held<'_>,
     client: &mut FrameStream,
 ) -> Result<Option<Frame>, ExecuteError> {
     let mut open: Vec<Open<'_>> = sources
@@ -174,7 +239,7 @@ pub async fn gather(
     });
     let flushed: Result<(), _> = join_all(flushes).await.into_iter().collect();
     let gathered = match flushed {
-        Ok(()) => pull(&mut open, relations, bytes_max, client).await,
+        Ok(()) => pull(&mut open, relations, held, client).await,
         Err(error) => Err(error),
     };
     if let Err(error) = gathered {
@@ -201,13 +266,12 @@ struct Open<'a> {
 async fn pull(
     open: &mut [Open<'_>],
     relations: &mut [Gathered],
-    bytes_max: usize,
+    held: &mut Held<'_>,
     client: &mut FrameStream,
 ) -> Result<(), ExecuteError> {
-    let mut left = bytes_max;
     loop {
         for source in open.iter_mut().filter(|source| !source.is_ready) {
-            source.read(relations, &mut left, bytes_max, client)?;
+            source.read(relations, held, client)?;
         }
         if open.iter().all(|source| source.is_ready) {
             return Ok(());
@@ -241,8 +305,7 @@ impl Open<'_> {
     fn read(
         &mut self,
         relations: &mut [Gathered],
-        left: &mut usize,
-        bytes_max: usize,
+        held: &mut Held<'_>,
         client: &mut FrameStream,
     ) -> Result<(), ExecuteError> {
         loop {
@@ -259,10 +322,7 @@ impl Open<'_> {
                     self.description = Some(frame);
                 }
                 (b'D', Some(relation)) => {
-                    let taken = relation.add(&frame)?;
-                    *left = left
-                        .checked_sub(taken)
-                        .ok_or(MergeError::TooLarge { bytes_max })?;
+                    held.take(relation.add(&frame)?)?;
                 }
                 (b'T', Some(relation)) => relation.check(&frame)?,
                 (b'C', Some(_)) => drop(self.relations.pop_front()),
@@ -280,5 +340,66 @@ impl Open<'_> {
                 (tag, _) => return Err(unexpected(self.backend, tag)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(values: &[Option<&[u8]>]) -> Frame {
+        let mut out = BytesMut::new();
+        backend_message::write_data_row(&mut out, values.iter().copied());
+        Frame::new(out.freeze())
+    }
+
+    #[test]
+    fn columns_become_arrays_as_postgresql_reads_them() {
+        let int4 = Transport::Binary { oid: 23 };
+        let mut gathered = Gathered::new(&[int4, Transport::Text]);
+        for values in [[Some(&[0, 0, 0, 7][..]), None], [None, Some(&b"{a}"[..])]] {
+            gathered.add(&row(&values)).unwrap();
+        }
+        let arrays: Vec<_> = gathered.arrays().collect();
+        #[rustfmt::skip]
+        let expected: [&[u8]; 2] = [
+            &[0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 23, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 7, 255, 255, 255, 255],
+            &[0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 25, 0, 0, 0, 2, 0, 0, 0, 1, 255, 255, 255, 255, 0, 0, 0, 3, b'{', b'a', b'}'],
+        ];
+        assert_eq!(arrays, expected);
+    }
+
+    #[test]
+    fn no_rows_are_an_empty_array_of_the_type() {
+        let gathered = Gathered::new(&[Transport::Binary { oid: 20 }]);
+        let arrays: Vec<_> = gathered.arrays().collect();
+        assert_eq!(arrays, [&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20][..]]);
+    }
+
+    #[test]
+    fn statements_share_what_the_router_holds() {
+        let budget = Budget::new(10, 15);
+        let mut first = budget.statement();
+        first.take(10).unwrap();
+        let bytes_max = 15;
+        assert_eq!(
+            budget.statement().take(6),
+            Err(MergeError::TotalTooLarge { bytes_max })
+        );
+        let bytes_max = 10;
+        assert_eq!(
+            budget.statement().take(11),
+            Err(MergeError::TooLarge { bytes_max })
+        );
+        assert_eq!(first.take(1), Err(MergeError::TooLarge { bytes_max }));
+        drop(first);
+        assert_eq!(budget.statement().take(10), Ok(()));
+        assert_eq!(budget.total.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_row_of_another_width_is_an_error() {
+        let mut gathered = Gathered::new(&[Transport::Text]);
+        assert_eq!(gathered.add(&row(&[None, None])), Err(MergeError::Row));
     }
 }

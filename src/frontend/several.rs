@@ -107,8 +107,9 @@ impl Session {
                 });
             }
         }
-        let bytes_max = self.router.config.limits.merge_bytes;
-        let gathered = gather::gather(sources, &mut relations, bytes_max, &mut self.client).await;
+        let router = self.router.clone();
+        let mut held = router.merge_budget.statement();
+        let gathered = gather::gather(sources, &mut relations, &mut held, &mut self.client).await;
         let description = gathered.map_err(|error| self.after_several(&shards, error))?;
         if let Some(description) = description {
             self.client.out().extend_from_slice(description.bytes());

@@ -145,16 +145,30 @@ impl<'a> Analyzer<'a> {
                 }
                 .and_then(|index| u16::try_from(index).ok());
             }
-            let by_bytes = match column {
+            let sorted = match column {
                 Some(column) => columns
                     .as_ref()
-                    .and_then(|columns| columns.get(usize::from(column)))
-                    .is_some_and(|column| column.collation == Collation::Bytes),
-                None => match self.find(&item.expr, scope) {
-                    Some((_, column)) => column.collation == Collation::Bytes,
-                    None => explicit_collation(&item.expr) == Collation::Bytes,
-                },
+                    .and_then(|columns| columns.get(usize::from(column)).cloned()),
+                None => self.find(&item.expr, scope).map(|(_, column)| column),
             };
+            let by_bytes = match &sorted {
+                Some(column) => column.collation == Collation::Bytes,
+                None => column.is_none() && explicit_collation(&item.expr) == Collation::Bytes,
+            };
+            // Of what is no table's column only the shards know whether it is text.
+            let is_other = |column: &OutColumn| match column.collation {
+                Collation::Other | Collation::Nondeterministic => {
+                    let mut sources = self.found.sources.iter();
+                    sources.any(|source| source.ids.contains(&column.id))
+                }
+                Collation::None | Collation::Bytes => false,
+            };
+            if sorted.as_ref().is_some_and(is_other) {
+                self.never_multi(
+                    Refusal::OrderByCollation,
+                    "ORDER BY text in a collation that only PostgreSQL sorts",
+                );
+            }
             if column.is_none() && select.distinct.is_some() {
                 self.never_multi(
                     Refusal::OrderBy,

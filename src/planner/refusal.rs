@@ -175,6 +175,7 @@ impl Refusal {
                 | Self::LimitWithTies
                 | Self::LimitExpression
                 | Self::OrderBy
+                | Self::OrderByCollation
                 | Self::LocalWithSharded
                 | Self::VolatileFunction
                 | Self::Rewrite

@@ -54,6 +54,14 @@ pub enum MergeError {
         /// The limit.
         bytes_max: usize,
     },
+    /// More rows than the router holds for all statements.
+    #[error(
+        "the rows that all statements need at once exceed limits.merge_bytes_total ({bytes_max})"
+    )]
+    TotalTooLarge {
+        /// The limit.
+        bytes_max: usize,
+    },
     /// A row that is not as described.
     #[error("a shard sent a row that cannot be read")]
     Row,
@@ -66,7 +74,8 @@ impl ErrorReply for MergeError {
             | Self::SortCollation { .. }
             | Self::SortValue { .. }
             | Self::Columns { .. } => SqlState::FEATURE_NOT_SUPPORTED,
-            Self::TooLarge { .. } => SqlState(*b"53400"),
+            Self::TooLarge { .. } => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+            Self::TotalTooLarge { .. } => SqlState::OUT_OF_MEMORY,
             Self::InputOrder { .. } | Self::OutcomesDiffer => SqlState::INTERNAL_ERROR,
             Self::Row => SqlState::PROTOCOL_VIOLATION,
         }
@@ -76,7 +85,7 @@ impl ErrorReply for MergeError {
             Self::SortType { .. } | Self::SortCollation { .. } | Self::SortValue { .. } => {
                 Fault::Client
             }
-            Self::TooLarge { .. } => Fault::Router,
+            Self::TooLarge { .. } | Self::TotalTooLarge { .. } => Fault::Router,
             Self::Columns { .. } | Self::Row | Self::InputOrder { .. } | Self::OutcomesDiffer => {
                 Fault::Backend
             }
@@ -91,9 +100,11 @@ impl ErrorReply for MergeError {
             Self::InputOrder { .. } => {
                 Some("The order of the router and of the shard differ.".to_owned())
             }
-            Self::SortType { .. } | Self::TooLarge { .. } | Self::OutcomesDiffer | Self::Row => {
-                None
-            }
+            Self::SortType { .. }
+            | Self::TooLarge { .. }
+            | Self::TotalTooLarge { .. }
+            | Self::OutcomesDiffer
+            | Self::Row => None,
         }
     }
     fn hint(&self) -> Option<String> {
@@ -109,6 +120,9 @@ impl ErrorReply for MergeError {
                 "Restrict the tables further, name the sharding key, or raise limits.merge_bytes."
                     .to_owned(),
             ),
+            Self::TotalTooLarge { .. } => {
+                Some("Try again later, or raise limits.merge_bytes_total.".to_owned())
+            }
             Self::InputOrder { .. } | Self::OutcomesDiffer | Self::Row => None,
             Self::Columns { .. } => {
                 Some("Compare the table's definition on the shards.".to_owned())
@@ -120,9 +134,11 @@ impl ErrorReply for MergeError {
             Self::SortType { .. } | Self::SortValue { .. } => Some("order-by-type"),
             Self::SortCollation { .. } => Some("order-by-collation"),
             Self::Columns { .. } => Some("schema-drift"),
-            Self::TooLarge { .. } | Self::InputOrder { .. } | Self::OutcomesDiffer | Self::Row => {
-                None
-            }
+            Self::TooLarge { .. }
+            | Self::TotalTooLarge { .. }
+            | Self::InputOrder { .. }
+            | Self::OutcomesDiffer
+            | Self::Row => None,
         }
     }
 }

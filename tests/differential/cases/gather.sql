@@ -119,3 +119,7 @@ SELECT nothing, count(*) FROM events GROUP BY 1;
 SELECT sum(1 / (id - 7)) FROM events;
 
 SELECT e.id, e.label, count(*) FROM events e JOIN lines l ON l.qty = e.kind GROUP BY e.id ORDER BY e.id LIMIT 3;
+
+SELECT id, title FROM events ORDER BY title, id LIMIT 9;
+
+SELECT title FROM odds WHERE id > 7 ORDER BY title DESC NULLS LAST, id;

@@ -30,7 +30,6 @@ SELECT id, amount FROM events ORDER BY amount DESC, id;
 
 SELECT id, ratio FROM events ORDER BY ratio, id;
 
--- refused: order-by-collation
 SELECT id, title FROM events ORDER BY title, id;
 
 SELECT id, title FROM events ORDER BY title COLLATE "C", id;
