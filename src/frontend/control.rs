@@ -13,6 +13,7 @@ use crate::sql::statement::{
     self, Discard, IsolationLevel, SetArgument, SetScope, SetValue, Statement, TransactionModes,
 };
 use crate::topology::ShardId;
+use crate::topology::snapshot::Topology;
 use crate::transaction::command;
 use crate::transaction::settings::{self, quoted};
 use crate::transaction::state::Phase;
@@ -715,23 +716,8 @@ impl Session {
         value: &SetValue<'_>,
     ) -> Result<(), Stop> {
         let text = text_of_value(value).unwrap_or_default();
-        let invalid = |expected: &str| {
-            Stop::from(SessionError::RouterSetting {
-                name: name.to_owned(),
-                value: text.clone(),
-                expected: expected.to_owned(),
-            })
-        };
-        let known = ROUTER_SETTINGS.iter().find(|(known, _)| *known == name);
-        let (_, expected) = known
-            .ok_or_else(|| invalid("pgring.shard or pgring.key: there is no other setting"))?;
-        if name == "pgring.shard"
-            && !text.is_empty()
-            && self.router.topology().shard_named(&text).is_none()
-        {
-            return Err(invalid(expected));
-        }
-        if text.is_empty() {
+        check_router_setting(&self.router.topology(), name, &text)?;
+        if matches!(value, SetValue::Default) {
             self.parameters.reset(name);
         } else {
             self.parameters
@@ -1201,6 +1187,26 @@ pub(super) fn is_known_encoding(name: &str) -> bool {
         .collect::<String>()
         .to_ascii_lowercase();
     matches!(name.as_str(), "utf8" | "unicode" | "sqlascii")
+}
+
+/// Whether a setting of the router's own exists and may have this value.
+pub(super) fn check_router_setting(
+    topology: &Topology,
+    name: &str,
+    value: &str,
+) -> Result<(), SessionError> {
+    let invalid = |expected: &str| SessionError::RouterSetting {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        expected: expected.to_owned(),
+    };
+    let known = ROUTER_SETTINGS.iter().find(|(known, _)| *known == name);
+    let (_, expected) =
+        known.ok_or_else(|| invalid("pgring.shard or pgring.key: there is no other setting"))?;
+    if name == "pgring.shard" && !value.is_empty() && topology.shard_named(value).is_none() {
+        return Err(invalid(expected));
+    }
+    Ok(())
 }
 
 fn check_encoding(value: &SetValue<'_>) -> Result<(), Stop> {

@@ -3,8 +3,9 @@
 
 use super::auth::{AuthError, Users};
 use super::cancel::{Cancels, InUse, KEY_BYTES, LONG_KEY_BYTES};
-use super::control::{is_known_encoding, is_on, is_postgresql_encoding};
-use super::parameters::{DateStyle, Parameters};
+use super::control::{check_router_setting, is_known_encoding, is_on, is_postgresql_encoding};
+use super::error::SessionError;
+use super::parameters::{DateStyle, Parameters, ROUTER_PREFIX};
 use super::session::{Registered, SERVER_VERSION, Session, Start};
 use crate::backend::defaults::DATE_STYLE;
 use crate::backend::pool::UserPools;
@@ -50,6 +51,9 @@ pub enum HandshakeError {
     /// Strings in which the router cannot find the end.
     #[error("standard_conforming_strings = off is not supported through the router")]
     Strings,
+    /// A setting of the router's own that it has not, or that cannot have this value.
+    #[error(transparent)]
+    Setting(#[from] SessionError),
     /// Wrong password, or no such user.
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -82,6 +86,7 @@ impl ErrorReply for HandshakeError {
                 SqlState::FEATURE_NOT_SUPPORTED
             }
             Self::NoEncoding(_) => SqlState::INVALID_PARAMETER_VALUE,
+            Self::Setting(error) => error.sqlstate(),
             Self::Auth(error) => error.sqlstate(),
             Self::Join(error) => error.sqlstate(),
             Self::TimedOut => SqlState::PROTOCOL_VIOLATION,
@@ -100,6 +105,7 @@ impl ErrorReply for HandshakeError {
             | Self::NoEncoding(_)
             | Self::Strings
             | Self::TimedOut => Fault::Client,
+            Self::Setting(error) => error.fault(),
             Self::Auth(error) => error.fault(),
             Self::Join(error) => error.fault(),
             Self::Randomness(_) => Fault::Router,
@@ -109,6 +115,7 @@ impl ErrorReply for HandshakeError {
         match self {
             Self::Join(error) => error.detail(),
             Self::Startup(error) => error.detail(),
+            Self::Setting(error) => error.detail(),
             _ => None,
         }
     }
@@ -367,6 +374,13 @@ async fn first_parameters(
     let others = topology
         .shard_ids()
         .filter(|shard| *shard != topology.default_shard);
+    let (for_router, asked): (Settings, Settings) = asked
+        .into_iter()
+        .partition(|(name, _)| name.starts_with(ROUTER_PREFIX));
+    for (name, value) in &for_router {
+        check_router_setting(&topology, name, value)?;
+    }
+    let for_router = Arc::new(for_router);
     let mut failure = None;
     for shard in std::iter::once(topology.default_shard).chain(others) {
         let mut settings = match pools.defaults(shard).await {
@@ -391,7 +405,7 @@ async fn first_parameters(
                 },
             };
         }
-        let parameters = Parameters::new(router.shared(settings));
+        let parameters = Parameters::new(router.shared(settings), for_router.clone());
         let tenant = Tenant {
             control: &router.control,
             pools,

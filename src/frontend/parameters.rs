@@ -26,6 +26,7 @@ struct Values {
 #[derive(Debug, Default)]
 pub struct Parameters {
     startup: Arc<Settings>,
+    router_startup: Arc<Settings>,
     /// Customized settings that were set at some time.
     custom: Arc<Custom>,
     now: Values,
@@ -34,17 +35,19 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// The settings that a client asked for at login; RESET returns to them.
-    pub fn new(startup: Arc<Settings>) -> Self {
+    /// The settings that a client asked for at login, those for the shards and the router's own; RESET returns to them.
+    pub fn new(startup: Arc<Settings>, router: Arc<Settings>) -> Self {
         let custom = startup.keys().filter(|name| settings::is_custom(name));
         Self {
             custom: Arc::new(custom.cloned().collect()),
             now: Values {
                 shard: startup.clone(),
                 in_force: startup.clone(),
+                router: router.clone(),
                 ..Values::default()
             },
             startup,
+            router_startup: router,
             marks: Vec::new(),
         }
     }
@@ -83,12 +86,11 @@ impl Parameters {
         Arc::make_mut(&mut self.custom).insert(name.into())
     }
 
-    /// The value of a `pgring.*` setting.
+    /// The value of a `pgring.*` setting; None if it is empty.
     pub fn router_setting(&self, name: &str) -> Option<&Arc<str>> {
-        self.now
-            .router_local
-            .get(name)
-            .or_else(|| self.now.router.get(name))
+        let local = self.now.router_local.get(name);
+        let value = local.or_else(|| self.now.router.get(name));
+        value.filter(|value| !value.is_empty())
     }
 
     /// SET: the value that PostgreSQL confirmed. What the block set of it for itself is over.
@@ -129,7 +131,11 @@ impl Parameters {
     /// RESET or SET … TO DEFAULT.
     pub fn reset(&mut self, name: &str) {
         if name.starts_with(ROUTER_PREFIX) {
-            Arc::make_mut(&mut self.now.router).remove(name);
+            let settings = Arc::make_mut(&mut self.now.router);
+            match self.router_startup.get(name) {
+                Some(value) => settings.insert(name.into(), value.clone()),
+                None => settings.remove(name),
+            };
             Arc::make_mut(&mut self.now.router_local).remove(name);
             return;
         }
@@ -147,6 +153,7 @@ impl Parameters {
         let (session, local) = (role(&self.now.shard), role(&self.now.local));
         self.now = Values {
             shard: self.startup.clone(),
+            router: self.router_startup.clone(),
             ..Values::default()
         };
         if let Some(role) = session {
@@ -344,13 +351,39 @@ mod tests {
 
     #[test]
     fn reset_returns_to_what_the_client_logged_in_with() {
-        let mut parameters = Parameters::new(Arc::new([("timezone".into(), "UTC".into())].into()));
+        let mut parameters = Parameters::new(
+            Arc::new([("timezone".into(), "UTC".into())].into()),
+            Arc::default(),
+        );
         parameters.set("timezone", "CET");
         parameters.set("x", "1");
         parameters.reset("timezone");
         assert_eq!(value(&parameters, "timezone"), Some("UTC"));
         parameters.reset_all();
         assert_eq!(value(&parameters, "x"), None);
+    }
+
+    #[test]
+    fn a_router_setting_of_the_login_is_what_reset_returns_to() {
+        let startup = Arc::new([("pgring.shard".into(), "s1".into())].into());
+        let mut parameters = Parameters::new(Arc::default(), startup);
+        let shard = |parameters: &Parameters| {
+            let shard = parameters.router_setting("pgring.shard");
+            shard.map(|shard| shard.to_string())
+        };
+        assert_eq!(shard(&parameters).as_deref(), Some("s1"));
+        parameters.set_router("pgring.shard", "", false);
+        assert_eq!(shard(&parameters), None);
+        parameters.reset("pgring.shard");
+        assert_eq!(shard(&parameters).as_deref(), Some("s1"));
+        parameters.begin();
+        parameters.set_router("pgring.shard", "", true);
+        assert_eq!(shard(&parameters), None);
+        parameters.end(true);
+        assert_eq!(shard(&parameters).as_deref(), Some("s1"));
+        parameters.set_router("pgring.shard", "s2", false);
+        parameters.reset_all();
+        assert_eq!(shard(&parameters).as_deref(), Some("s1"));
     }
 
     #[test]

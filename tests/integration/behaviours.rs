@@ -164,6 +164,33 @@ fn startup_options_are_read_as_postgresql_reads_them() {
 }
 
 #[test]
+fn a_shard_may_be_named_at_login() {
+    let deployment = deployment();
+    let which = "SELECT shard FROM pgring.ownership";
+    let asked = [("options", "-c pgring.shard=s2")];
+    let mut client = deployment.target().login(&asked).unwrap();
+    assert_eq!(client.value(which), "s2");
+    assert_eq!(client.value("SHOW pgring.shard"), "s2");
+    client.run("SET pgring.shard = 's3'");
+    assert_eq!(client.value(which), "s3");
+    for back in [
+        "RESET pgring.shard",
+        "SET pgring.shard TO DEFAULT",
+        "RESET ALL",
+        "DISCARD ALL",
+    ] {
+        client.run("SET pgring.shard = ''");
+        assert_eq!(client.value("SHOW pgring.shard"), "");
+        client.run(back);
+        assert_eq!(client.value(which), "s2", "{back}");
+    }
+    for wrong in ["-c pgring.shard=nowhere", "-c pgring.other=1"] {
+        let failure = deployment.target().login(&[("options", wrong)]).err();
+        assert_eq!(failure.expect("a refusal").code(), "22023", "{wrong}");
+    }
+}
+
+#[test]
 fn a_shard_sees_the_clients_application_name() {
     let deployment = deployment();
     let mut client = deployment
