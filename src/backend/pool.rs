@@ -311,7 +311,7 @@ impl UserPools {
     pub async fn renew(&self, lease: Lease) -> Result<Lease, LeaseError> {
         let room = lease.into_room().ok_or(LeaseError::Closed)?;
         let pool = room.pool.clone();
-        pool.open(room, &self.login, self.worker).await
+        Box::pin(pool.open(room, &self.login, self.worker)).await
     }
 
     /// What the role's sessions start with, as the default shard says; if it has said nothing yet, `shard` is asked.
@@ -453,7 +453,7 @@ impl Pool {
         if self.waiting.load(Ordering::Relaxed) == 0
             && let Some(room) = self.take_room()
         {
-            return self.open(room, login, worker).await;
+            return Box::pin(self.open(room, login, worker)).await;
         }
         self.stand_in_line(login, worker).await
     }
@@ -526,9 +526,9 @@ impl Pool {
                     Ok(lease) => return Ok(lease),
                     Err(room) => room,
                 };
-                self.open(room, login, worker).await
+                Box::pin(self.open(room, login, worker)).await
             }
-            Ok(Ok(Grant::Room(room))) => self.open(room, login, worker).await,
+            Ok(Ok(Grant::Room(room))) => Box::pin(self.open(room, login, worker)).await,
             Ok(Err(_)) => Err(LeaseError::Closed),
             Err(_) => {
                 self.timeouts.fetch_add(1, Ordering::Relaxed);
@@ -808,16 +808,16 @@ impl Lease {
             return;
         };
         let backend = &mut pooled.backend;
-        let is_drained = backend.stream.input().is_empty() && backend.stream.out().is_empty();
         if backend.state != BackendState::InUse || backend.tainted {
             return;
         }
-        if !is_drained {
+        if !backend.stream.is_drained() {
             // A notification, or a parameter that a reload of the shard changed, may come at any time.
             tracing::info!(shard = %backend.shard_name, "a connection with bytes left is closed");
             return;
         }
         backend.state = BackendState::Clean;
+        backend.stream.trim();
         pooled.pinned = None;
         if let Some(pooled) = self.pooled.take() {
             let pool = pooled.room.pool.clone();

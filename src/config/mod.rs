@@ -144,7 +144,7 @@ pub struct Limits {
     pub login: Duration,
     /// One message from a client or a shard. Default 1GB, at most `i32::MAX`.
     pub frame_bytes: usize,
-    /// Extended-protocol messages held until the Sync or Flush that ends them. Default 64MB.
+    /// One message that goes to several shards, held once for each. Default 64MB.
     pub request_bytes: usize,
     /// Statement text that is parsed; longer text can only pass to a named shard. Default 1MB.
     pub statement_bytes: usize,

@@ -289,7 +289,7 @@ impl Session {
         self.end_cursors();
         self.forget_changes();
         if std::mem::take(&mut self.schema_changed) && committed {
-            self.spread_schema_change().await;
+            Box::pin(self.spread_schema_change()).await;
         }
         self.settle_pins().await;
     }

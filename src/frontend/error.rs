@@ -212,9 +212,11 @@ pub enum SessionError {
     /// A message with an unknown type.
     #[error("invalid frontend message type {0}")]
     UnknownMessage(u8),
-    /// What waits to be executed before Sync is over its limit.
-    #[error("a batch of messages before Sync is over its limit")]
+    /// A message is too large to be held once for each of several shards.
+    #[error("a message of {bytes} bytes is too large for several shards")]
     RequestTooLarge {
+        /// Its size.
+        bytes: usize,
         /// `limits.request_bytes`.
         max: usize,
     },
@@ -282,7 +284,7 @@ impl ErrorReply for SessionError {
             Self::TooManyStatements { max } => Some(format!("limits.prepared_statements is {max}")),
             Self::TooManyPortals { max } => Some(format!("limits.portals is {max}")),
             Self::BlockTooLong { max } => Some(format!("limits.block_bytes is {max}")),
-            Self::RequestTooLarge { max } => Some(format!("limits.request_bytes is {max}")),
+            Self::RequestTooLarge { max, .. } => Some(format!("limits.request_bytes is {max}")),
             Self::Refused { reason, .. } => Some(sentence(reason)),
             Self::WrongArguments {
                 expected, given, ..
@@ -315,7 +317,10 @@ impl ErrorReply for SessionError {
             Self::BlockTooLong { .. } => {
                 Some("Release savepoints, or end the transaction.".to_owned())
             }
-            Self::RequestTooLarge { .. } => Some("Send Sync more often.".to_owned()),
+            Self::RequestTooLarge { .. } => Some(
+                "Name the sharding key, so that one shard runs the statement, or raise limits.request_bytes."
+                    .to_owned(),
+            ),
             _ => None,
         }
     }

@@ -28,7 +28,7 @@ use crate::transaction::state::Phase;
 use crate::wire::backend_message::{self, ColumnDescription};
 use crate::wire::frame::{Frame, FrameView};
 use crate::wire::frontend_message::{self, Bind, FrontendMessage, Target};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
@@ -43,7 +43,7 @@ impl Session {
         }
         let answered = match FrontendMessage::decode(frame.tag(), frame.body()) {
             Ok(message) => match self.lost_pin() {
-                Ok(()) => match self.extended(message, frame).await {
+                Ok(()) => match self.extended(&message, frame).await {
                     Ok(()) => self.bound_answers().await,
                     Err(stop) => Err(stop),
                 },
@@ -85,7 +85,7 @@ impl Session {
 
     async fn extended(
         &mut self,
-        message: FrontendMessage<'_>,
+        message: &FrontendMessage<'_>,
         frame: FrameView<'_>,
     ) -> Result<(), Stop> {
         match message {
@@ -93,7 +93,7 @@ impl Session {
                 name,
                 sql,
                 parameter_types,
-            } => self.parse(name, sql, parameter_types).await,
+            } => Box::pin(self.parse(name, sql, parameter_types)).await,
             FrontendMessage::Bind(bind) => self.bind(bind, frame).await,
             FrontendMessage::Describe {
                 target: Target::Statement,
@@ -103,8 +103,10 @@ impl Session {
                 target: Target::Portal,
                 name,
             } => self.describe_portal(name).await,
-            FrontendMessage::Execute { portal, row_limit } => self.execute(portal, row_limit).await,
-            FrontendMessage::Close { target, name } => self.close(target, name).await,
+            FrontendMessage::Execute { portal, row_limit } => {
+                self.execute(portal, *row_limit).await
+            }
+            FrontendMessage::Close { target, name } => self.close(*target, name).await,
             FrontendMessage::Flush => {
                 self.see_unseen().await?;
                 self.drain(false).await?;
@@ -114,12 +116,7 @@ impl Session {
         }
     }
 
-    async fn parse(
-        &mut self,
-        name: &str,
-        sql: &str,
-        parameter_types: Vec<u32>,
-    ) -> Result<(), Stop> {
+    async fn parse(&mut self, name: &str, sql: &str, parameter_types: &[u32]) -> Result<(), Stop> {
         self.see_unseen().await?;
         if name.is_empty() {
             // A Parse ends the unnamed statement, even one that fails.
@@ -292,7 +289,7 @@ impl Session {
     /// What functions set since the last Sync becomes the session's before anything else can see it.
     async fn adopt_pipeline_settings(&mut self) -> Result<(), Stop> {
         for (shard, template) in std::mem::take(&mut self.pipeline.settings) {
-            self.adopt_settings(shard, template.settings()).await?;
+            Box::pin(self.adopt_settings(shard, template.settings())).await?;
         }
         Ok(())
     }
@@ -366,17 +363,11 @@ impl Session {
 
     /// Sends and reads when what waits for the shard is over the limit.
     async fn bound_pipeline(&mut self, shard: ShardId) -> Result<(), Stop> {
-        let max = self
-            .router
-            .config
-            .limits
-            .request_bytes
-            .min(crate::executor::CLIENT_OUTPUT_BYTES);
         let waiting = self
             .transaction
             .backend(shard)
-            .map_or(0, |backend| backend.stream.out().len());
-        if waiting > max {
+            .map_or(0, |backend| backend.stream.unsent_bytes());
+        if waiting > crate::executor::CLIENT_OUTPUT_BYTES {
             self.drain(false).await
         } else {
             Ok(())
@@ -400,7 +391,7 @@ impl Session {
         }
     }
 
-    async fn bind(&mut self, bind: Bind<'_>, frame: FrameView<'_>) -> Result<(), Stop> {
+    async fn bind(&mut self, bind: &Bind<'_>, frame: FrameView<'_>) -> Result<(), Stop> {
         let prepared = self.prepared(bind.statement)?;
         if !bind.portal.is_empty() && self.portals.contains_key(bind.portal) {
             return Err(SessionError::DuplicatePortal(bind.portal.to_owned()).into());
@@ -433,7 +424,7 @@ impl Session {
             PreparedKind::Session | PreparedKind::Empty => prepared,
         };
         if matches!(prepared.kind, PreparedKind::Execute) {
-            return self.bind_execute(&prepared, &bind, frame).await;
+            return Box::pin(self.bind_execute(&prepared, bind, frame)).await;
         }
         let values: Vec<_> = bind.values().collect();
         let formats: Vec<_> = bind
@@ -460,8 +451,8 @@ impl Session {
                     spread: self.router.next_spread(),
                 };
                 let plan = template.plan(&binding, &topology)?;
-                self.bind_planned(&prepared, &template, plan, bind.portal, frame)
-                    .await?
+                let bound = self.bind_planned(&prepared, &template, plan, bind.portal, frame);
+                Box::pin(bound).await?
             }
             PreparedKind::Forward => {
                 let bound = Bound {
@@ -480,7 +471,7 @@ impl Session {
                 let shard = self.shard_that_knows(&prepared.sql)?;
                 self.bind_on(&prepared, shard, bind.portal, frame).await?;
                 Place::Explained {
-                    bind: frame.to_frame(),
+                    bind: self.held(frame),
                     described_on: shard,
                 }
             }
@@ -513,11 +504,12 @@ impl Session {
             [] => Err(Stop::Gone),
             [first, ..] => {
                 // The client's own text, bound on one shard: it answers Bind and Describe.
+                self.bound_for_several(&plan, frame.body().len())?;
                 let described_on = first.shard;
                 self.bind_on(prepared, described_on, portal, frame).await?;
                 Ok(Place::Several {
                     plan: Arc::new(plan),
-                    bind: frame.to_frame(),
+                    bind: self.held(frame),
                     described_on,
                 })
             }
@@ -585,6 +577,14 @@ impl Session {
         self.template(&prepared.sql, &prepared.parameter_types)
     }
 
+    /// A message of its own for later: the client's, unless it is small enough to be copied.
+    fn held(&self, frame: FrameView<'_>) -> Frame {
+        match self.large.is_empty() {
+            true => frame.to_frame(),
+            false => Frame::new(self.large.clone()),
+        }
+    }
+
     pub(super) async fn bind_on(
         &mut self,
         prepared: &Arc<Prepared>,
@@ -599,12 +599,16 @@ impl Session {
         let Some(backend) = self.transaction.backend(shard) else {
             return Err(Stop::Gone);
         };
-        frontend_message::rewrite_bind(
+        let rest = frontend_message::rewrite_bind_head(
             backend.stream.out(),
             frame.body(),
             portal,
             &prepared.backend_name,
         )?;
+        match self.large.is_empty() {
+            true => backend.stream.out().extend_from_slice(rest),
+            false => backend.stream.send_shared(self.large.slice_ref(rest)),
+        }
         self.pipeline.queue.push_back(Expect::Bind);
         self.bound_pipeline(shard).await
     }
@@ -644,7 +648,7 @@ impl Session {
             }
             PreparedKind::Execute => {
                 self.see_unseen().await?;
-                self.describe_execute(&prepared).await
+                Box::pin(self.describe_execute(&prepared)).await
             }
             PreparedKind::Session | PreparedKind::Empty => {
                 self.see_unseen().await?;
@@ -724,9 +728,8 @@ impl Session {
                 Ok(())
             }
             Place::Several { plan, bind, .. } => {
-                let place = self
-                    .execute_several(name, &portal.prepared, &plan, &bind, row_limit)
-                    .await?;
+                let execute = self.execute_several(name, &portal.prepared, &plan, &bind, row_limit);
+                let place = Box::pin(execute).await?;
                 if let Some(portal) = self.portals.get_mut(name) {
                     portal.place = place;
                 }
@@ -737,7 +740,8 @@ impl Session {
                 Ok(())
             }
             Place::Explained { bind, .. } => {
-                let explained = self.execute_explain(name, &portal.prepared, &bind).await;
+                let explain = self.execute_explain(name, &portal.prepared, &bind);
+                let explained = Box::pin(explain).await;
                 if let Some(portal) = self.portals.get_mut(name) {
                     portal.place = Place::Done;
                 }
@@ -774,7 +778,7 @@ impl Session {
                         self.warn_of_no_block(&sentence.statement);
                         self.begin_implicit().await?;
                     }
-                    let ran = self.run_in_session(&sentence, false).await;
+                    let ran = Box::pin(self.run_in_session(&sentence, false)).await;
                     if matches!(sentence.statement, Statement::Discard(Discard::All)) {
                         // It has committed by itself.
                         self.pipeline.executed = false;
@@ -978,13 +982,13 @@ impl Session {
             && !self.pipeline.known.is_empty()
             && idle;
         let first = again.then(|| Sent {
-            bytes: backend.stream.out().clone(),
+            bytes: backend.stream.unsent(),
             queue: self.pipeline.queue.clone(),
         });
         let mut relayed =
             relay::relay(backend, &mut self.client, &mut self.pipeline.queue, again).await;
         if let (Ok(Relayed::Stale { told: false }), Some(first)) = (&relayed, first) {
-            relayed = self.send_anew(shard, sync, first).await?;
+            relayed = Box::pin(self.send_anew(shard, sync, first)).await?;
         }
         if matches!(relayed, Ok(Relayed::Done(Some(_)))) {
             self.pipeline.unsynced = false;
@@ -994,7 +998,7 @@ impl Session {
             self.forget_unanswered();
             // The shard skips all up to a Sync; it gets one here or at the client's.
             let stale = matches!(relayed, Ok(Relayed::Stale { .. }));
-            self.resync(shard, sync, stale).await?;
+            Box::pin(self.resync(shard, sync, stale)).await?;
             self.transaction.block.fail();
             return Err(Stop::Told);
         }
@@ -1048,8 +1052,9 @@ impl Session {
         queue.append(&mut self.pipeline.queue);
         self.pipeline.queue = queue;
         self.pipeline.unsynced = true;
-        let out = backend.stream.out();
-        out.extend_from_slice(&first.bytes);
+        for bytes in first.bytes {
+            backend.stream.send_shared(bytes);
+        }
         Ok(relay::relay(backend, &mut self.client, &mut self.pipeline.queue, false).await)
     }
 
@@ -1131,10 +1136,10 @@ impl Session {
             let idle = self.transaction.block.phase() == Phase::Idle;
             let backend = self.transaction.backend(shard).ok_or(Stop::Gone)?;
             let ended = if idle && self.pipeline.executed {
-                command::run(backend, "ROLLBACK").await
+                Box::pin(command::run(backend, "ROLLBACK")).await
             } else {
                 frontend_message::write_sync(backend.stream.out());
-                command::answer(backend).await
+                Box::pin(command::answer(backend)).await
             };
             backend.forget_unnamed();
             if ended.is_err() {
@@ -1144,9 +1149,9 @@ impl Session {
         self.pipeline = Pipeline::default();
         if self.transaction.block.phase() == Phase::Implicit {
             if failed {
-                self.roll_back().await;
+                Box::pin(self.roll_back()).await;
             } else {
-                match self.commit().await {
+                match Box::pin(self.commit()).await {
                     Ok(_) => {}
                     Err(Stop::Gone) => return Err(Stop::Gone),
                     Err(stop) => self.tell(stop),
@@ -1163,7 +1168,7 @@ impl Session {
 
 /// What a shard was sent since its talk began, and what was expected of it.
 struct Sent {
-    bytes: BytesMut,
+    bytes: Vec<Bytes>,
     queue: VecDeque<Expect>,
 }
 

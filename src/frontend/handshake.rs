@@ -18,7 +18,6 @@ use crate::wire::error_response::{self, ErrorReply, Fault, Severity};
 use crate::wire::sqlstate::SqlState;
 use crate::wire::startup::{self, Startup, StartupError};
 use crate::wire::stream::{FrameStream, StreamError};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Why a connection did not become a session.
@@ -153,7 +152,7 @@ struct Request {
 struct Greeted {
     pools: UserPools,
     parameters: Parameters,
-    reported: BTreeMap<Arc<str>, Arc<str>>,
+    reported: Arc<Settings>,
     in_use: Arc<InUse>,
     registered: Registered,
 }
@@ -165,7 +164,7 @@ pub async fn handshake(
     cancels: &Arc<Cancels>,
     worker: usize,
     mut client: FrameStream,
-) -> Option<(Session, Registered)> {
+) -> Option<(Box<Session>, Registered)> {
     let limit = router.config.limits.login;
     let error =
         match tokio::time::timeout(limit, greet(router, users, cancels, worker, &mut client)).await
@@ -219,6 +218,7 @@ async fn greet(
     }
     let pools = router.pools.of(login, worker);
     let (parameters, reported) = first_parameters(router, &pools, request.settings).await?;
+    let reported = router.shared(reported);
     let key_bytes = if request.minor >= 2 {
         LONG_KEY_BYTES
     } else {
@@ -231,7 +231,7 @@ async fn greet(
     };
     let out = client.out();
     backend_message::write_authentication_ok(out);
-    for (name, value) in &reported {
+    for (name, value) in &*reported {
         backend_message::write_parameter_status(out, name, value);
     }
     backend_message::write_backend_key_data(out, pid as i32, &key);
@@ -369,7 +369,7 @@ async fn first_parameters(
     router: &Arc<Router>,
     pools: &UserPools,
     asked: Settings,
-) -> Result<(Parameters, BTreeMap<Arc<str>, Arc<str>>), HandshakeError> {
+) -> Result<(Parameters, Settings), HandshakeError> {
     let topology = router.topology();
     let others = topology
         .shard_ids()

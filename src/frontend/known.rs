@@ -20,6 +20,7 @@ use crate::topology::ShardId;
 use crate::transaction::state::Phase;
 use crate::wire::frame::{self, FrameView};
 use crate::wire::frontend_message::{self, Bind, FrontendMessage, Target};
+use crate::wire::spare;
 use smallvec::SmallVec;
 use std::sync::{Arc, OnceLock};
 
@@ -42,7 +43,7 @@ impl Session {
                 self.transaction.mark_used(shard);
                 self.run_on(shard, sql, 0).await?;
             }
-            Some(Way::Shards(plan)) => self.run_plan(&plan, sql, 0).await?,
+            Some(Way::Shards(plan)) => Box::pin(self.run_plan(&plan, sql, 0)).await?,
         }
         Ok(true)
     }
@@ -220,7 +221,7 @@ impl Session {
             },
             None => None,
         };
-        self.keep_request(messages);
+        spare::give(messages);
         match answered {
             None => return Ok(false),
             Some(Ok(())) => {}

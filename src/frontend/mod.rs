@@ -219,11 +219,12 @@ async fn attend(floor: Arc<Floor>, worker: usize, stream: std::net::TcpStream) {
         } else {
             "limits.unauthenticated_clients"
         };
-        refuse(&mut client, name).await;
+        Box::pin(refuse(&mut client, name)).await;
         return;
     }
     let (router, users, cancels) = (&floor.router, &floor.users, &floor.cancels);
-    let greeted = handshake::handshake(router, users, cancels, worker, client).await;
+    // Boxed, so that it goes with the login: a client that is idle costs its session only.
+    let greeted = Box::pin(handshake::handshake(router, users, cancels, worker, client)).await;
     drop(arriving);
     if let Some((session, _registered)) = greeted {
         session.run(floor.stop.listen()).await;
@@ -243,4 +244,23 @@ async fn refuse(client: &mut FrameStream, limit: &str) {
     let _ = tokio::time::timeout(ACCEPT_PAUSE, client.fill()).await;
     report.write(client.out());
     let _ = tokio::time::timeout(ACCEPT_PAUSE, client.flush()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With tokio's own part a task is two kilobytes then.
+    const TASK_BYTES_MAX: usize = 1900;
+
+    fn bytes_of<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Futures that are awaited in a rare branch are boxed there, so that not all clients pay for them all the time.
+    #[test]
+    fn the_task_of_a_client_is_small() {
+        let bytes = bytes_of(attend);
+        assert!(bytes <= TASK_BYTES_MAX, "{bytes} bytes");
+    }
 }

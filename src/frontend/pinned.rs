@@ -22,7 +22,7 @@ impl Session {
             return Ok(());
         }
         for step in &plan.steps {
-            self.join(step.shard).await?;
+            Box::pin(self.join(step.shard)).await?;
             self.transaction.mark_used(step.shard);
             if effects.locks {
                 self.transaction.pin(step.shard, Reasons::ADVISORY_LOCKS)?;
@@ -76,7 +76,7 @@ impl Session {
     /// After a transaction: gives back the backends where nothing of the session's lives any more.
     pub(super) async fn settle_pins(&mut self) {
         if !self.transaction.pins.is_empty() {
-            let asides = self.transaction.pins.clone().settle().await;
+            let asides = Box::pin(self.transaction.pins.clone().settle()).await;
             self.pass_asides(&asides);
             self.held_cursors = self.transaction.pins.held_cursors();
             self.end_cursors();

@@ -27,8 +27,9 @@ use crate::wire::backend_message;
 use crate::wire::error_response::{self, Severity};
 use crate::wire::frame::{Frame, FrameView};
 use crate::wire::frontend_message;
+use crate::wire::spare::{self, SPARE_BYTES};
 use crate::wire::stream::{FrameStream, Head, StreamError};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::poll_fn;
@@ -38,8 +39,8 @@ use std::task::{Context as TaskContext, Poll};
 /// The settings that were in force, and where they have names looked up.
 type SearchPath = (Arc<Settings>, Arc<[Arc<str>]>);
 
-/// What a session keeps of the room for a message; a larger one is taken as it lies.
-const REQUEST_BYTES: usize = 1024;
+/// A message larger than this is not copied, but taken as it lies, and passed on so.
+const COPIED_BYTES: usize = SPARE_BYTES;
 
 /// Versions of schemas that a session sees in its own way; the router's own count from zero.
 const OWN_VERSIONS: u64 = 1 << 63;
@@ -65,7 +66,7 @@ pub struct Session {
     /// What was sent to the shard of the messages since the last Sync, and not yet answered.
     pub(super) pipeline: Pipeline,
     /// What the client knows of the parameters that PostgreSQL reports.
-    pub(super) reported: BTreeMap<Arc<str>, Arc<str>>,
+    pub(super) reported: Arc<Settings>,
     /// What has changed of that and is told at the next ReadyForQuery.
     unreported: BTreeMap<Arc<str>, Arc<str>>,
     /// Notifications that are passed on at the next ReadyForQuery.
@@ -81,8 +82,14 @@ pub struct Session {
     search_path: Option<SearchPath>,
     /// The shape of the simple query that was read last.
     pub(super) shape: Shape,
-    /// Room for the message that is answered.
-    request: BytesMut,
+    /// The message that is answered, if it is a large one; else empty.
+    pub(super) large: Bytes,
+}
+
+/// The message that is answered.
+enum Request {
+    Copied(BytesMut),
+    Large(Bytes),
 }
 
 /// The extended-query messages since the last Sync.
@@ -142,14 +149,14 @@ pub struct Start {
     /// Its settings.
     pub parameters: Parameters,
     /// What it has been told of the shards' parameters.
-    pub reported: BTreeMap<Arc<str>, Arc<str>>,
+    pub reported: Arc<Settings>,
     /// The backends that a cancel must reach.
     pub in_use: Arc<InUse>,
 }
 
 impl Session {
     /// A session at its first ReadyForQuery.
-    pub fn new(start: Start) -> Self {
+    pub fn new(start: Start) -> Box<Self> {
         let Start {
             router,
             client,
@@ -159,7 +166,7 @@ impl Session {
             in_use,
         } = start;
         let pins = Pins::new(router.config.pool.mode);
-        Self {
+        Box::new(Self {
             router,
             client,
             pools,
@@ -180,12 +187,12 @@ impl Session {
             own_topology: None,
             search_path: None,
             shape: Shape::default(),
-            request: BytesMut::new(),
-        }
+            large: Bytes::new(),
+        })
     }
 
     /// Answers the client until it leaves or the router stops.
-    pub async fn run(mut self, mut stop: Listening) {
+    pub async fn run(mut self: Box<Self>, mut stop: Listening) {
         loop {
             let bytes = match self.client.head(|_| false) {
                 Ok(Head::Frame(b'P' | b'B', bytes)) => match self.known_pipeline().await {
@@ -199,20 +206,24 @@ impl Session {
                     Err(_) => break,
                 },
                 Err(error) => {
-                    self.fatal_stream(error).await;
+                    Box::pin(self.fatal_stream(error)).await;
                     break;
                 }
             };
             let request = self.take_request(bytes);
-            let answered = self.answer(FrameView::new(&request)).await;
-            self.keep_request(request);
+            let frame = FrameView::new(match &request {
+                Request::Copied(bytes) => bytes,
+                Request::Large(bytes) => bytes,
+            });
+            let answered = self.answer(frame).await;
+            self.forget_request(request);
             match answered {
                 Ok(true) => {}
                 Ok(false) | Err(Stop::Gone) => break,
                 Err(stop) => self.tell(stop),
             }
         }
-        self.leave().await;
+        Box::pin(self.leave()).await;
     }
 
     /// Sends what waits and waits for the client, for the router's end, or for a shard that has waited too long.
@@ -242,7 +253,7 @@ impl Session {
         });
         match woken.await {
             Woken::Client(filled) => return filled.map_err(error::of_client),
-            Woken::Shard(shard, filled) => return self.hear(shard, filled).await,
+            Woken::Shard(shard, filled) => return Box::pin(self.hear(shard, filled)).await,
             Woken::Stopping => {
                 let stopping = &SessionError::Stopping;
                 error_response::write_error_reply(self.client.out(), stopping, Severity::Fatal);
@@ -254,28 +265,28 @@ impl Session {
     }
 
     /// Takes the message at the head of the client's input.
-    fn take_request(&mut self, bytes: usize) -> BytesMut {
-        if bytes > REQUEST_BYTES {
-            return self.client.take(bytes);
+    fn take_request(&mut self, bytes: usize) -> Request {
+        if bytes > COPIED_BYTES {
+            self.large = self.client.take(bytes).freeze();
+            return Request::Large(self.large.clone());
         }
         let request = self.copy_request(bytes);
         self.client.consume(bytes);
-        request
+        Request::Copied(request)
     }
 
-    /// Copies the messages at the head of the client's input.
-    pub(super) fn copy_request(&mut self, bytes: usize) -> BytesMut {
-        let mut request = std::mem::take(&mut self.request);
-        request.clear();
-        request.reserve(REQUEST_BYTES);
+    fn forget_request(&mut self, request: Request) {
+        match request {
+            Request::Copied(bytes) => spare::give(bytes),
+            Request::Large(_) => self.large = Bytes::new(),
+        }
+    }
+
+    /// Copies the messages at the head of the client's input, into a spare buffer.
+    pub(super) fn copy_request(&self, bytes: usize) -> BytesMut {
+        let mut request = spare::take();
         request.extend_from_slice(&self.client.input()[..bytes]);
         request
-    }
-
-    pub(super) fn keep_request(&mut self, request: BytesMut) {
-        if request.capacity() <= REQUEST_BYTES {
-            self.request = request;
-        }
     }
 
     /// Answers one message. Whether the session goes on.
@@ -315,7 +326,7 @@ impl Session {
     }
 
     /// The client is gone: what runs for it is cancelled and rolled back, since a lease that is dropped cancels.
-    async fn leave(mut self) {
+    async fn leave(&mut self) {
         self.in_use.clear().await;
         self.transaction.abandon();
         self.end_pins().await;
@@ -352,7 +363,7 @@ impl Session {
         while let Some((name, value)) = self.unreported.pop_first() {
             if self.reported.get(&name) != Some(&value) {
                 backend_message::write_parameter_status(self.client.out(), &name, &value);
-                self.reported.insert(name, value);
+                Arc::make_mut(&mut self.reported).insert(name, value);
             }
         }
         if !self.notifications.is_empty() {
@@ -448,7 +459,7 @@ impl Session {
             self.forget_changes();
         }
         if std::mem::take(&mut self.schema_changed) {
-            self.spread_schema_change().await;
+            Box::pin(self.spread_schema_change()).await;
         }
     }
 
@@ -732,7 +743,7 @@ impl Session {
             Ok(template) => template.has_unknown_name(),
             Err(stop) => stop.is_refusal(Refusal::UnloadedTable),
         };
-        if unknown && self.look_again().await {
+        if unknown && Box::pin(self.look_again()).await {
             planned = self.template(sql, parameter_types);
         }
         let refused = match planned {
@@ -747,7 +758,7 @@ impl Session {
         frontend_message::write_parse(backend.stream.out(), "", sql, parameter_types);
         frontend_message::write_sync(backend.stream.out());
         backend.forget_unnamed();
-        match command::answer(backend).await {
+        match Box::pin(command::answer(backend)).await {
             Err(CommandError::Refused(frame)) => Err(Stop::Shard(frame).shifted(position_offset)),
             Err(error) => {
                 self.lose(shard);

@@ -51,7 +51,7 @@ impl Session {
         }
         if self.pipeline.unsynced {
             // A simple query after extended messages without Sync ends them, as in PostgreSQL.
-            self.sync().await?;
+            Box::pin(self.sync()).await?;
         }
         // A simple query ends the unnamed statement and portal.
         if !self.statements.is_empty() {
@@ -63,7 +63,7 @@ impl Session {
         let answered = match FrontendMessage::decode(frame.tag(), frame.body()) {
             Ok(FrontendMessage::Query { sql }) => match self.lost_pin() {
                 Ok(()) => match self.known_query(sql).await {
-                    Ok(false) => self.run_string(sql).await,
+                    Ok(false) => Box::pin(self.run_string(sql)).await,
                     answered => answered.map(|_| ()),
                 },
                 lost => lost,
@@ -77,7 +77,7 @@ impl Session {
             Err(stop) => self.tell(stop),
         }
         if self.transaction.block.phase() == Phase::Implicit {
-            self.roll_back().await;
+            Box::pin(self.roll_back()).await;
         }
         self.release_idle().await;
         self.ready_for_query();
@@ -233,6 +233,7 @@ impl Session {
             self.note_schema_change(plan.access);
             return Ok(());
         }
+        self.bound_for_several(plan, sql.len())?;
         if plan.access == Access::OutsideBlock {
             return self.run_shard_by_shard(plan, sql).await;
         }
@@ -352,6 +353,15 @@ impl Session {
             hint: "Send BEGIN, COMMIT and ROLLBACK as statements of their own.",
         }
         .into())
+    }
+
+    /// Refuses a message that is too large to be held once for each shard of the plan.
+    pub(super) fn bound_for_several(&self, plan: &Plan, bytes: usize) -> Result<(), Stop> {
+        let max = self.router.config.limits.request_bytes;
+        if plan.steps.len() > 1 && bytes > max {
+            return Err(SessionError::RequestTooLarge { bytes, max }.into());
+        }
+        Ok(())
     }
 
     /// Runs a plan on its shards at once; rows go to the client, the command tag to the caller.

@@ -513,7 +513,7 @@ impl Session {
             self.note_custom(&change.name);
         }
         if template.is_hinted() {
-            self.taint(plan).await?;
+            Box::pin(self.taint(plan)).await?;
         }
         self.hold(template.session_effects(), plan).await
     }

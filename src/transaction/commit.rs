@@ -143,7 +143,8 @@ impl Transaction {
         if writers.len() >= 2 {
             let decider = decider(&participants, &writers);
             writers.swap(0, decider);
-            return commit_in_two_phases(participants, writers, tenant, topology).await;
+            let commit = commit_in_two_phases(participants, writers, tenant, topology);
+            return Box::pin(commit).await;
         }
         // The one that wrote goes first: while it may still fail, nothing else has ended.
         let first = writers.first().map_or_else(

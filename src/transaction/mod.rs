@@ -399,7 +399,7 @@ impl Transaction {
             // What the session keeps there is not to be forgotten with it.
             if !participant.reasons.is_empty() {
                 participant.unsettled = true;
-            } else if !pin::clean(backend).await {
+            } else if !Box::pin(pin::clean(backend)).await {
                 lost.push(*shard);
             }
         }

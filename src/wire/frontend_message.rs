@@ -382,16 +382,35 @@ pub fn rewrite_bind(
     portal: &str,
     statement: &str,
 ) -> Result<(), MessageError> {
+    let rest = rewrite_bind_head(out, body, portal, statement)?;
+    out.put_slice(rest);
+    Ok(())
+}
+
+/// The head of [`rewrite_bind`]; gives all behind the names, which must follow.
+///
+/// # Errors
+///
+/// [`MessageError::Unterminated`] when the two names are not there.
+pub fn rewrite_bind_head<'a>(
+    out: &mut BytesMut,
+    body: &'a [u8],
+    portal: &str,
+    statement: &str,
+) -> Result<&'a [u8], MessageError> {
     let mut reader = Reader::new(body);
     reader.text_bytes()?;
     reader.text_bytes()?;
-    out.reserve(portal.len() + statement.len() + reader.rest().len() + 7);
+    let rest = reader.rest();
+    let start = out.len();
     write_message(out, tag::BIND, |out| {
         put_text(out, portal.as_bytes());
         put_text(out, statement.as_bytes());
-        out.put_slice(reader.rest());
     });
-    Ok(())
+    let bytes = out.len() - start - 1 + rest.len();
+    let length = i32::try_from(bytes).expect("a message is below 2 GiB");
+    out[start + 1..start + 5].copy_from_slice(&length.to_be_bytes());
+    Ok(rest)
 }
 
 /// Appends a Describe.

@@ -1,5 +1,5 @@
 //! PostgreSQL's wire protocol (version 3): frames, messages both ways, startup, SCRAM, values and errors.
-//! Pure but for the stream: appends to buffers and reads slices; knows nothing of sessions, shards or SQL.
+//! Pure but for the stream and its spare buffers: appends to buffers and reads slices; knows nothing of sessions, shards or SQL.
 //! Start at [`frame`]; the order below is the reading order.
 //!
 //! Whatever a peer sent, clients and shards alike, is checked before it is believed: a length before anything is
@@ -14,4 +14,5 @@ pub mod scram;
 pub mod value;
 pub mod sqlstate;
 pub mod error_response;
+pub mod spare;
 pub mod stream;

@@ -3,10 +3,12 @@
 
 use super::error_response::{ErrorReply, Fault};
 use super::frame::{self, Frame, FrameError};
+use super::spare;
 use super::sqlstate::SqlState;
 use crate::config::Address;
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -20,8 +22,8 @@ const READ_BYTES: usize = 16 * 1024;
 /// The most that one read takes once a read was full.
 const LARGE_READ_BYTES: usize = 64 * 1024;
 
-/// What an idle stream keeps of its buffers, each.
-const IDLE_BYTES: usize = 1024;
+/// A stream that keeps its buffers does so up to this size of each.
+const KEPT_BYTES: usize = 128 * 1024;
 
 thread_local! {
     /// Where small reads land. A stream keeps no room for what it does not have: most streams wait most of the time.
@@ -187,9 +189,13 @@ pub enum Head {
 pub struct FrameStream {
     transport: Option<Transport>,
     input: BytesMut,
+    /// What leaves before `output`, and is not copied into it.
+    shared: VecDeque<Bytes>,
     output: BytesMut,
     /// Bytes of the frame now passing that have not arrived yet.
     passing: usize,
+    /// Bytes of the frame that is waited for whole that have not arrived yet; `input` has room for them.
+    awaited: usize,
     /// The last read was full: more of the same is to be expected.
     large: bool,
     /// The last read took all that was there: the next one has to wait, most likely.
@@ -203,8 +209,10 @@ impl FrameStream {
         Self {
             transport: Some(transport),
             input: BytesMut::new(),
+            shared: VecDeque::new(),
             output: BytesMut::new(),
             passing: 0,
+            awaited: 0,
             large: false,
             drained: false,
             frame_bytes_max,
@@ -238,7 +246,12 @@ impl FrameStream {
             return false;
         };
         let nothing_sent = matches!(transport.try_read(&mut [0; 1]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        self.input.is_empty() && self.output.is_empty() && self.passing == 0 && nothing_sent
+        self.is_drained() && self.passing == 0 && nothing_sent
+    }
+
+    /// Whether nothing waits in either direction.
+    pub fn is_drained(&self) -> bool {
+        self.input.is_empty() && self.unsent_bytes() == 0
     }
 
     /// What has arrived and was not consumed.
@@ -258,7 +271,31 @@ impl FrameStream {
 
     /// Where messages to send are appended; they leave with [`Self::flush`] or [`Self::fill`].
     pub fn out(&mut self) -> &mut BytesMut {
+        if self.output.capacity() == 0 {
+            self.output = spare::take();
+        }
         &mut self.output
+    }
+
+    /// Appends bytes to what is sent without copying them.
+    pub fn send_shared(&mut self, bytes: Bytes) {
+        if !self.output.is_empty() {
+            self.shared.push_back(self.output.split().freeze());
+        }
+        self.shared.push_back(bytes);
+    }
+
+    /// How much waits to be sent.
+    pub fn unsent_bytes(&self) -> usize {
+        let shared: usize = self.shared.iter().map(Bytes::len).sum();
+        shared + self.output.len()
+    }
+
+    /// What waits to be sent; what is shared stays so.
+    pub fn unsent(&self) -> Vec<Bytes> {
+        let mut unsent: Vec<_> = self.shared.iter().cloned().collect();
+        unsent.push(Bytes::copy_from_slice(&self.output));
+        unsent
     }
 
     /// What stands at the head of the input: a run of frames whose tag `passes`, of which even a part may be handed on,
@@ -267,6 +304,7 @@ impl FrameStream {
     /// # Errors
     /// [`StreamError::Frame`] for an impossible length, [`StreamError::TooLarge`] past the limit.
     pub fn head(&mut self, passes: impl Fn(u8) -> bool) -> Result<Head, StreamError> {
+        self.awaited = 0;
         let mut run = self.passing.min(self.input.len());
         self.passing -= run;
         while self.passing == 0 {
@@ -287,7 +325,9 @@ impl FrameStream {
                 if arrived >= header.frame_bytes {
                     return Ok(Head::Frame(header.tag, header.frame_bytes));
                 }
-                self.input.reserve(header.frame_bytes - arrived);
+                self.awaited = header.frame_bytes - arrived;
+                // What follows it may come with its end, and must not have all of it moved.
+                self.input.reserve(self.awaited + READ_BYTES);
                 break;
             }
             run += arrived.min(header.frame_bytes);
@@ -353,18 +393,25 @@ impl FrameStream {
             return Poll::Pending;
         }
         let read = if self.large {
-            self.input.reserve(LARGE_READ_BYTES);
+            // Within a frame that is waited for there is room, and more would move all of it.
+            if self.awaited == 0 {
+                self.input.reserve(LARGE_READ_BYTES);
+            }
             transport.poll_read(context, &mut self.input)
         } else {
             LANDING.with_borrow_mut(|landing| {
                 let read = transport.poll_read_into(context, landing);
                 if let Poll::Ready(Ok(read)) = read {
+                    if self.input.capacity() == 0 {
+                        self.input = spare::take();
+                    }
                     self.input.extend_from_slice(&landing[..read]);
                 }
                 read
             })
         };
         let read = ready!(read)?;
+        self.awaited = self.awaited.saturating_sub(read);
         self.large = read >= READ_BYTES;
         self.drained = !self.large;
         match read {
@@ -381,11 +428,24 @@ impl FrameStream {
         }
     }
 
-    /// Gives back what room the buffers have beyond what a stream that waits needs.
+    /// Gives the buffers up for others to use: for a stream that waits.
     pub fn rest(&mut self) {
+        self.large &= !self.input.is_empty();
+        if self.shared.is_empty() {
+            self.shared = VecDeque::new();
+        }
+        for buffer in [&mut self.input, &mut self.output] {
+            if buffer.is_empty() {
+                spare::give(std::mem::take(buffer));
+            }
+        }
+    }
+
+    /// Gives up what room the buffers have beyond what a stream that is used often may keep.
+    pub fn trim(&mut self) {
         self.large = false;
         for buffer in [&mut self.input, &mut self.output] {
-            if buffer.is_empty() && buffer.capacity() > IDLE_BYTES {
+            if buffer.is_empty() && spare::has_room_for(buffer, KEPT_BYTES + 1) {
                 *buffer = BytesMut::new();
             }
         }
@@ -421,6 +481,17 @@ impl FrameStream {
 
     /// [`Self::flush`] as a poll.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        while let Some(bytes) = self.shared.front_mut() {
+            if bytes.is_empty() {
+                self.shared.pop_front();
+                continue;
+            }
+            let transport = self.transport.as_mut().ok_or(StreamError::Closed)?;
+            match ready!(transport.poll_write(context, bytes))? {
+                0 => return Poll::Ready(Err(StreamError::Closed)),
+                written => bytes.advance(written),
+            }
+        }
         while !self.output.is_empty() {
             let transport = self.transport.as_mut().ok_or(StreamError::Closed)?;
             let written = ready!(transport.poll_write(context, &self.output))?;

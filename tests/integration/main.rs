@@ -9,6 +9,7 @@ mod copy;
 mod failures;
 mod gather;
 mod literals;
+mod memory;
 mod misfits;
 mod pgbench;
 mod pinning;

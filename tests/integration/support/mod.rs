@@ -1,5 +1,5 @@
 //! What the tests stand on: throw-away PostgreSQLs ([`cluster`]), one test's databases and router ([`deployment`]),
-//! a client that hides nothing ([`client`]) and a link that can be cut ([`fault`]). Shared by all test binaries, so
+//! a client that hides nothing ([`client`]), a link that can be cut ([`fault`]) and a look at a process's [`memory`]. Shared by all test binaries, so
 //! not every one uses all of it.
 
 #![allow(dead_code, unused_imports)]
@@ -8,6 +8,7 @@ pub mod client;
 pub mod cluster;
 pub mod deployment;
 pub mod fault;
+pub mod memory;
 pub mod process;
 
 pub use client::{Client, Failure, Reply, Target};
