@@ -123,7 +123,7 @@ refusals! {
     CreateTableAs = "create-table-as", "Create the table first, then fill it.";
     /// Temporary relations in a statement that would run on other shards than the default one, where they are, or that
     /// makes what the router would not know of.
-    TemporaryTable = "temporary-table", "Name temporary tables along with local and reference tables only, in statements of their own where they are changed; fill one by INSERT or COPY with rows that were read first.";
+    TemporaryTable = "temporary-table", "Change temporary tables in statements of their own, and fill them by INSERT or COPY with rows that were read first.";
     /// A database, tablespace or other object of a server.
     ServerObject = "server-object", "Run the statement on each shard's server.";
     /// A write that fires a trigger which may reach rows on other shards, or differ between them.
