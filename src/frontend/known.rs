@@ -20,7 +20,6 @@ use crate::topology::ShardId;
 use crate::transaction::state::Phase;
 use crate::wire::frame::{self, FrameView};
 use crate::wire::frontend_message::{self, Bind, FrontendMessage, Target};
-use crate::wire::spare;
 use smallvec::SmallVec;
 use std::sync::{Arc, OnceLock};
 
@@ -210,18 +209,27 @@ impl Session {
         let Some(bytes) = self.whole_pipeline() else {
             return Ok(false);
         };
-        let messages = self.copy_request(bytes);
+        let alone = self.client.input().len() == bytes;
+        let messages = match alone {
+            true => self.client.take_all(),
+            false => self.copy_request(bytes),
+        };
         let answered = match Pipelined::read(&messages) {
             Some(pipelined) => match self.place(&pipelined) {
                 Some((prepared, shard)) => {
-                    self.client.consume(bytes);
+                    if !alone {
+                        self.client.consume(bytes);
+                    }
                     Some(self.run_whole(&pipelined, &prepared, shard).await)
                 }
                 None => None,
             },
             None => None,
         };
-        spare::give(messages);
+        match alone && answered.is_none() {
+            true => self.client.put_back(messages),
+            false => self.forget_messages(messages),
+        }
         match answered {
             None => return Ok(false),
             Some(Ok(())) => {}

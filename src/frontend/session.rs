@@ -270,6 +270,9 @@ impl Session {
             self.large = self.client.take(bytes).freeze();
             return Request::Large(self.large.clone());
         }
+        if self.client.input().len() == bytes {
+            return Request::Copied(self.client.take_all());
+        }
         let request = self.copy_request(bytes);
         self.client.consume(bytes);
         Request::Copied(request)
@@ -277,9 +280,15 @@ impl Session {
 
     fn forget_request(&mut self, request: Request) {
         match request {
-            Request::Copied(bytes) => spare::give(bytes),
+            Request::Copied(bytes) => self.forget_messages(bytes),
             Request::Large(_) => self.large = Bytes::new(),
         }
+    }
+
+    /// The room of messages that were answered is the client's again.
+    pub(super) fn forget_messages(&mut self, mut messages: BytesMut) {
+        messages.clear();
+        self.client.put_back(messages);
     }
 
     /// Copies the messages at the head of the client's input, into a spare buffer.

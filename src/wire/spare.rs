@@ -27,7 +27,12 @@ pub fn take() -> BytesMut {
 /// Keeps a buffer for others; what is in it is gone.
 pub fn give(mut buffer: BytesMut) {
     buffer.clear();
-    if has_room_for(&mut buffer, SPARE_BYTES_MAX + 1) || !has_room_for(&mut buffer, SPARE_BYTES) {
+    // One that has less room left than that is moved to its front, and then tells all of its capacity.
+    let may_hide = buffer.capacity() >= SPARE_BYTES;
+    if may_hide && has_room_for(&mut buffer, SPARE_BYTES_MAX + 1) {
+        return;
+    }
+    if !has_room_for(&mut buffer, SPARE_BYTES) || buffer.capacity() > SPARE_BYTES_MAX {
         return;
     }
     SPARES.with_borrow_mut(|spares| {

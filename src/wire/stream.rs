@@ -198,6 +198,8 @@ pub struct FrameStream {
     awaited: usize,
     /// The last read was full: more of the same is to be expected.
     large: bool,
+    /// A buffer may have grown beyond [`KEPT_BYTES`].
+    grown: bool,
     /// The last read took all that was there: the next one has to wait, most likely.
     drained: bool,
     frame_bytes_max: usize,
@@ -214,6 +216,7 @@ impl FrameStream {
             passing: 0,
             awaited: 0,
             large: false,
+            grown: false,
             drained: false,
             frame_bytes_max,
         }
@@ -262,6 +265,20 @@ impl FrameStream {
     /// Drops `bytes` from the head of the input.
     pub fn consume(&mut self, bytes: usize) {
         self.input.advance(bytes);
+    }
+
+    /// Takes all of the input with its buffer, which [`Self::put_back`] has used again.
+    pub fn take_all(&mut self) -> BytesMut {
+        std::mem::take(&mut self.input)
+    }
+
+    /// Takes back what [`Self::take_all`] gave: all of it where nothing was read since, else its room.
+    pub fn put_back(&mut self, buffer: BytesMut) {
+        if self.input.is_empty() {
+            self.input = buffer;
+        } else {
+            spare::give(buffer);
+        }
     }
 
     /// Takes `bytes` from the head of the input.
@@ -413,6 +430,7 @@ impl FrameStream {
         let read = ready!(read)?;
         self.awaited = self.awaited.saturating_sub(read);
         self.large = read >= READ_BYTES;
+        self.grown |= self.large;
         self.drained = !self.large;
         match read {
             0 => Poll::Ready(Err(StreamError::Closed)),
@@ -443,6 +461,9 @@ impl FrameStream {
 
     /// Gives up what room the buffers have beyond what a stream that is used often may keep.
     pub fn trim(&mut self) {
+        if !std::mem::take(&mut self.grown) {
+            return;
+        }
         self.large = false;
         for buffer in [&mut self.input, &mut self.output] {
             if buffer.is_empty() && spare::has_room_for(buffer, KEPT_BYTES + 1) {
@@ -481,6 +502,7 @@ impl FrameStream {
 
     /// [`Self::flush`] as a poll.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.grown |= self.output.len() > READ_BYTES;
         while let Some(bytes) = self.shared.front_mut() {
             if bytes.is_empty() {
                 self.shared.pop_front();
