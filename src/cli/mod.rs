@@ -10,7 +10,7 @@ pub mod programs;
 pub mod sandbox;
 mod serve;
 mod stop;
-mod tpch;
+pub mod tpch;
 
 use crate::config::{Config, ConfigError};
 use crate::telemetry::log;

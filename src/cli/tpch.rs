@@ -10,24 +10,32 @@ use tpchgen::generators::{
 use tpchgen::text::TextPool;
 
 /// A hundredth of TPC-H's unit: 87,000 rows.
-pub(super) const SCALE: f64 = 0.01;
+pub const SCALE: f64 = 0.01;
 
 /// One table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Table {
+pub enum Table {
+    /// `region`.
     Region,
+    /// `nation`.
     Nation,
+    /// `supplier`.
     Supplier,
+    /// `customer`.
     Customer,
+    /// `part`.
     Part,
+    /// `partsupp`.
     PartSupp,
+    /// `orders`.
     Orders,
+    /// `lineitem`.
     LineItem,
 }
 
 impl Table {
     /// In an order that foreign keys allow.
-    pub(super) const ALL: [Self; 8] = [
+    pub const ALL: [Self; 8] = [
         Self::Region,
         Self::Nation,
         Self::Supplier,
@@ -38,7 +46,8 @@ impl Table {
         Self::LineItem,
     ];
 
-    pub(super) fn name(self) -> &'static str {
+    /// As SQL calls it.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Region => "region",
             Self::Nation => "nation",
@@ -52,7 +61,7 @@ impl Table {
     }
 
     /// The column that spreads the rows; `None` for the two that are small and everywhere.
-    pub(super) fn key(self) -> Option<&'static str> {
+    pub fn key(self) -> Option<&'static str> {
         match self {
             Self::Region | Self::Nation => None,
             Self::Supplier => Some("s_suppkey"),
@@ -66,7 +75,7 @@ impl Table {
 
     /// The key is part of each primary key, and foreign keys stay within a shard: an order's customer may live
     /// elsewhere, so that one is missing.
-    pub(super) fn ddl(self) -> &'static str {
+    pub fn ddl(self) -> &'static str {
         match self {
             Self::Region => {
                 "CREATE TABLE region (r_regionkey int PRIMARY KEY, r_name varchar(25) NOT NULL, r_comment varchar(152))"
@@ -112,7 +121,7 @@ impl Table {
     }
 
     /// The rows as COPY's text format: a line each, columns separated by tabs.
-    pub(super) fn copy_text(self, words: &Words) -> String {
+    pub fn copy_text(self, words: &Words) -> String {
         let Words {
             distributions,
             pool,
@@ -182,14 +191,21 @@ impl Table {
 }
 
 /// What comments are made of.
-pub(super) struct Words {
+#[derive(Debug)]
+pub struct Words {
     distributions: &'static Distributions,
     pool: TextPool,
 }
 
+impl Default for Words {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Words {
     /// A pool of 1 MB; TPC-H's own takes 300 MB and a second. So comments differ from TPC-H's, and nothing else does.
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         let distributions = Distributions::static_default();
         Self {
             distributions,

@@ -16,6 +16,7 @@ mod compare;
 mod generator;
 mod random;
 mod schema;
+mod tpch;
 
 use compare::{Pair, Verdict};
 use random::Random;
