@@ -1,5 +1,6 @@
 //! Loads one shard's catalog into a [`Schema`]: a few queries in one snapshot, then plain assembly. Where rows live is
-//! laid over it by [`crate::topology::shard_map`]; here all is as PostgreSQL says. Start at [`load`].
+//! laid over it by [`crate::topology::shard_map`]; here all is as PostgreSQL says. Start at [`load`]; whoever runs
+//! [`QUERIES`] in another way has [`assemble`].
 
 use crate::topology::schema::{
     Body, Collation, Column, ColumnDefault, Event, Expression, ForeignKey, Function, Placement,
@@ -8,7 +9,7 @@ use crate::topology::schema::{
 use futures_util::future::try_join_all;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// Why a catalog could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +17,71 @@ pub enum CatalogError {
     /// The shard did not answer as it should.
     #[error("cannot read the catalog: {}", super::store::reason(.0))]
     Query(#[from] tokio_postgres::Error),
+    /// An answer that is not one to the query.
+    #[error("cannot read the catalog: column {column} of an answer cannot be understood")]
+    Answer {
+        /// Its place, from 0.
+        column: usize,
+    },
 }
+
+/// One row of an answer, as text.
+#[derive(Debug, Clone)]
+pub struct Row(pub Vec<Option<String>>);
+
+impl Row {
+    fn try_get<'a, T: Cell<'a>>(&'a self, column: usize) -> Result<T, CatalogError> {
+        let text = self.0.get(column).ok_or(CatalogError::Answer { column })?;
+        T::read(text.as_deref()).ok_or(CatalogError::Answer { column })
+    }
+}
+
+/// What a column's text is read as.
+trait Cell<'a>: Sized {
+    fn read(text: Option<&'a str>) -> Option<Self>;
+}
+
+impl<'a> Cell<'a> for &'a str {
+    fn read(text: Option<&'a str>) -> Option<Self> {
+        text
+    }
+}
+
+impl<'a> Cell<'a> for Option<&'a str> {
+    fn read(text: Option<&'a str>) -> Option<Self> {
+        Some(text)
+    }
+}
+
+impl Cell<'_> for bool {
+    fn read(text: Option<&str>) -> Option<Self> {
+        match text? {
+            "t" => Some(true),
+            "f" => Some(false),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! number_cells {
+    ($($number:ty),*) => {
+        $(impl Cell<'_> for $number {
+            fn read(text: Option<&str>) -> Option<Self> {
+                text?.parse().ok()
+            }
+        }
+
+        impl Cell<'_> for Vec<$number> {
+            fn read(text: Option<&str>) -> Option<Self> {
+                let elements = text?.strip_prefix('{')?.strip_suffix('}')?;
+                let elements = elements.split(',').filter(|element| !element.is_empty());
+                elements.map(|element| element.parse().ok()).collect()
+            }
+        })*
+    };
+}
+
+number_cells!(i16, u32);
 
 /// A relation's name: schema, then name.
 type Name = (Arc<str>, Arc<str>);
@@ -75,30 +140,49 @@ pub async fn load(client: &mut Client) -> Result<Schema, CatalogError> {
         .read_only(true)
         .start()
         .await?;
-    // Expressions are then printed with every name qualified.
-    transaction
-        .batch_execute("SET LOCAL search_path = pg_catalog")
-        .await?;
-    let queries = [
-        RELATIONS,
-        COLUMNS,
-        DOMAINS,
-        UNIQUE,
-        PARENTS,
-        READS,
-        FUNCTIONS,
-        FOREIGN_KEYS,
-        TRIGGERS,
-        REWRITES,
-        POLICIES,
-        CHECKS,
-        OPERATORS,
-        CASTS,
-        BODIES,
-        INDEXES,
-    ];
-    let rows = try_join_all(queries.map(|sql| transaction.query_typed(sql, &[]))).await?;
+    transaction.batch_execute(SEARCH_PATH).await?;
+    let answers = try_join_all(QUERIES.map(|sql| transaction.simple_query(sql))).await?;
     transaction.commit().await?;
+    let rows = |answer: Vec<SimpleQueryMessage>| -> Vec<Row> {
+        let rows = answer.into_iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(Row((0..row.len())
+                .map(|column| row.get(column).map(str::to_owned))
+                .collect())),
+            _ => None,
+        });
+        rows.collect()
+    };
+    assemble(answers.into_iter().map(rows).collect())
+}
+
+/// Before [`QUERIES`], for the rest of their transaction: expressions are printed with every name qualified.
+pub const SEARCH_PATH: &str = "SET LOCAL search_path = pg_catalog";
+
+/// What tells of a catalog, to be asked in one snapshot and under [`SEARCH_PATH`].
+pub const QUERIES: [&str; 16] = [
+    RELATIONS,
+    COLUMNS,
+    DOMAINS,
+    UNIQUE,
+    PARENTS,
+    READS,
+    FUNCTIONS,
+    FOREIGN_KEYS,
+    TRIGGERS,
+    REWRITES,
+    POLICIES,
+    CHECKS,
+    OPERATORS,
+    CASTS,
+    BODIES,
+    INDEXES,
+];
+
+/// The catalog that the answers to [`QUERIES`] tell of; see [`load`].
+///
+/// # Errors
+/// They are answers to other questions.
+pub fn assemble(answers: Vec<Vec<Row>>) -> Result<Schema, CatalogError> {
     let Ok(
         [
             relations,
@@ -118,9 +202,9 @@ pub async fn load(client: &mut Client) -> Result<Schema, CatalogError> {
             bodies,
             indexes,
         ],
-    ) = <[Vec<Row>; 16]>::try_from(rows)
+    ) = <[Vec<Row>; QUERIES.len()]>::try_from(answers)
     else {
-        return Ok(Schema::default());
+        return Err(CatalogError::Answer { column: 0 });
     };
     let mut draft = Draft::relations(&relations)?;
     draft.columns(&columns, &domains, &checks)?;
@@ -138,15 +222,13 @@ pub async fn load(client: &mut Client) -> Result<Schema, CatalogError> {
     add_domains(&mut schema, &domains, &checks)?;
     add_functions(&mut schema, &functions, &bodies)?;
     for row in &operators {
-        let within = schema.operators.entry(row.try_get::<_, &str>(0)?.into());
-        let symbol = row.try_get::<_, &str>(1)?.into();
+        let within = schema.operators.entry(row.try_get::<&str>(0)?.into());
+        let symbol = row.try_get::<&str>(1)?.into();
         within.or_default().insert(symbol, called(row, 2, &bodies)?);
     }
     for row in &casts {
         let called = called(row, 1, &bodies)?;
-        schema
-            .casts
-            .insert(row.try_get::<_, &str>(0)?.into(), called);
+        schema.casts.insert(row.try_get::<&str>(0)?.into(), called);
     }
     Ok(schema)
 }
@@ -207,7 +289,7 @@ const TRIGGERS: &str = "
     SELECT t.tgrelid, t.tgname::text, t.tgtype,
            CASE WHEN t.tgqual IS NOT NULL THEN
              coalesce(substring(pg_get_triggerdef(t.oid) FROM ' WHEN \\((.*)\\) EXECUTE (?:FUNCTION|PROCEDURE) '), '''') END,
-           string_to_array(encode(t.tgargs, 'escape'), '\\000'), n.nspname::text, p.proname::text, l.lanname::text, p.prosrc
+           encode(t.tgargs, 'escape'), n.nspname::text, p.proname::text, l.lanname::text, p.prosrc
     FROM pg_trigger t
     JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
     WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')";
@@ -354,7 +436,7 @@ impl Draft {
             let relation = DraftRelation {
                 name: (
                     shared(&mut schemas, row.try_get(1)?),
-                    row.try_get::<_, &str>(2)?.into(),
+                    row.try_get::<&str>(2)?.into(),
                 ),
                 kind,
                 columns: Vec::new(),
@@ -404,7 +486,7 @@ impl Draft {
                 _ if row.try_get(6)? => ColumnDefault::Sequence,
                 Some(text) if row.try_get(7)? => {
                     relation.checks.push(Expression {
-                        name: format!("generated column {}", row.try_get::<_, &str>(2)?).into(),
+                        name: format!("generated column {}", row.try_get::<&str>(2)?).into(),
                         text: text.into(),
                     });
                     ColumnDefault::Generated
@@ -426,7 +508,7 @@ impl Draft {
                 type_name: shared(&mut texts, row.try_get(4)?),
                 collation,
                 collation_name: row
-                    .try_get::<_, Option<&str>>(9)?
+                    .try_get::<Option<&str>>(9)?
                     .map(|name| shared(&mut texts, name)),
                 default,
             });
@@ -445,7 +527,7 @@ impl Draft {
                 .filter_map(|number| relation.column_at(*number))
                 .collect();
             relation.unique.push(Unique {
-                name: row.try_get::<_, &str>(1)?.into(),
+                name: row.try_get::<&str>(1)?.into(),
                 is_primary: row.try_get(2)?,
                 is_constraint: row.try_get(3)?,
                 is_partial: row.try_get(5)? || columns.len() != attribute_numbers.len(),
@@ -472,7 +554,7 @@ impl Draft {
                 continue;
             };
             let key = ForeignKey {
-                name: row.try_get::<_, &str>(1)?.into(),
+                name: row.try_get::<&str>(1)?.into(),
                 columns: names(oid, row.try_get(2)?),
                 table: referenced.name.clone(),
                 referenced: names(table, row.try_get(4)?),
@@ -514,11 +596,8 @@ impl Draft {
                 (1 << 5, Event::Truncate),
             ];
             let events = events.into_iter().filter(|(bit, _)| kind & bit != 0);
-            let mut arguments: Vec<Arc<str>> = row
-                .try_get::<_, Vec<&str>>(4)?
-                .into_iter()
-                .map(Arc::from)
-                .collect();
+            let arguments = row.try_get::<&str>(4)?;
+            let mut arguments: Vec<Arc<str>> = arguments.split("\\000").map(Arc::from).collect();
             // Each argument ends with a zero byte.
             arguments.pop();
             let mut text = |column: usize| -> Result<Arc<str>, CatalogError> {
@@ -532,11 +611,11 @@ impl Draft {
             };
             relation.triggers.push(DraftTrigger {
                 trigger: Trigger {
-                    name: row.try_get::<_, &str>(1)?.into(),
+                    name: row.try_get::<&str>(1)?.into(),
                     table: relation.name.clone(),
                     events: events.map(|(_, event)| event).collect(),
                     arguments,
-                    condition: row.try_get::<_, Option<&str>>(3)?.map(Arc::from),
+                    condition: row.try_get::<Option<&str>>(3)?.map(Arc::from),
                     function: Arc::new(function),
                 },
                 for_each_row: kind & 1 != 0,
@@ -555,13 +634,13 @@ impl Draft {
                 "3" => Event::Insert,
                 "4" => Event::Delete,
                 _ => {
-                    relation.query = Some(row.try_get::<_, &str>(3)?.into());
+                    relation.query = Some(row.try_get::<&str>(3)?.into());
                     continue;
                 }
             };
             let definition = Expression {
-                name: row.try_get::<_, &str>(1)?.into(),
-                text: row.try_get::<_, &str>(3)?.into(),
+                name: row.try_get::<&str>(1)?.into(),
+                text: row.try_get::<&str>(3)?.into(),
             };
             relation.rules.push(Rule { event, definition });
         }
@@ -839,8 +918,8 @@ fn shared(texts: &mut HashSet<Arc<str>>, text: &str) -> Arc<str> {
 
 fn expression(row: &Row, name: usize) -> Result<Expression, CatalogError> {
     Ok(Expression {
-        name: row.try_get::<_, &str>(name)?.into(),
-        text: row.try_get::<_, &str>(name + 1)?.into(),
+        name: row.try_get::<&str>(name)?.into(),
+        text: row.try_get::<&str>(name + 1)?.into(),
     })
 }
 
@@ -862,7 +941,7 @@ impl Bodies {
         for row in rows {
             let body = Body {
                 language: shared(&mut languages, row.try_get(1)?),
-                text: row.try_get::<_, &str>(2)?.into(),
+                text: row.try_get::<&str>(2)?.into(),
             };
             let of = bodies.entry(row.try_get(0)?).or_default();
             of.push(Arc::new(body));
@@ -887,7 +966,7 @@ fn called(row: &Row, first: usize, bodies: &Bodies) -> Result<Function, CatalogE
         aggregate: false,
         window: false,
         set_returning: false,
-        bodies: bodies.of(&row.try_get::<_, Vec<u32>>(first + 2)?),
+        bodies: bodies.of(&row.try_get::<Vec<u32>>(first + 2)?),
     })
 }
 
@@ -899,7 +978,7 @@ fn add_domains(schema: &mut Schema, domains: &[Row], checks: &[Row]) -> Result<(
     }
     for row in domains {
         // Domains of one name in several schemas are taken together.
-        let of = schema.domains.entry(row.try_get::<_, &str>(3)?.into());
+        let of = schema.domains.entry(row.try_get::<&str>(3)?.into());
         let texts = of.or_default();
         let mut oid = Some(row.try_get(0)?);
         while let Some(domain) = oid {
@@ -933,7 +1012,7 @@ fn add_functions(schema: &mut Schema, rows: &[Row], bodies: &Bodies) -> Result<(
             aggregate: row.try_get(4)?,
             window: row.try_get(5)?,
             set_returning: row.try_get(6)?,
-            bodies: bodies.of(&row.try_get::<_, Vec<u32>>(7)?),
+            bodies: bodies.of(&row.try_get::<Vec<u32>>(7)?),
         };
         let (namespace, name): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
         if namespace == "pg_catalog" {
@@ -1033,6 +1112,28 @@ mod tests {
                 .parents
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn answers_are_read_by_what_they_must_be() {
+        let row = Row(vec![
+            Some("t".to_owned()),
+            Some("{}".to_owned()),
+            Some("{1,-2}".to_owned()),
+            Some("4294967295".to_owned()),
+            None,
+        ]);
+        assert_eq!(row.try_get::<bool>(0).ok(), Some(true));
+        assert_eq!(row.try_get::<Vec<u32>>(1).ok(), Some(vec![]));
+        assert_eq!(row.try_get::<Vec<i16>>(2).ok(), Some(vec![1, -2]));
+        assert_eq!(row.try_get::<u32>(3).ok(), Some(u32::MAX));
+        assert_eq!(row.try_get::<Option<&str>>(4).ok(), Some(None));
+        assert!(row.try_get::<&str>(4).is_err());
+        assert!(row.try_get::<bool>(1).is_err());
+        assert!(row.try_get::<Vec<u32>>(2).is_err());
+        assert!(row.try_get::<i16>(3).is_err());
+        assert!(row.try_get::<&str>(5).is_err());
+        assert!(assemble(Vec::new()).is_err());
     }
 
     #[test]

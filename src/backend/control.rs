@@ -646,7 +646,7 @@ impl Control {
 
     /// Sets placements; complains of declarations that do not fit and of foreign keys that cannot hold, once while they
     /// are there.
-    fn place(&self, schema: Schema) -> Schema {
+    pub fn place(&self, schema: Schema) -> Schema {
         let topology = self.topology.load();
         let (schema, errors) = shard_map::place(
             schema,

@@ -391,6 +391,7 @@ impl Session {
         self.run_on_participants(&[sql]).await?;
         self.transaction.block.rollback_to(name);
         self.parameters.rollback_to(name);
+        self.own_schema.look_anew();
         self.revert_temporary();
         self.complete("ROLLBACK");
         Ok(())
@@ -1004,7 +1005,7 @@ impl Session {
         if temporary {
             self.change_temporary().await?;
         } else {
-            self.note_changes(planner::changes(statement, sql, tokens, &context));
+            self.note_changes(statement, sql, tokens, &context);
         }
         if self.pipeline.executed
             && self.transaction.block.phase() == Phase::Idle

@@ -17,7 +17,7 @@ use crate::executor::ExecuteError;
 use crate::executor::fan_out::Show;
 use crate::executor::relay::{self, Expect, Relayed};
 use crate::planner::plan::{Access, Plan, StepSql};
-use crate::planner::{Binding, Template};
+use crate::planner::{Binding, Refusal, Template};
 use crate::sql::lex;
 use crate::sql::split;
 use crate::sql::statement::{self, Discard, Statement};
@@ -437,8 +437,13 @@ impl Session {
                 if self.transaction.block.phase() == Phase::Failed {
                     return Err(SessionError::FailedBlock.into());
                 }
+                let mut template = self.current_template(&prepared);
+                let unloaded = |stop: &Stop| stop.is_refusal(Refusal::UnloadedTable);
+                if template.as_ref().is_err_and(unloaded) && self.look_again().await {
+                    template = self.current_template(&prepared);
+                }
+                let template = template?;
                 let topology = self.topology();
-                let template = self.current_template(&prepared)?;
                 let preferred = if self.pipeline.unsynced {
                     self.pipeline.shard
                 } else {

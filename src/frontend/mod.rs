@@ -11,6 +11,7 @@ pub mod control;
 pub mod copy;
 pub mod known;
 pub mod statements;
+mod own_schema;
 mod sql_prepare;
 mod temporary;
 pub mod parameters;

@@ -3,6 +3,7 @@
 
 use super::cancel::{Cancels, InUse};
 use super::error::{self, SessionError, Stop};
+use super::own_schema::OwnSchema;
 use super::parameters::Parameters;
 use super::statements::{Portal, Prepared};
 use super::stop::Listening;
@@ -16,7 +17,6 @@ use crate::sql::lex::{self, LexLimits};
 use crate::sql::search_path;
 use crate::sql::shape::Shape;
 use crate::topology::ShardId;
-use crate::topology::schema::Changes;
 use crate::topology::snapshot::Topology;
 use crate::transaction::command::{self, CommandError};
 use crate::transaction::pin::Pins;
@@ -41,12 +41,6 @@ type SearchPath = (Arc<Settings>, Arc<[Arc<str>]>);
 
 /// A message larger than this is not copied, but taken as it lies, and passed on so.
 const COPIED_BYTES: usize = SPARE_BYTES;
-
-/// Versions of schemas that a session sees in its own way; the router's own count from zero.
-const OWN_VERSIONS: u64 = 1 << 63;
-
-/// A topology, and the same as the session sees it.
-type OwnTopology = (Arc<Topology>, Arc<Topology>);
 
 /// One client.
 pub struct Session {
@@ -74,11 +68,9 @@ pub struct Session {
     pub(super) in_use: Arc<InUse>,
     /// The block changed the schema.
     pub(super) schema_changed: bool,
-    /// How it changed the schema, so that what the router has loaded is not taken for what is there.
-    pub(super) changes: Changes,
+    pub(super) own_schema: OwnSchema,
     /// Its temporary relations.
     pub(super) temporary: Temporary,
-    own_topology: Option<OwnTopology>,
     search_path: Option<SearchPath>,
     /// The shape of the simple query that was read last.
     pub(super) shape: Shape,
@@ -182,9 +174,8 @@ impl Session {
             notifications: BytesMut::new(),
             in_use,
             schema_changed: false,
-            changes: Changes::default(),
+            own_schema: OwnSchema::default(),
             temporary: Temporary::default(),
-            own_topology: None,
             search_path: None,
             shape: Shape::default(),
             large: Bytes::new(),
@@ -464,59 +455,11 @@ impl Session {
         if !self.transaction.pins.is_empty() || !self.held_cursors.is_empty() {
             self.settle_pins().await;
         }
-        if !self.changes.is_empty() {
+        if !self.own_schema.is_unchanged() {
             self.forget_changes();
         }
         if std::mem::take(&mut self.schema_changed) {
             Box::pin(self.spread_schema_change()).await;
-        }
-    }
-
-    /// The topology that the session's statements are planned against.
-    pub(super) fn topology(&mut self) -> Arc<Topology> {
-        let topology = self.router.topology();
-        let temporary = &self.temporary.relations;
-        if self.changes.is_empty() && temporary.is_empty() {
-            return topology;
-        }
-        if let Some((base, own)) = &self.own_topology
-            && Arc::ptr_eq(base, &topology)
-        {
-            return own.clone();
-        }
-        let mut schema = match self.changes.is_empty() {
-            true => (*topology.schema).clone(),
-            false => topology.schema.without(&self.changes),
-        };
-        if !temporary.is_empty() {
-            schema.add_temporary(temporary, topology.default_shard);
-        }
-        // No other session's statement is one of this.
-        schema.version = OWN_VERSIONS | self.router.next_statement();
-        let own = Arc::new(Topology {
-            schema: Arc::new(schema),
-            ..(*topology).clone()
-        });
-        self.own_topology = Some((topology, own.clone()));
-        own
-    }
-
-    pub(super) fn forget_own_topology(&mut self) {
-        self.own_topology = None;
-    }
-
-    /// Notes how a statement changes the schema.
-    pub(super) fn note_changes(&mut self, changes: Changes) {
-        if !changes.is_empty() {
-            self.changes.extend(changes);
-            self.forget_own_topology();
-        }
-    }
-
-    pub(super) fn forget_changes(&mut self) {
-        if !self.changes.is_empty() {
-            self.changes = Changes::default();
-            self.forget_own_topology();
         }
     }
 
@@ -720,7 +663,7 @@ impl Session {
         if hint.is_some() {
             return build(hint).map_err(Stop::from);
         }
-        let template: Result<_, PlanError> = if self.changes.is_empty() {
+        let template: Result<_, PlanError> = if self.own_schema.is_unchanged() {
             let templates = &self.router.templates;
             templates.get_or_insert_with(&key, || build(None))
         } else {
@@ -728,11 +671,13 @@ impl Session {
         };
         let template = template?;
         match template.unknown_function() {
-            Some(function) if self.schema_changed => Err(PlanError::refused(
-                Refusal::UnknownFunction,
-                format!("{function} may be what this transaction has made"),
-            )
-            .into()),
+            Some(function) if self.schema_changed && !self.own_schema.is_loaded() => {
+                Err(PlanError::refused(
+                    Refusal::UnknownFunction,
+                    format!("{function} may be what this transaction has made"),
+                )
+                .into())
+            }
             _ => Ok(template),
         }
     }
@@ -750,7 +695,9 @@ impl Session {
         let mut planned = self.template(sql, parameter_types);
         let unknown = match &planned {
             Ok(template) => template.has_unknown_name(),
-            Err(stop) => stop.is_refusal(Refusal::UnloadedTable),
+            Err(stop) => {
+                stop.is_refusal(Refusal::UnloadedTable) || stop.is_refusal(Refusal::UnknownFunction)
+            }
         };
         if unknown && Box::pin(self.look_again()).await {
             planned = self.template(sql, parameter_types);
@@ -783,9 +730,9 @@ impl Session {
     /// moment ago. Whether a second look is worth while.
     pub(super) async fn look_again(&mut self) -> bool {
         let before = self.router.topology().schema.version;
-        // What this session's own block made is not to be seen before it commits.
+        // What this session's own block made is seen by its own backends only before it commits.
         if self.schema_changed {
-            return false;
+            return self.load_own_schema().await;
         }
         match self.router.control.refresh_schema().await {
             Ok(()) => self.router.topology().schema.version != before,

@@ -145,7 +145,8 @@ refusals! {
     CopyWithoutKey = "copy-without-key", "Add the sharding key to the column list.";
     /// COPY with a WHERE clause, or another form that the router does not split.
     CopyForm = "copy-form", "Leave the clause out, or name the shard with SET pgring.shard.";
-    /// A table that the router's catalog does not have yet: its own transaction has just made or changed it.
+    /// A table that the router's catalog does not have yet: its own transaction has just made or changed it, and the
+    /// block's own catalog cannot be asked.
     UnloadedTable = "table-not-loaded", "Commit the transaction that creates or changes the table, then use it.";
     /// A table whose declaration in the shard map does not fit it.
     Declaration = "declaration", "Mend the table on the shards, or its declaration in shards.toml.";

@@ -10,6 +10,7 @@ mod failures;
 mod gather;
 mod literals;
 mod memory;
+mod migrations;
 mod misfits;
 mod pgbench;
 mod pinning;
