@@ -3,7 +3,7 @@
 //!
 //! A simple query is known by its shape: its literals say where it runs. A statement of the extended protocol is known
 //! when all of its messages, from Parse or Bind to Sync, have arrived. Whatever is not plain (a hint, several statements,
-//! settings changed by a function, a text that must be rewritten) is left to [`super::simple_query`] and
+//! settings changed by a function, a commented text that must be rewritten) is left to [`super::simple_query`] and
 //! [`super::extended_query`], which know all.
 
 use super::error::Stop;
@@ -12,7 +12,7 @@ use super::session::Session;
 use super::statements::{Place, Portal, Prepared, PreparedKind, backend_name};
 use crate::backend::connection::Backend;
 use crate::executor::relay::{self, Answered, Ending, Whole};
-use crate::planner::plan::{Plan, StepSql};
+use crate::planner::plan::{Plan, StepArguments, StepSql};
 use crate::planner::{Arguments, Binding, Context, Template};
 use crate::router::{Parsed, TemplateKey, TemplateRef};
 use crate::sql::lex;
@@ -105,9 +105,28 @@ impl Session {
             preferred: self.transaction.preferred(),
             spread: self.router.next_spread(),
         };
-        let plan = template.plan(&binding, &topology).ok()?;
-        let as_sent = plan.steps.iter().all(|step| step.sql == StepSql::AsSent);
-        as_sent.then_some(Way::Shards(plan))
+        let mut plan = template.plan(&binding, &topology).ok()?;
+        // What is gathered are parameters, which a simple query has not.
+        if !plan.inputs.is_empty() {
+            return None;
+        }
+        for step in &mut plan.steps {
+            let StepSql::Rewritten(text) = &step.sql else {
+                continue;
+            };
+            if self.shape.has_comments() {
+                return None;
+            }
+            let own = self
+                .shape
+                .with_literals(text, sql, |index| match &step.arguments {
+                    StepArguments::AsSent => Some(index),
+                    StepArguments::Chosen(chosen) => chosen.get(index).copied().map(usize::from),
+                })?;
+            step.sql = StepSql::Rewritten(own.into());
+            step.arguments = StepArguments::AsSent;
+        }
+        Some(Way::Shards(plan))
     }
 }
 

@@ -2,12 +2,12 @@
 //! have the same shape, so that what is known of one holds for the other: the shape is the text of a prepared statement
 //! (`k = 5` becomes `k = $1`), and the literals are its arguments.
 //!
-//! A literal is taken out only where a parameter may stand in its place whatever its value: as an operand, and in the
+//! A number's sign goes with it. A literal is taken out only where a parameter may stand in its place whatever its value: as an operand, and in the
 //! lists of `IN` and `VALUES`. All others (`LIMIT 5`, `ORDER BY 1`, a function's arguments, a type's) stay part of the
 //! shape. What is not plain (escape and dollar strings, parameters, hints, several statements) has no shape. Knows no
 //! grammar beyond that; whoever plans the shape must take its parameters as it takes any.
 
-use super::lex;
+use super::lex::{self, Lexer, TokenKind};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -24,6 +24,7 @@ pub struct Shape {
     text: String,
     types: Vec<u32>,
     literals: Vec<Range<usize>>,
+    comments: bool,
 }
 
 /// What came before a literal, as far as it matters.
@@ -68,11 +69,45 @@ impl Shape {
         })
     }
 
+    /// Whether comments were left out, which may mean something to a shard.
+    pub fn has_comments(&self) -> bool {
+        self.comments
+    }
+
+    /// `text`, which was made of the shape, with the literals of `sql`, the text that was read last, for its parameters:
+    /// `$1` is the literal `chosen(0)`. `None`: they are not the literals' parameters.
+    pub fn with_literals(
+        &self,
+        text: &str,
+        sql: &str,
+        chosen: impl Fn(usize) -> Option<usize>,
+    ) -> Option<String> {
+        let mut whole = String::with_capacity(text.len() + sql.len());
+        let mut copied = 0;
+        for token in Lexer::new(text) {
+            let token = token.ok()?;
+            if token.kind != TokenKind::Parameter {
+                continue;
+            }
+            let number: usize = token.text(text)[1..].parse().ok()?;
+            let literal = chosen(number.checked_sub(1)?)?;
+            let range = self.literals.get(literal)?;
+            // A string's value lies between its quotes.
+            let quote = usize::from(*self.types.get(literal)? == UNKNOWN_OID);
+            whole.push_str(&text[copied..token.start]);
+            whole.push_str(&sql[range.start - quote..range.end + quote]);
+            copied = token.end;
+        }
+        whole.push_str(&text[copied..]);
+        Some(whole)
+    }
+
     /// Reads `sql`. Whether it has a shape; without one the rest of this says nothing.
     pub fn read(&mut self, sql: &str) -> bool {
         self.text.clear();
         self.types.clear();
         self.literals.clear();
+        self.comments = false;
         self.scan(sql).is_some()
     }
 
@@ -100,8 +135,19 @@ impl Shape {
                     // What follows nearly always.
                     at = end + usize::from(bytes.get(end) == Some(&b' '));
                 }
+                b'-' if self.is_taken(before) && is_sign(bytes, at) => {
+                    let (end, oid) = number(bytes, at + 1, true)?;
+                    if bytes.get(end) == Some(&b':') {
+                        // The cast comes before the sign.
+                        at += 1;
+                        continue;
+                    }
+                    self.take(sql, &mut copied, at..end, at..end, oid);
+                    before = Before::Other;
+                    at = end;
+                }
                 b'0'..=b'9' => {
-                    let (end, oid) = number(bytes, at)?;
+                    let (end, oid) = number(bytes, at, false)?;
                     let casts = bytes.get(end) == Some(&b':');
                     if self.is_taken(before) && !casts {
                         self.take(sql, &mut copied, at..end, at..end, oid);
@@ -219,6 +265,7 @@ impl Shape {
     fn skip(&mut self, sql: &str, copied: &mut usize, comment: Range<usize>, rest: &str) {
         self.text.push_str(&sql[*copied..comment.start]);
         self.text.push_str(rest);
+        self.comments = true;
         *copied = comment.end;
     }
 }
@@ -250,8 +297,16 @@ fn of_word(word: &[u8]) -> Before {
     }
 }
 
-/// The end of the number that starts at `start`, and its type. None: what follows belongs to it.
-fn number(bytes: &[u8], start: usize) -> Option<(usize, u32)> {
+/// Whether the `-` at `at`, where an operand is to come, is the sign of the number behind it: PostgreSQL takes it for the
+/// end of another operator if that has a character which SQL's own operators lack.
+fn is_sign(bytes: &[u8], at: usize) -> bool {
+    let before = bytes[..at].iter().rev();
+    let mut operator = before.take_while(|byte| lex::is_operator(**byte));
+    bytes.get(at + 1).is_some_and(u8::is_ascii_digit) && operator.all(|byte| b"=<>".contains(byte))
+}
+
+/// The end of the number whose digits start at `start`, and its type. None: what follows belongs to it.
+fn number(bytes: &[u8], start: usize, negative: bool) -> Option<(usize, u32)> {
     let whole = start + digits(&bytes[start..]);
     let mut end = whole;
     if bytes.get(end) == Some(&b'.') {
@@ -271,12 +326,18 @@ fn number(bytes: &[u8], start: usize) -> Option<(usize, u32)> {
     }
     // The last that fits is 19 digits long; more are numeric, leading zeros or not.
     let value = bytes[start..whole].iter().try_fold(0i64, |value, digit| {
-        value.checked_mul(10)?.checked_add(i64::from(digit - b'0'))
+        let digit = i64::from(digit - b'0');
+        // The least integer has no positive counterpart.
+        value.checked_mul(10)?.checked_sub(digit)
+    });
+    let value = value.and_then(|value| match negative {
+        true => Some(value),
+        false => value.checked_neg(),
     });
     Some((
         end,
         match value {
-            Some(value) if value <= i64::from(i32::MAX) => int4,
+            Some(value) if i32::try_from(value).is_ok() => int4,
             Some(_) => int8,
             None => numeric,
         },
@@ -293,7 +354,7 @@ fn digits(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::lex::{LexLimits, TokenKind};
+    use crate::sql::lex::LexLimits;
     use proptest::prelude::*;
 
     fn shape(sql: &str) -> Option<(String, Vec<u32>, Vec<String>)> {
@@ -321,8 +382,8 @@ mod tests {
         );
         check(
             "UPDATE t SET a = a + -7, b='it''s' WHERE k IN (1, 22 ,'x') AND d BETWEEN 5 AND 6.5",
-            "UPDATE t SET a = a + -$1, b=$2 WHERE k IN ($3, $4 ,$5) AND d BETWEEN $6 AND $7",
-            &["7", "it's", "1", "22", "x", "5", "6.5"],
+            "UPDATE t SET a = a + $1, b=$2 WHERE k IN ($3, $4 ,$5) AND d BETWEEN $6 AND $7",
+            &["-7", "it's", "1", "22", "x", "5", "6.5"],
         );
         check(
             "SELECT 1 WHERE (a, b) IN ((1, 2), (3, 4)) AND c IN (SELECT 1, 2 GROUP BY 1, 2)",
@@ -334,6 +395,40 @@ mod tests {
             "INSERT INTO t (a, b) VALUES ($1, $2), ($3, now()), ($4, f(4, 5))",
             &["1", "x", "2", "3"],
         );
+    }
+
+    #[test]
+    fn a_sign_goes_with_its_number() {
+        check(
+            "SELECT a -5, b - -5, -6 WHERE k=-7 AND k IN (-8, -9.5) OR k <-1 OR k = - 2",
+            "SELECT a -$1, b - $2, -$3 WHERE k=$4 AND k IN ($5, $6) OR k <$7 OR k = - $8",
+            &["5", "-5", "6", "-7", "-8", "-9.5", "-1", "2"],
+        );
+        // `@-` is an operator, `+-` is two; a cast comes before the sign.
+        check(
+            "SELECT 1 WHERE k @-5 OR k +-5 OR k = -5::int OR k = --5\n6",
+            "SELECT 1 WHERE k @-$1 OR k +-$2 OR k = -5::int OR k = \n$3",
+            &["5", "5", "6"],
+        );
+    }
+
+    #[test]
+    fn literals_are_put_back_as_they_were_written() {
+        let sql = "INSERT INTO t VALUES (-1, 'it''s', '$1'), (2, '', f('$2'))";
+        let mut shape = Shape::default();
+        assert!(shape.read(sql));
+        assert_eq!(
+            shape.with_literals(shape.text(), sql, Some).as_deref(),
+            Some(sql)
+        );
+        let second = "INSERT INTO t VALUES ($1, $2, f('$2'))";
+        let chosen = |index: usize| [3, 4].get(index).copied();
+        assert_eq!(
+            shape.with_literals(second, sql, chosen).as_deref(),
+            Some("INSERT INTO t VALUES (2, '', f('$2'))")
+        );
+        assert_eq!(shape.with_literals("SELECT $3", sql, chosen), None);
+        assert_eq!(shape.with_literals("SELECT $9", sql, Some), None);
     }
 
     #[test]
@@ -372,6 +467,11 @@ mod tests {
     fn numbers_have_the_types_that_postgresql_gives_them() {
         let types = shape("SELECT 1 WHERE a IN (1, 2147483648, 9223372036854775808, 1.5, 'x')");
         assert_eq!(types.expect("it has a shape").1, [23, 20, 1700, 1700, 0]);
+        let types = shape(
+            "VALUES (-2147483648, -2147483649, -9223372036854775808, -9223372036854775809, 2147483647, -1.5)",
+        );
+        let expected = [23, 20, 20, 1700, 23, 1700];
+        assert_eq!(types.expect("it has a shape").1, expected);
     }
 
     #[test]
@@ -397,7 +497,7 @@ mod tests {
         #[test]
         fn a_shape_is_the_statement_but_for_its_literals(
             parts in prop::collection::vec(prop::sample::select(vec![
-                "SELECT", "a", "=", "<", "-", "(", ")", ",", "IN (", "VALUES (", "5", "6.5", "'x'", "'it''s'", "\"q'\"",
+                "SELECT", "a", "=", "<", "-", "-5", "=-6.5", "@-7", "(", ")", ",", "IN (", "VALUES (", "5", "6.5", "'x'", "'it''s'", "\"q'\"",
                 "AND", "BETWEEN", "::", "int", "/* c' */", "-- d'\n", "LIMIT", "[", "]", ".", "=>", "||", "é", "\n", "99999999999",
             ]), 0..24),
         ) {
@@ -409,12 +509,19 @@ mod tests {
             prop_assume!(whole.is_ok());
             let shaped = lex::lex(shape.text(), &limits).expect("a shape is SQL where its statement is");
             let whole = whole.expect("checked");
-            prop_assert_eq!(whole.len(), shaped.len());
             let mut values = shape.values(&sql);
-            for (token, other) in whole.iter().zip(&shaped) {
+            let mut whole = whole.iter();
+            for other in &shaped {
+                let token = whole.next().expect("as many tokens");
                 if other.kind == TokenKind::Parameter {
                     let text = token.text(&sql);
                     let value = match token.kind {
+                        TokenKind::Operator if text == "-" => {
+                            let number = whole.next().expect("a number");
+                            prop_assert_eq!(number.kind, TokenKind::Number);
+                            prop_assert_eq!(number.start, token.end);
+                            Cow::Borrowed(&sql[token.start..number.end])
+                        }
                         TokenKind::Number => Cow::Borrowed(text),
                         TokenKind::String => lex::string_value(token, &sql).expect("a string"),
                         other => panic!("{other:?} is no literal"),
@@ -425,6 +532,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(values.next(), None);
+            prop_assert_eq!(whole.next(), None);
         }
     }
 }
