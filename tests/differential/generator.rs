@@ -24,6 +24,8 @@ pub enum Statement {
 /// The parts of a SELECT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Select {
+    /// WITH and its query, or nothing.
+    with: String,
     distinct: bool,
     columns: Vec<String>,
     from: String,
@@ -47,7 +49,8 @@ impl Statement {
             Self::Select(select) => {
                 let distinct = if select.distinct { "DISTINCT " } else { "" };
                 let mut sql = format!(
-                    "SELECT {distinct}{} FROM {}",
+                    "{}SELECT {distinct}{} FROM {}",
+                    select.with,
                     select.columns.join(", "),
                     select.from
                 );
@@ -186,15 +189,72 @@ fn id(random: &mut Random) -> usize {
     random.below(EVENTS + 20)
 }
 
+/// An integer as a literal of some form that PostgreSQL reads as it.
+fn key(random: &mut Random, id: usize) -> String {
+    let signed = if random.once_in(9) {
+        format!("-{id}")
+    } else {
+        id.to_string()
+    };
+    let (first, rest) = signed.split_at(1);
+    let code = first.as_bytes()[0];
+    match random.below(22) {
+        0 => format!("'{signed}'"),
+        1 => format!("' {signed} '"),
+        2 => format!("E'\\x{code:02x}{rest}'"),
+        3 => format!("E'\\{code:03o}{rest}'"),
+        4 => format!("E'\\u{code:04x}{rest}\\n'"),
+        5 => format!("U&'\\{code:04x}{rest}'"),
+        6 => format!("U&'!{code:04x}{rest}' UESCAPE '!'"),
+        7 => format!("$k${signed}$k$"),
+        8 => format!("'{first}'\n'{rest}'"),
+        9 => format!("'{signed}'::bigint"),
+        10 => format!("CAST('{signed}' AS int)"),
+        11 => format!("({signed})"),
+        12 => format!("{signed}.0"),
+        13 => format!("int8 '{signed}'"),
+        _ => signed,
+    }
+}
+
 fn predicate(random: &mut Random, prefix: &str) -> String {
     let (one, other) = (id(random), id(random));
-    let text = match random.below(16) {
-        0..=2 => format!("#id = {one}"),
-        3 => format!("#id IN ({one}, {other}, {})", id(random)),
-        4 => format!("#id = ANY (ARRAY[{one}, {other}])"),
-        5 => format!("#id BETWEEN {one} AND {}", one + random.below(9)),
-        6 => format!("#id > {one}"),
-        7 => format!("(#id = {one} OR #id = {other})"),
+    let text = match random.below(20) {
+        0..=2 => format!("#id = {}", key(random, one)),
+        3 => format!(
+            "#id IN ({}, {}, {})",
+            key(random, one),
+            key(random, other),
+            id(random)
+        ),
+        4 => format!(
+            "#id = ANY (ARRAY[{}, {}]::bigint[])",
+            key(random, one),
+            key(random, other)
+        ),
+        5 => format!(
+            "#id BETWEEN {} AND {}",
+            key(random, one),
+            one + random.below(9)
+        ),
+        6 => format!("#id > {}", key(random, one)),
+        7 => format!("({} = #id OR #id = {other})", key(random, one)),
+        16 => format!(
+            "#id IN (SELECT event_id FROM lines WHERE qty > {})",
+            random.below(9)
+        ),
+        17 => format!(
+            "EXISTS (SELECT FROM lines n WHERE n.event_id = #id AND n.no = {})",
+            random.below(4)
+        ),
+        18 => format!(
+            "#kind = (SELECT max(kind) FROM kinds WHERE kind < {})",
+            random.below(6)
+        ),
+        19 => format!(
+            "#id = (SELECT min(event_id) FROM lines WHERE event_id = {})",
+            key(random, one)
+        ),
         8 => format!("(#id = {one} OR #kind = {})", random.below(6)),
         9 => format!("NOT (#id = {one})"),
         10 => format!("#kind = {}", random.below(6)),
@@ -239,8 +299,27 @@ fn select_events(random: &mut Random) -> Select {
     columns.dedup();
     let (order_by, total) = order(random, "", "id");
     let (limit, offset) = window(random, total);
-    let (from, predicates) = ("events".into(), predicates(random, ""));
+    let at = id(random);
+    let key = key(random, at);
+    let (with, from) = match random.below(8) {
+        0 => ("", "(SELECT * FROM events) AS events".to_owned()),
+        1 => (
+            "",
+            format!("(SELECT * FROM events WHERE id = {key}) AS events"),
+        ),
+        2 => (
+            "WITH events AS (SELECT * FROM events WHERE kind < 4) ",
+            "events".to_owned(),
+        ),
+        3 => (
+            "WITH w AS MATERIALIZED (SELECT * FROM events) ",
+            format!("(SELECT * FROM w WHERE id = {key}) AS events"),
+        ),
+        _ => ("", "events".to_owned()),
+    };
+    let (with, predicates) = (with.to_owned(), predicates(random, ""));
     Select {
+        with,
         distinct: false,
         columns,
         from,
@@ -304,6 +383,7 @@ fn select_joined(random: &mut Random) -> Select {
     let (limit, offset) = window(random, total);
     let predicates = predicates(random, "e.");
     Select {
+        with: String::new(),
         distinct: false,
         columns,
         from: from.into(),
@@ -323,9 +403,10 @@ fn select_grouped(random: &mut Random) -> Select {
         .collect::<Vec<_>>();
     // Of the events' predicates only those on the key make sense here.
     let known = |text: &String| {
-        !COLUMNS
-            .iter()
-            .any(|column| *column != "id" && text.contains(column))
+        !text.contains("SELECT")
+            && !COLUMNS
+                .iter()
+                .any(|column| *column != "id" && text.contains(column))
     };
     let predicates = predicates.into_iter().filter(known).collect();
     let aggregates = [
@@ -354,6 +435,7 @@ fn select_grouped(random: &mut Random) -> Select {
     };
     let (limit, offset) = window(random, total);
     Select {
+        with: String::new(),
         distinct,
         columns,
         from: "lines".into(),
@@ -373,6 +455,10 @@ fn select_other(random: &mut Random) -> Select {
         "age > 8",
         "name < 'b'",
         "name = 'a''b'",
+        r"name = E'\x41nn'",
+        r"name IN (E'A\156n', U&'\00e4', $$a'b$$)",
+        "name = 'A'\n'nn'",
+        "name = E'a\\'b' OR name = ''",
     ];
     let things = [
         "id = '12345678-9ABC-4DEF-8123-456789ABCDEF'",
@@ -380,7 +466,7 @@ fn select_other(random: &mut Random) -> Select {
         "id IN ('00000000-0000-4000-8000-00000000000a', '00000000-0000-4000-8000-000000000000')",
         "n > 1",
     ];
-    let (from, key, predicate) = match random.below(5) {
+    let (from, key, predicate) = match random.below(7) {
         0 => ("people", "name", random.of(&people)),
         1 => ("things", "id", random.of(&things)),
         2 => (
@@ -392,6 +478,16 @@ fn select_other(random: &mut Random) -> Select {
             "kinds",
             "kind",
             random.of(&["kind = 1", "name IS NULL", "kind > 1"]),
+        ),
+        4 => (
+            "kind_names",
+            "kind",
+            random.of(&["kind = 1", "name > 'O'", "kind IN (SELECT kind FROM kinds)"]),
+        ),
+        5 => (
+            "noted",
+            "id",
+            random.of(&["id = 1", "name IS NULL", "note <> ''"]),
         ),
         _ => (
             "audit",
@@ -413,6 +509,7 @@ fn select_other(random: &mut Random) -> Select {
     };
     let (columns, from) = (vec!["*".into()], from.into());
     Select {
+        with: String::new(),
         distinct: false,
         columns,
         from,
@@ -455,7 +552,7 @@ fn insert(random: &mut Random) -> Statement {
     ids.dedup();
     let rows = ids
         .iter()
-        .map(|id| format!("({id}, {}, 'new')", random.below(6)))
+        .map(|id| format!("({}, {}, 'new')", key(random, *id), random.below(6)))
         .collect();
     let tail = random.of(&[
         "",

@@ -16,6 +16,8 @@ pub const SCHEMA: &str = r#"
     CREATE TABLE sparse (id int PRIMARY KEY, n int);
     CREATE TABLE kinds (kind int PRIMARY KEY, name text);
     CREATE TABLE audit (id int PRIMARY KEY, note text);
+    CREATE VIEW kind_names AS SELECT kind, upper(name) AS name FROM kinds WHERE kind < 5;
+    CREATE VIEW noted AS SELECT a.id, a.note, k.name FROM audit a LEFT JOIN kinds k ON k.kind = a.id;
     CREATE TYPE mood AS ENUM ('sad', 'so-so', 'glad');
     CREATE TYPE pair AS (a int, b text);
     CREATE DOMAIN price AS numeric(8,2) CHECK (VALUE >= 0);
