@@ -123,9 +123,11 @@ pub struct Backend {
     pub unnamed: Option<u64>,
     /// The session settings that are known to be in force here.
     pub applied: Arc<SettingValues>,
-    /// The customized settings (`a.b`) that were set here at some time: PostgreSQL forgets their values, but not that they
-    /// are there.
+    /// The customized settings (`a.b`) that may have been set here at some time: PostgreSQL forgets their values, but not
+    /// that they are there.
     pub custom: Arc<BTreeSet<Arc<str>>>,
+    /// Those of them that are there for sure.
+    pub custom_made: Arc<BTreeSet<Arc<str>>>,
     /// Something ran here that may have left more than settings behind: it is not given back as it is.
     pub tainted: bool,
     pub(super) state: BackendState,
@@ -179,6 +181,7 @@ impl Backend {
             unnamed: None,
             applied: greeting.settings.clone(),
             custom: Arc::default(),
+            custom_made: Arc::default(),
             tainted: false,
             state: BackendState::InUse,
             parameters_changed: false,

@@ -18,7 +18,7 @@ use crate::topology::ShardId;
 use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::sqlstate::SqlState;
 use arc_swap::ArcSwap;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
@@ -35,8 +35,40 @@ const UNUSED: Duration = Duration::from_secs(1);
 /// How many times a session of another worker may be served before the one that waits longest.
 const OVERTAKEN_MAX: u8 = 4;
 
-/// How far down the line a session of the connection's own worker is looked for.
+/// How many times a session may be served before one that waits longer, and for which the connection would have to be
+/// replaced by a new one.
+const UNFIT_OVERTAKEN_MAX: u8 = 32;
+
+/// How far down the line, or a stack, one is looked for that fits better.
 const NEAR_MAX: usize = 32;
+
+/// Names of customized settings (`a.b`).
+pub type Custom = BTreeSet<Arc<str>>;
+
+/// How well a connection suits a session with customized settings. PostgreSQL never forgets that it knows of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    /// It knows of the same ones.
+    Same,
+    /// It knows of fewer, which will be more.
+    Fewer,
+    /// It knows of one that the session must not see.
+    Unfit,
+}
+
+impl Fit {
+    fn of(pooled: &Pooled, custom: &Arc<Custom>) -> Self {
+        let known = &pooled.backend.custom;
+        if Arc::ptr_eq(known, custom) || (known.is_empty() && custom.is_empty()) {
+            return Self::Same;
+        }
+        match known.is_subset(custom) {
+            true if known.len() == custom.len() => Self::Same,
+            true => Self::Fewer,
+            false => Self::Unfit,
+        }
+    }
+}
 
 /// All pools of one router. Shared by its worker threads.
 pub struct Pools {
@@ -283,35 +315,24 @@ pub struct UserPools {
 }
 
 impl UserPools {
-    /// A connection to `shard`, clean and idle: a pooled one, or a new one while the pool has room.
+    /// A connection to `shard`, clean and idle, that knows of no customized settings but these: a pooled one, or a new
+    /// one, if need be in the place of a pooled one that knows of others.
     ///
     /// # Errors
     /// [`LeaseError`].
     ///
     /// # Cancel safety
     /// A dropped call leaves nothing behind.
-    pub async fn acquire(&self, shard: ShardId) -> Result<Lease, LeaseError> {
+    pub async fn acquire(&self, shard: ShardId, custom: &Arc<Custom>) -> Result<Lease, LeaseError> {
         let pool = self.pools.get(usize::from(shard.0));
         let pool = pool.ok_or(LeaseError::Closed)?;
-        pool.acquire(&self.login, self.worker).await
+        pool.acquire(&self.login, self.worker, custom).await
     }
 
     /// [`Self::acquire`] where that takes no waiting: a pooled connection, if nobody stands in line for one.
-    pub fn take(&self, shard: ShardId) -> Option<Lease> {
-        self.pools.get(usize::from(shard.0))?.take(self.worker)
-    }
-
-    /// A new connection in the place of one that is clean, but not for this session.
-    ///
-    /// # Errors
-    /// [`LeaseError`].
-    ///
-    /// # Cancel safety
-    /// A dropped call leaves nothing behind.
-    pub async fn renew(&self, lease: Lease) -> Result<Lease, LeaseError> {
-        let room = lease.into_room().ok_or(LeaseError::Closed)?;
-        let pool = room.pool.clone();
-        Box::pin(pool.open(room, &self.login, self.worker)).await
+    pub fn take(&self, shard: ShardId, custom: &Arc<Custom>) -> Option<Lease> {
+        let pool = self.pools.get(usize::from(shard.0))?;
+        pool.take(self.worker, custom)
     }
 
     /// What the role's sessions start with, as the default shard says; if it has said nothing yet, `shard` is asked.
@@ -327,7 +348,9 @@ impl UserPools {
         if let Some(settled) = pool.defaults.settled() {
             return Ok(settled);
         }
-        pool.acquire(&self.login, self.worker).await?.release();
+        let none = Arc::default();
+        let lease = pool.acquire(&self.login, self.worker, &none).await?;
+        lease.release();
         pool.defaults.known().ok_or(LeaseError::Closed)
     }
 
@@ -350,7 +373,8 @@ impl UserPools {
             return Ok(known.clone());
         }
         // Its place in the pool is for a connection that no other session has.
-        let lease = pool.acquire(&self.login, self.worker).await?;
+        let none = Arc::default();
+        let lease = pool.acquire(&self.login, self.worker, &none).await?;
         let _room = lease.into_room().ok_or(LeaseError::Closed)?;
         let asked = SettingValues::from([(DATE_STYLE.into(), part.into())]);
         let backend = pool.connect_with(&self.login, &asked).await?;
@@ -400,6 +424,7 @@ struct Pool {
 /// A session in line.
 struct Waiter {
     worker: usize,
+    custom: Arc<Custom>,
     overtaken: u8,
     grant: oneshot::Sender<Grant>,
 }
@@ -443,40 +468,78 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pool {
-    async fn acquire(self: &Arc<Self>, login: &Login, worker: usize) -> Result<Lease, LeaseError> {
+    async fn acquire(
+        self: &Arc<Self>,
+        login: &Login,
+        worker: usize,
+        custom: &Arc<Custom>,
+    ) -> Result<Lease, LeaseError> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(LeaseError::Closed);
         }
-        if let Some(lease) = self.take(worker) {
+        if let Some(lease) = self.take(worker, custom) {
             return Ok(lease);
         }
-        if self.waiting.load(Ordering::Relaxed) == 0
-            && let Some(room) = self.take_room()
-        {
-            return Box::pin(self.open(room, login, worker)).await;
+        if self.waiting.load(Ordering::Relaxed) == 0 {
+            if let Some(room) = self.take_room() {
+                return Box::pin(self.open(room, login, worker)).await;
+            }
+            if let Some(unfit) = self.take_unfit(worker) {
+                return Box::pin(self.open(room_of(unfit), login, worker)).await;
+            }
         }
-        self.stand_in_line(login, worker).await
+        self.stand_in_line(login, worker, custom).await
     }
 
     /// An idle connection that still serves, unless others wait for one. (A closed pool has none.)
-    fn take(&self, worker: usize) -> Option<Lease> {
+    fn take(&self, worker: usize, custom: &Arc<Custom>) -> Option<Lease> {
         if self.waiting.load(Ordering::Relaxed) > 0 {
             return None;
         }
-        std::iter::from_fn(|| self.take_idle(worker)).find_map(|pooled| Lease::of(pooled, worker))
+        let mut idle = std::iter::from_fn(|| self.take_idle(worker, custom));
+        idle.find_map(|pooled| Lease::of(pooled, worker))
     }
 
-    /// An idle connection that `worker` may have: one of its own, or one that the others do not need.
-    fn take_idle(&self, worker: usize) -> Option<Parked> {
-        if let Some(pooled) = lock(&self.idle[worker]).pop() {
+    /// An idle connection that `worker` may have: one of its own, or one that the others do not need. Of those that fit
+    /// one that knows of the same customized settings is best, then the warmest.
+    fn take_idle(&self, worker: usize, custom: &Arc<Custom>) -> Option<Parked> {
+        let fewer = {
+            let mut own = lock(&self.idle[worker]);
+            match best_of(&own, custom) {
+                Some((place, Fit::Same)) => return Some(own.remove(place)),
+                Some((_, Fit::Fewer)) => true,
+                Some((_, Fit::Unfit)) | None => false,
+            }
+        };
+        let full = self.open.load(Ordering::Relaxed) >= self.settings.size;
+        let of_others = |fit: Fit| {
+            self.others(worker).find_map(|idle| {
+                let mut idle = lock(idle);
+                let unused = |pooled: &Parked| full || pooled.released.elapsed() >= UNUSED;
+                let first = idle.iter().take(NEAR_MAX);
+                let mut first = first.take_while(|pooled| unused(pooled));
+                let place = first.position(|pooled| Fit::of(pooled, custom) == fit)?;
+                Some(idle.remove(place))
+            })
+        };
+        if let Some(pooled) = of_others(Fit::Same) {
             return Some(pooled);
         }
-        let full = self.open.load(Ordering::Relaxed) >= self.settings.size;
-        self.others(worker).find_map(|idle| {
+        if fewer {
+            let mut own = lock(&self.idle[worker]);
+            if let Some((place, Fit::Same | Fit::Fewer)) = best_of(&own, custom) {
+                return Some(own.remove(place));
+            }
+        }
+        of_others(Fit::Fewer)
+    }
+
+    /// The idle connection that was not used for longest: it fits nobody who is here.
+    fn take_unfit(&self, worker: usize) -> Option<Parked> {
+        let stacks = std::iter::once(&self.idle[worker]).chain(self.others(worker));
+        stacks.into_iter().find_map(|idle| {
             let mut idle = lock(idle);
-            let unused = |pooled: &Parked| full || pooled.released.elapsed() >= UNUSED;
-            let oldest = idle.first().is_some_and(unused);
-            oldest.then(|| idle.remove(0))
+            (!idle.is_empty()).then(|| idle.remove(0))
         })
     }
 
@@ -497,10 +560,12 @@ impl Pool {
         self: &Arc<Self>,
         login: &Login,
         worker: usize,
+        custom: &Arc<Custom>,
     ) -> Result<Lease, LeaseError> {
         let (grant, granted) = oneshot::channel();
         let waiter = Waiter {
             worker,
+            custom: custom.clone(),
             overtaken: 0,
             grant,
         };
@@ -521,6 +586,9 @@ impl Pool {
         place.served = matches!(granted, Ok(Ok(_)));
         drop(place);
         match granted {
+            Ok(Ok(Grant::Idle(pooled))) if Fit::of(&pooled, custom) == Fit::Unfit => {
+                Box::pin(self.open(room_of(pooled), login, worker)).await
+            }
             Ok(Ok(Grant::Idle(pooled))) => {
                 let room = match Lease::or_room(pooled, worker) {
                     Ok(lease) => return Ok(lease),
@@ -559,17 +627,26 @@ impl Pool {
         }
     }
 
-    /// Gives `grant` to who waits longest, with some preference for a session of the connection's own worker; back, if
-    /// nobody takes it.
+    /// Gives `grant` to who waits longest, with some preference for a session that it fits, and for one of the
+    /// connection's own worker; back, if nobody takes it.
     fn hand_over(&self, mut grant: Grant, worker: usize) -> Option<Grant> {
         let mut line = lock(&self.line);
         loop {
-            let first = line.front_mut()?;
+            let rank = |waiter: &Waiter| match &grant {
+                Grant::Idle(pooled) => (Fit::of(pooled, &waiter.custom), waiter.worker != worker),
+                Grant::Room(_) => (Fit::Same, false),
+            };
+            let first = line.front()?;
+            let (fit, elsewhere) = rank(first);
+            let patience = match fit {
+                Fit::Unfit => UNFIT_OVERTAKEN_MAX,
+                Fit::Same | Fit::Fewer => OVERTAKEN_MAX,
+            };
             let mut place = 0;
-            if first.worker != worker && first.overtaken < OVERTAKEN_MAX {
-                let mut front = line.iter().take(NEAR_MAX);
-                let near = front.position(|waiter| waiter.worker == worker);
-                place = near.unwrap_or(0);
+            if (fit, elsewhere) > (Fit::Same, false) && first.overtaken < patience {
+                let front = line.iter().take(NEAR_MAX).enumerate();
+                let best = front.min_by_key(|(place, waiter)| (rank(waiter), *place));
+                place = best.map_or(0, |(place, _)| place);
             }
             if place > 0 {
                 line[0].overtaken += 1;
@@ -721,6 +798,27 @@ impl Pool {
     }
 }
 
+/// Closes a connection; what is left of it is its room.
+fn room_of(pooled: Parked) -> Room {
+    let Pooled { room, .. } = *pooled;
+    room
+}
+
+/// Where the idle connection is that fits best, of the warmest those that fit equally.
+fn best_of(idle: &[Parked], custom: &Arc<Custom>) -> Option<(usize, Fit)> {
+    let mut best: Option<(usize, Fit)> = None;
+    for (place, pooled) in idle.iter().enumerate().rev().take(NEAR_MAX) {
+        let fit = Fit::of(pooled, custom);
+        if best.is_none_or(|(_, other)| fit < other) {
+            best = Some((place, fit));
+        }
+        if fit == Fit::Same {
+            break;
+        }
+    }
+    best
+}
+
 /// A place in line; dropped, it is given up.
 struct Place<'a> {
     pool: &'a Pool,
@@ -773,7 +871,7 @@ impl Lease {
 
     /// Closes the connection, on which nothing runs.
     fn into_room(mut self) -> Option<Room> {
-        self.pooled.take().map(|pooled| pooled.room)
+        self.pooled.take().map(room_of)
     }
 
     /// Has the connection count as one that its session keeps, until it is released or dropped.

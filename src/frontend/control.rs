@@ -841,7 +841,12 @@ impl Session {
                 self.in_use.clear().await;
                 self.transaction.release_idle();
                 self.end_pins().await;
-                self.settle_settings().await?;
+                // It is done; a shard, this one or a later one, has only to say what the client is to be told of its
+                // parameters.
+                self.reports_are_stale = true;
+                if let Err(Stop::Gone) = self.settle_settings().await {
+                    return Err(Stop::Gone);
+                }
                 "DISCARD ALL"
             }
             Discard::Plans => "DISCARD PLANS",

@@ -63,6 +63,8 @@ pub struct Session {
     pub(super) reported: Arc<Settings>,
     /// What has changed of that and is told at the next ReadyForQuery.
     unreported: BTreeMap<Arc<str>, Arc<str>>,
+    /// A shard was left whose reports the client has heard: the next one's are compared with them.
+    pub(super) reports_are_stale: bool,
     /// Notifications that are passed on at the next ReadyForQuery.
     notifications: BytesMut,
     pub(super) in_use: Arc<InUse>,
@@ -171,6 +173,7 @@ impl Session {
             pipeline: Pipeline::default(),
             reported,
             unreported: BTreeMap::new(),
+            reports_are_stale: false,
             notifications: BytesMut::new(),
             in_use,
             schema_changed: false,
@@ -401,7 +404,7 @@ impl Session {
                 committed: self.parameters.shard_settings(),
                 custom: self.parameters.custom(),
             };
-            if self.transaction.join_at_once(shard, tenant) {
+            if !self.reports_are_stale && self.transaction.join_at_once(shard, tenant) {
                 self.note_in_use();
             } else {
                 // Rare, and so large that it is better not a part of every call.
@@ -415,6 +418,7 @@ impl Session {
         if self.transaction.has_unused() {
             // It may leave shards on the way, which a cancel must not reach any more.
             self.in_use.clear().await;
+            self.reports_are_stale = true;
         }
         let mut asides = Vec::new();
         let tenant = Tenant {
@@ -429,6 +433,9 @@ impl Session {
         self.note_in_use();
         joined.map_err(error::of_join)?;
         self.pass_asides(&asides);
+        if std::mem::take(&mut self.reports_are_stale) {
+            self.report_all_parameters(shard);
+        }
         Ok(())
     }
 
@@ -554,6 +561,13 @@ impl Session {
         if !backend.take_parameters_changed() {
             return;
         }
+        self.report_all_parameters(shard);
+    }
+
+    fn report_all_parameters(&mut self, shard: ShardId) {
+        let Some(backend) = self.transaction.backend(shard) else {
+            return;
+        };
         let parameters = backend.parameters.clone();
         for (name, value) in &parameters {
             self.note_parameter(name, value);
@@ -563,6 +577,7 @@ impl Session {
     /// Closes a shard's connection after its state became unknown.
     pub(super) fn lose(&mut self, shard: ShardId) {
         self.transaction.drop_participant(shard);
+        self.reports_are_stale = true;
         if self.pipeline.shard == Some(shard) {
             self.pipeline.shard = None;
             self.pipeline.unsynced = false;

@@ -468,7 +468,7 @@ async fn verdict(shard: ShardId, decision: &Written, tenant: Tenant<'_>) -> Opti
     );
     for _ in 0..VERDICT_ATTEMPTS {
         tokio::time::sleep(VERDICT_PAUSE).await;
-        let Ok(mut lease) = tenant.pools.acquire(shard).await else {
+        let Ok(mut lease) = tenant.pools.acquire(shard, tenant.custom).await else {
             continue;
         };
         let Ok(reply) = command::run(&mut lease, &sql).await else {

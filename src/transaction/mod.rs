@@ -134,16 +134,6 @@ impl ErrorReply for JoinError {
     }
 }
 
-/// A connection of the pool that shows the session no customized setting that another left.
-async fn fit_lease(shard: ShardId, tenant: Tenant<'_>) -> Result<Lease, LeaseError> {
-    let lease = tenant.pools.acquire(shard).await?;
-    if settings::is_fit(&lease, tenant.custom) {
-        Ok(lease)
-    } else {
-        tenant.pools.renew(lease).await
-    }
-}
-
 /// A session's block, or the leases of one statement outside a block.
 #[derive(Debug, Default)]
 pub struct Transaction {
@@ -194,7 +184,7 @@ impl Transaction {
         if self.block.phase() != Phase::Idle || !self.pins.is_empty() {
             return false;
         }
-        let Some(lease) = tenant.pools.take(shard) else {
+        let Some(lease) = tenant.pools.take(shard, tenant.custom) else {
             return false;
         };
         if !settings::are_applied(&lease, tenant.settings, tenant.custom) {
@@ -270,7 +260,10 @@ impl Transaction {
     async fn lease(&self, shard: ShardId, tenant: Tenant<'_>) -> Result<Participant, LeaseError> {
         let pin = match self.pins.take(shard) {
             Some(pin) => pin,
-            None => Pin::of(fit_lease(shard, tenant).await?, self.pins.always()),
+            None => {
+                let lease = tenant.pools.acquire(shard, tenant.custom).await?;
+                Pin::of(lease, self.pins.always())
+            }
         };
         Ok(self.participant(pin))
     }

@@ -3,16 +3,13 @@
 use super::command::{self, CommandError};
 use crate::backend::connection::Backend;
 use crate::backend::defaults::SettingValues;
+pub use crate::backend::pool::Custom;
 use crate::sql::search_path;
 use crate::sql::statement::IsolationLevel;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Setting name (lower case) → value as PostgreSQL confirmed it.
 pub type Settings = SettingValues;
-
-/// Names of customized settings.
-pub type Custom = BTreeSet<Arc<str>>;
 
 /// Gives a customized setting that is not there the value that one has which was reset.
 const CREATE: &str = "SELECT CASE WHEN pg_catalog.current_setting($1, true) IS NULL \
@@ -77,15 +74,8 @@ pub async fn apply(backend: &mut Backend, wanted: &Arc<Settings>) -> Result<(), 
 
 /// Whether the backend is known to be set like this, so that neither [`apply`] nor [`create_custom`] would do anything.
 pub fn are_applied(backend: &Backend, wanted: &Arc<Settings>, custom: &Arc<Custom>) -> bool {
-    let same_custom = backend.custom.is_empty() && custom.is_empty();
-    Arc::ptr_eq(&backend.applied, wanted) && (same_custom || Arc::ptr_eq(&backend.custom, custom))
-}
-
-/// Whether the backend shows a session with these customized settings none that another left.
-pub fn is_fit(backend: &Backend, custom: &Arc<Custom>) -> bool {
-    backend.custom.is_empty()
-        || Arc::ptr_eq(&backend.custom, custom)
-        || backend.custom.is_subset(custom)
+    let none = backend.custom.is_empty() && custom.is_empty();
+    Arc::ptr_eq(&backend.applied, wanted) && (none || Arc::ptr_eq(&backend.custom_made, custom))
 }
 
 /// Has a backend that is fit know all of the session's customized settings: those that the session has reset are there
@@ -98,10 +88,10 @@ pub async fn create_custom(
     custom: &Arc<Custom>,
     wanted: &Settings,
 ) -> Result<(), CommandError> {
-    if custom.is_empty() || Arc::ptr_eq(&backend.custom, custom) {
+    if custom.is_empty() || Arc::ptr_eq(&backend.custom_made, custom) {
         return Ok(());
     }
-    let known = backend.custom.clone();
+    let known = backend.custom_made.clone();
     let missing = custom
         .iter()
         .filter(|name| !known.contains(*name) && !wanted.contains_key(*name));
@@ -114,6 +104,7 @@ pub async fn create_custom(
         }
     }
     backend.custom = custom.clone();
+    backend.custom_made = custom.clone();
     Ok(())
 }
 

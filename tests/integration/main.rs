@@ -1,5 +1,5 @@
 //! The router as a process over real PostgreSQLs. One binary, so that the servers start once; each test has databases
-//! of its own. `PGRING_KILL_ROUNDS` makes the crash loop longer; `PGRING_TEST_LOG` sets the routers' log level.
+//! of its own. `PGRING_KILL_ROUNDS` makes the crash loop longer, `PGRING_SOAK_SECONDS` the soak; `PGRING_TEST_LOG` sets the routers' log level.
 
 mod support;
 
@@ -20,6 +20,7 @@ mod routing;
 mod session_soak;
 mod sessions;
 mod shard_defaults;
+mod soak;
 mod sql_prepare;
 mod temporary;
 mod transactions;

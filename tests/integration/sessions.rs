@@ -137,6 +137,48 @@ fn clients_with_a_setting_of_their_own_share_connections() {
 }
 
 #[test]
+fn clients_with_and_without_a_setting_of_their_own_keep_their_connections() {
+    let deployment = Deployment::shared()
+        .schema(SCHEMA)
+        .sharded("accounts", "aid")
+        .settings("[pool]\nsize = 3")
+        .start();
+    let pid = "SELECT pg_backend_pid()";
+    let [mut with, mut without] = [deployment.connect(), deployment.connect()];
+    with.run("SET my.tenant = 'a'");
+    let [first, second] = [with.value(pid), without.value(pid)];
+    for _ in 0..5 {
+        assert_eq!(with.value(pid), first);
+        assert_eq!(without.value(pid), second);
+    }
+    // Many who wait in line.
+    let mut pids: Vec<String> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..12)
+            .map(|client| {
+                let target = deployment.target();
+                scope.spawn(move || {
+                    let mut one = target.connect();
+                    if client % 2 == 0 {
+                        one.run("SET my.tenant = 'b'");
+                    }
+                    (0..50).map(|_| one.value(pid)).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let ended = clients.into_iter().map(|client| client.join().unwrap());
+        ended.flatten().collect()
+    });
+    assert_eq!(pids.len(), 600);
+    pids.sort();
+    pids.dedup();
+    assert!(
+        pids.len() <= 60,
+        "{} connections for 600 statements",
+        pids.len()
+    );
+}
+
+#[test]
 fn portals_are_limited() {
     let deployment = Deployment::shared()
         .schema(SCHEMA)
