@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::executor::gather::Budget;
 use crate::planner::Template;
 use crate::topology::snapshot::Topology;
+use crate::transaction::foreseeable::Foreseeable;
 use crate::transaction::recovery;
 use crate::transaction::settings::Settings;
 use quick_cache::Equivalent;
@@ -141,6 +142,8 @@ pub struct Router {
     pub unauthenticated_clients: AtomicUsize,
     /// The settings that clients log in with.
     settings: quick_cache::sync::Cache<Settings, Arc<Settings>>,
+    /// What SET can be said to do before a shard has done it.
+    pub foreseeable: Foreseeable,
     /// Spreads what any shard can answer.
     spread: AtomicUsize,
     /// Unnamed statements that clients parsed.
@@ -167,6 +170,7 @@ impl Router {
             parsed: cache(config.limits.cached_plans),
             settings: quick_cache::sync::Cache::new(SHARED_SETTINGS),
             merge_budget: Budget::new(config.limits.merge_bytes, config.limits.merge_bytes_total),
+            foreseeable: Foreseeable::default(),
             clients: AtomicUsize::new(0),
             unauthenticated_clients: AtomicUsize::new(0),
             spread: AtomicUsize::new(0),

@@ -492,18 +492,45 @@ impl Session {
         };
         self.check_block_bytes(&sql)?;
         self.note_custom(name);
-        self.join_for_setting().await?;
-        let show = format!("SHOW {}", quoted(name));
-        let shown = self.run_on_participants(&[&sql, &show]).await?;
-        let shown = shown.into_iter().next().flatten().unwrap_or_default();
+        let nobody_took_part = self.transaction.shards().next().is_none();
+        let foreseen = match nobody_took_part {
+            true => self.foreseen(name, value),
+            false => None,
+        };
+        let shown = match foreseen {
+            Some(shown) => shown,
+            None => {
+                self.join_for_setting().await?;
+                let show = format!("SHOW {}", quoted(name));
+                let shown = self.run_on_participants(&[&sql, &show]).await?;
+                let shown: Arc<str> = shown
+                    .into_iter()
+                    .next()
+                    .flatten()
+                    .unwrap_or_default()
+                    .into();
+                self.router.foreseeable.learn(name, value, &shown);
+                shown
+            }
+        };
         match (local, is_default) {
-            (true, _) => self.parameters.set_local(name, &shown),
+            (true, true) => self.parameters.set_local_default(name, &shown),
+            (true, false) => self.parameters.set_local(name, &shown),
             (false, true) => self.parameters.reset(name),
             (false, false) => self.parameters.set(name, &shown),
         }
         self.transaction.block.setting(name, local, &sql);
         self.complete("SET");
         Ok(())
+    }
+
+    /// What a shard would show after a SET that shards have taken before. The client is told of what is reported by a
+    /// shard only.
+    fn foreseen(&self, name: &str, value: &SetValue<'_>) -> Option<Arc<str>> {
+        match self.reported.contains_key(name) {
+            true => None,
+            false => self.router.foreseeable.shown(name, value),
+        }
     }
 
     /// SET LOCAL and its like outside a block: a shard warns, or says what is wrong, and nothing stays of it.
@@ -750,17 +777,26 @@ impl Session {
     }
 
     async fn reset_all_in_block(&mut self) -> Result<(), Stop> {
-        let startup = self.parameters.startup().clone();
-        let startup = startup.iter();
+        let kept = self.parameters.local_defaults().clone();
         let mut statements = vec!["RESET ALL".to_owned()];
-        statements.extend(startup.map(|(name, value)| settings::set_statement(name, value, false)));
+        for (name, startup) in self.parameters.startup().iter() {
+            if kept.contains(name) {
+                // It is at what the client logged in with, which the shard does not know to be the default.
+                let session = self.parameters.shard_settings().get(name);
+                let session = session.unwrap_or(startup);
+                statements.push(settings::set_statement(name, session, false));
+                statements.push(settings::set_statement(name, startup, true));
+            } else {
+                statements.push(settings::set_statement(name, startup, false));
+            }
+        }
         let sql = statements.join(";");
         self.check_block_bytes(&sql)?;
         self.join_for_setting().await?;
         let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
         self.run_on_participants(&statements).await?;
         self.parameters.reset_all();
-        self.transaction.block.reset_all(&sql);
+        self.transaction.block.reset_all(&sql, &kept);
         Ok(())
     }
 

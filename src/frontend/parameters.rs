@@ -14,6 +14,8 @@ struct Values {
     shard: Arc<Settings>,
     /// For the shards, SET LOCAL: in force instead, and gone with the block.
     local: Arc<Settings>,
+    /// Those of them that SET LOCAL … TO DEFAULT has set: RESET ALL passes over what is at its default.
+    local_defaults: Arc<Custom>,
     /// Those of the session with those of the block over them.
     in_force: Arc<Settings>,
     /// `pgring.*`, of the session.
@@ -101,8 +103,20 @@ impl Parameters {
 
     /// SET LOCAL: the value that PostgreSQL confirmed.
     pub fn set_local(&mut self, name: &str, value: &str) {
+        self.forget_local(name);
         Arc::make_mut(&mut self.now.local).insert(name.into(), value.into());
         self.overlay();
+    }
+
+    /// SET LOCAL … TO DEFAULT: the default as PostgreSQL shows it.
+    pub fn set_local_default(&mut self, name: &str, value: &str) {
+        self.set_local(name, value);
+        Arc::make_mut(&mut self.now.local_defaults).insert(name.into());
+    }
+
+    /// What RESET ALL passes over.
+    pub fn local_defaults(&self) -> &Arc<Custom> {
+        &self.now.local_defaults
     }
 
     /// Whether the block has set it for itself.
@@ -113,6 +127,9 @@ impl Parameters {
     fn forget_local(&mut self, name: &str) {
         if self.is_local(name) {
             Arc::make_mut(&mut self.now.local).remove(name);
+        }
+        if self.now.local_defaults.contains(name) {
+            Arc::make_mut(&mut self.now.local_defaults).remove(name);
         }
         self.overlay();
     }
@@ -147,21 +164,30 @@ impl Parameters {
         self.forget_local(name);
     }
 
-    /// RESET ALL. The role stays, as in PostgreSQL.
+    /// RESET ALL. As in PostgreSQL the role stays, and what the block has set to its default, which will be the session's
+    /// value again.
     pub fn reset_all(&mut self) {
-        let role = |settings: &Settings| settings.get("role").cloned();
-        let (session, local) = (role(&self.now.shard), role(&self.now.local));
+        let defaults = self.now.local_defaults.clone();
+        let stays = |name: &str| name == "role" || defaults.contains(name);
+        let kept = |settings: &Settings| -> Settings {
+            let kept = settings.iter().filter(|(name, _)| stays(name));
+            kept.map(|(name, value)| (name.clone(), value.clone()))
+                .collect()
+        };
+        let (session, local) = (kept(&self.now.shard), kept(&self.now.local));
+        let mut shard = self.startup.clone();
+        if !session.is_empty() || defaults.iter().any(|name| shard.contains_key(name)) {
+            let shard = Arc::make_mut(&mut shard);
+            shard.retain(|name, _| !stays(name) || name.as_ref() == "role");
+            shard.extend(session);
+        }
         self.now = Values {
-            shard: self.startup.clone(),
+            shard,
+            local: Arc::new(local),
+            local_defaults: defaults,
             router: self.router_startup.clone(),
             ..Values::default()
         };
-        if let Some(role) = session {
-            Arc::make_mut(&mut self.now.shard).insert("role".into(), role);
-        }
-        if let Some(role) = local {
-            Arc::make_mut(&mut self.now.local).insert("role".into(), role);
-        }
         self.overlay();
     }
 
@@ -223,6 +249,7 @@ impl Parameters {
         }
         if !self.now.local.is_empty() {
             self.now.local = Arc::default();
+            self.now.local_defaults = Arc::default();
             self.overlay();
         }
     }
@@ -347,6 +374,31 @@ mod tests {
         );
         parameters.end(true);
         assert_eq!(in_force(&parameters), "1");
+    }
+
+    #[test]
+    fn reset_all_passes_over_what_the_block_has_at_its_default() {
+        let startup = Arc::new([("b".into(), "0".into())].into());
+        let mut parameters = Parameters::new(startup, Arc::default());
+        for name in ["a", "b", "c"] {
+            parameters.set(name, "1");
+        }
+        parameters.begin();
+        parameters.set_local_default("a", "0");
+        parameters.set_local_default("b", "0");
+        parameters.reset_all();
+        assert_eq!(value(&parameters, "c"), None);
+        let in_force = parameters.in_force();
+        assert_eq!(in_force.get("a").map(|value| &**value), Some("0"));
+        parameters.end(true);
+        assert_eq!(value(&parameters, "a"), Some("1"));
+        assert_eq!(value(&parameters, "b"), Some("1"));
+        parameters.begin();
+        parameters.set_local_default("a", "0");
+        parameters.set_local("a", "2");
+        parameters.reset_all();
+        parameters.end(true);
+        assert_eq!(value(&parameters, "a"), None);
     }
 
     #[test]

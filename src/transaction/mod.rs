@@ -4,6 +4,7 @@
 pub mod state;
 pub mod command;
 pub mod settings;
+pub mod foreseeable;
 pub mod commit;
 pub mod gid;
 pub mod recovery;

@@ -4,6 +4,7 @@
 //! ROLLBACK, ROLLBACK TO revives it. What was set is kept as the statements that set it, in their order, so that a later
 //! shard comes to the very state of the others, whatever is rolled back after that.
 
+use super::settings::Custom;
 use crate::sql::statement::TransactionModes;
 use crate::wire::backend_message::TransactionStatus;
 use std::sync::Arc;
@@ -37,7 +38,11 @@ enum Entry {
         sql: String,
     },
     /// RESET ALL, with what the client logged in with.
-    ResetAll(String),
+    ResetAll {
+        sql: String,
+        /// What it passes over.
+        kept: Arc<Custom>,
+    },
     Constraints(String),
     /// A mode that was set after a savepoint: it ends with the savepoint, even a released one.
     Mode(String),
@@ -53,7 +58,7 @@ impl Entry {
     fn sql(&self) -> &str {
         match self {
             Self::Setting { sql, .. }
-            | Self::ResetAll(sql)
+            | Self::ResetAll { sql, .. }
             | Self::Constraints(sql)
             | Self::Mode(sql)
             | Self::Savepoint { sql, .. } => sql,
@@ -64,7 +69,7 @@ impl Entry {
         let name = match self {
             Self::Setting { name, .. } => name.len(),
             Self::Savepoint { name, .. } => name.len(),
-            Self::ResetAll(_) | Self::Constraints(_) | Self::Mode(_) => 0,
+            Self::ResetAll { .. } | Self::Constraints(_) | Self::Mode(_) => 0,
         };
         ENTRY_BYTES + name + self.sql().len()
     }
@@ -80,8 +85,10 @@ impl Entry {
                     ..
                 },
             ) => name == other && (!local || *other_is_local) && !ORDERED.contains(&&**name),
-            (Self::ResetAll(_), Self::Setting { name, .. }) => !ORDERED.contains(&&**name),
-            (Self::ResetAll(_), Self::ResetAll(_)) => true,
+            (Self::ResetAll { kept, .. }, Self::Setting { name, .. }) => {
+                !ORDERED.contains(&&**name) && !kept.contains(name)
+            }
+            (Self::ResetAll { kept, .. }, Self::ResetAll { .. }) => kept.is_empty(),
             _ => false,
         }
     }
@@ -227,8 +234,11 @@ impl BlockState {
     }
 
     /// RESET ALL, as the shards were sent it.
-    pub fn reset_all(&mut self, sql: &str) {
-        self.push(Entry::ResetAll(sql.to_owned()));
+    pub fn reset_all(&mut self, sql: &str, kept: &Arc<Custom>) {
+        self.push(Entry::ResetAll {
+            sql: sql.to_owned(),
+            kept: kept.clone(),
+        });
     }
 
     /// SET CONSTRAINTS.
@@ -305,7 +315,7 @@ impl BlockState {
                     self.modes.read_only = modes.read_only;
                 }
                 Entry::Savepoint { .. } | Entry::Mode(_) => {}
-                Entry::Setting { .. } | Entry::ResetAll(_) | Entry::Constraints(_) => {
+                Entry::Setting { .. } | Entry::ResetAll { .. } | Entry::Constraints(_) => {
                     self.push(entry);
                 }
             }
@@ -392,8 +402,15 @@ mod tests {
         block.release("s");
         assert_eq!(heard(&block), "BEGIN;SET LOCAL b = 1;RESET a");
         block.setting("role", true, "SET LOCAL role = r");
-        block.reset_all("RESET ALL");
+        block.reset_all("RESET ALL", &Arc::default());
         assert_eq!(heard(&block), "BEGIN;SET LOCAL role = r;RESET ALL");
+        block.setting("a", true, "SET LOCAL a TO DEFAULT");
+        block.setting("b", true, "SET LOCAL b = 1");
+        block.reset_all("RESET ALL", &Arc::new(["a".into()].into()));
+        assert_eq!(
+            heard(&block),
+            "BEGIN;SET LOCAL role = r;RESET ALL;SET LOCAL a TO DEFAULT;RESET ALL"
+        );
     }
 
     #[test]

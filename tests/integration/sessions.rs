@@ -179,6 +179,52 @@ fn clients_with_and_without_a_setting_of_their_own_keep_their_connections() {
 }
 
 #[test]
+fn a_block_that_begins_with_a_setting_holds_no_connection_for_it() {
+    let deployment = deployment();
+    let mut client = deployment.connect();
+    fill(&mut client);
+    let mut other = deployment.connect();
+    let on = |shard: usize| {
+        deployment
+            .shard(shard)
+            .value("SELECT min(aid) FROM accounts")
+    };
+    let read = |shard: usize| {
+        let aid = on(shard);
+        format!(
+            "SELECT current_setting('my.tenant') || current_setting('work_mem') FROM accounts WHERE aid = {aid}"
+        )
+    };
+    let free = format!("SELECT aid FROM accounts WHERE aid = {}", on(0));
+    // The first time the default shard is asked, and left when another one is needed.
+    client.run("BEGIN; SET LOCAL my.tenant = 'a'; SET LOCAL work_mem = '5MB'");
+    assert_eq!(client.value(&read(1)), "a5MB");
+    assert_eq!(other.value(&free), on(0));
+    client.run("COMMIT");
+    // Then it is not asked.
+    for (tenant, sql) in [
+        ("b", "SET LOCAL my.tenant = 'b'"),
+        ("7", "SET LOCAL my.tenant = 7"),
+    ] {
+        client.run("BEGIN");
+        client.run(sql);
+        client.run("SET LOCAL work_mem = '5MB'");
+        assert_eq!(other.value(&free), on(0));
+        assert_eq!(client.value(&read(1)), format!("{tenant}5MB"));
+        assert_eq!(other.value(&free), on(0));
+        client.run("SAVEPOINT a; SET LOCAL work_mem = '6MB'");
+        assert_eq!(client.value(&read(0)), format!("{tenant}6MB"));
+        client.run("ROLLBACK TO a");
+        assert_eq!(client.value(&read(0)), format!("{tenant}5MB"));
+        client.run("COMMIT");
+    }
+    assert_eq!(
+        other.fails("BEGIN; SET LOCAL work_mem = 'lots'").code(),
+        "22023"
+    );
+}
+
+#[test]
 fn portals_are_limited() {
     let deployment = Deployment::shared()
         .schema(SCHEMA)

@@ -7,7 +7,7 @@ use crate::support::client::{Failure, Reply};
 use crate::support::{Client, Deployment, Target, setting};
 use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -125,6 +125,8 @@ type Values = BTreeMap<&'static str, String>;
 struct State {
     session: Values,
     local: Values,
+    /// Those of them that are at their default.
+    local_defaults: BTreeSet<&'static str>,
     balances: [i64; ROWS],
 }
 
@@ -194,6 +196,7 @@ impl<'a> Session<'a> {
             now: State {
                 session: Values::new(),
                 local: Values::new(),
+                local_defaults: BTreeSet::new(),
                 balances: [0; ROWS],
             },
             block: None,
@@ -476,13 +479,18 @@ impl<'a> Session<'a> {
             Said::Failed(failure) => panic!("{sql}\nfailed: {failure}"),
         }
         let default = self.startup.get(name).cloned();
+        let in_block = self.block.is_some();
+        if !local || in_block {
+            self.now.local_defaults.remove(name);
+        }
         match (local, to_default) {
-            (true, _) if self.block.is_none() => {}
+            (true, _) if !in_block => {}
             (true, true) => {
                 let (_, server) =
                     SETTINGS[SETTINGS.iter().position(|(one, _)| *one == name).unwrap()];
                 let default = default.unwrap_or_else(|| server.to_owned());
                 self.now.local.insert(name, default);
+                self.now.local_defaults.insert(name);
             }
             (true, false) => {
                 self.now.local.insert(name, value);
@@ -500,8 +508,10 @@ impl<'a> Session<'a> {
 
     fn reset_all(&mut self) {
         if self.succeeds("RESET ALL").is_some() {
-            self.now.session.clear();
-            self.now.local.clear();
+            // PostgreSQL passes over what is at its default.
+            let defaults = &self.now.local_defaults;
+            self.now.session.retain(|name, _| defaults.contains(name));
+            self.now.local.retain(|name, _| defaults.contains(name));
         }
     }
 
@@ -542,7 +552,6 @@ impl<'a> Session<'a> {
             return;
         };
         let (failed, one_snapshot) = (block.failed, block.one_snapshot);
-        let in_savepoint = !block.savepoints.is_empty();
         let Some(reply) = self.succeeds(&sql) else {
             // COMMIT itself needs no connection; asking for the modes of the next block may.
             return;
@@ -552,6 +561,7 @@ impl<'a> Session<'a> {
         if commit && !failed {
             self.block = None;
             self.now.local.clear();
+            self.now.local_defaults.clear();
             self.cursors.clear();
         } else {
             self.roll_back();
@@ -562,8 +572,8 @@ impl<'a> Session<'a> {
                 before: self.now.clone(),
                 savepoints: Vec::new(),
                 failed: false,
-                // A failed block hands on what it began with, unless a savepoint has kept its modes.
-                one_snapshot: one_snapshot && (!failed || in_savepoint || one_snapshot),
+                // Unless it failed; then it is allowed what it does not need.
+                one_snapshot,
             });
         }
     }
@@ -871,6 +881,7 @@ impl<'a> Session<'a> {
         self.roll_back();
         self.now.session.clear();
         self.now.local.clear();
+        self.now.local_defaults.clear();
         self.locks = 0;
         self.prepared = false;
         self.startup.clear();
