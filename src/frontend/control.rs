@@ -611,6 +611,7 @@ impl Session {
             .map(|(_, name)| SettingChange {
                 name: name.into(),
                 local: false,
+                perhaps: false,
             })
             .collect();
         let shard = self.shards_for_setting().remove(0);
@@ -639,7 +640,10 @@ impl Session {
                 continue;
             }
             let backend = self.join(shard).await?;
-            let show = format!("SHOW {}", quoted(&change.name));
+            let show = match change.perhaps {
+                true => settings::current_setting_statement(&change.name),
+                false => format!("SHOW {}", quoted(&change.name)),
+            };
             let shown = command::run_apart(backend, &[&show]).await;
             if shown.is_err() && idle {
                 // What is set there now is not known, and nothing takes it back.
@@ -647,6 +651,9 @@ impl Session {
             }
             let shown = shown.map_err(error::of_command)?;
             let value = shown.rows.into_iter().flatten().next().flatten();
+            if value.is_none() && change.perhaps {
+                continue;
+            }
             let value = value.unwrap_or_default();
             if idle {
                 self.parameters.set(&change.name, &value);

@@ -227,6 +227,8 @@ pub(super) struct Analyzer<'a> {
     /// Parameters by how they are used: stored in columns that hold no time, or in any other way.
     pub(super) parameters_stored: Vec<u16>,
     pub(super) parameters_used: Vec<u16>,
+    /// What the column `name` of `pg_settings` is in the select list that is walked, if that is all there is.
+    pub(super) setting_named: Option<&'a str>,
 }
 
 pub(super) type Outcome<T> = Result<T, PlanError>;
@@ -255,6 +257,7 @@ pub fn analyze(
         key_updates: Vec::new(),
         parameters_stored: Vec::new(),
         parameters_used: Vec::new(),
+        setting_named: None,
     };
     let rows = analyzer.statement(statement, None)?;
     let Analyzer {

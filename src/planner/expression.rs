@@ -553,16 +553,32 @@ impl<'a> Analyzer<'a> {
             }
             _ => None,
         });
+        let setting_named = self.setting_named.filter(|_| {
+            matches!(args.first(), Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Identifier(column))))
+                if parse::name(column) == "name")
+        });
         match name {
             // The session's own settings are the same on every shard.
             "current_setting" if first_text.is_some_and(|setting| setting.contains('.')) => {
                 call.effect = Effect::Same
             }
             "set_config" if qualifier.is_none_or(|schema| schema == "pg_catalog") => {
-                let local = matches!(args.get(2), Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))))
-                    if matches!(&value.value, Value::Boolean(true)));
+                let local = match args.get(2) {
+                    Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value)))) => {
+                        match &value.value {
+                            Value::Boolean(local) => Some(*local),
+                            _ => None,
+                        }
+                    }
+                    _ => None,
+                };
                 // What is set is read back by name and set on the other shards too.
-                let name = first_text.map(str::to_ascii_lowercase);
+                let name = first_text.or(setting_named).map(str::to_ascii_lowercase);
+                let (name, local) = match local {
+                    Some(local) => (name, local),
+                    // For how long it holds must be known too.
+                    None => (None, false),
+                };
                 let both = |name: &str| {
                     let mut settings = self.found.settings.iter();
                     settings.any(|other| *other.name == *name && other.local != local)
@@ -570,7 +586,12 @@ impl<'a> Analyzer<'a> {
                 match name.filter(|name| is_settable(name) && !both(name)) {
                     Some(name) => {
                         let name = name.into();
-                        self.found.settings.push(SettingChange { name, local });
+                        let perhaps = first_text.is_none();
+                        self.found.settings.push(SettingChange {
+                            name,
+                            local,
+                            perhaps,
+                        });
                         call.effect = Effect::Designated;
                     }
                     None => call.effect = Effect::Session,

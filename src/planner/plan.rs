@@ -42,6 +42,8 @@ pub struct SettingChange {
     pub name: Arc<str>,
     /// Until the end of the transaction only.
     pub local: bool,
+    /// Only if there is such a setting.
+    pub perhaps: bool,
 }
 
 /// What a statement or its functions do beyond their transaction, or at its end, on the designated shard.

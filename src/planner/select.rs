@@ -11,6 +11,48 @@ use crate::sql::parse::{self, ast};
 use crate::topology::schema::TEMPORARY;
 use ast::{Expr, OrderByExpr, Select, SelectItem};
 use std::rc::Rc;
+use std::sync::Arc;
+
+/// `FROM pg_settings WHERE name = '…'`: the one setting whose row there is. So pg_dump sets what not all versions have.
+fn named_setting<'a>(
+    from: &'a [ast::TableWithJoins],
+    selection: Option<&'a Expr>,
+    search_path: &[Arc<str>],
+) -> Option<&'a str> {
+    let [source] = from else {
+        return None;
+    };
+    let ast::TableFactor::Table {
+        name, alias: None, ..
+    } = &source.relation
+    else {
+        return None;
+    };
+    let parts = object_name(name).ok()?;
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let catalog_first = || search_path.iter().all(|schema| &**schema != "pg_catalog");
+    let is_catalog = match parts.as_slice() {
+        ["pg_catalog", "pg_settings"] => true,
+        ["pg_settings"] => catalog_first(),
+        _ => false,
+    };
+    let Some(Expr::BinaryOp {
+        left,
+        op: ast::BinaryOperator::Eq,
+        right,
+    }) = selection
+    else {
+        return None;
+    };
+    match (&**left, &**right) {
+        (Expr::Identifier(column), Expr::Value(value))
+            if is_catalog && source.joins.is_empty() && parse::name(column) == "name" =>
+        {
+            parse::string(&value.value)
+        }
+        _ => None,
+    }
+}
 
 impl<'a> Analyzer<'a> {
     pub(super) fn select(
@@ -99,9 +141,15 @@ impl<'a> Analyzer<'a> {
         }
         let mut columns = Some(Vec::new());
         let mut constants = Vec::new();
+        let setting_named = match self.ctes.is_empty() {
+            true => named_setting(from, selection.as_ref(), self.search_path),
+            false => None,
+        };
+        let outer_setting = std::mem::replace(&mut self.setting_named, setting_named);
         for item in projection {
             self.projected(item, &scope, &groups, &mut columns, &mut constants)?;
         }
+        self.setting_named = outer_setting;
         let (grouping, grouping_sets): (&[Expr], bool) = match group_by {
             ast::GroupByExpr::Expressions(expressions, modifiers) if modifiers.is_empty() => {
                 let sets = expressions.iter().any(|expr| {

@@ -184,6 +184,11 @@ pub fn set_config_statement(name: &str, value: &str, local: bool) -> String {
     )
 }
 
+/// The statement that shows a setting, or NULL if there is none of the name.
+pub fn current_setting_statement(name: &str) -> String {
+    format!("SELECT pg_catalog.current_setting({}, true)", literal(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

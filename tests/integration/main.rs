@@ -12,6 +12,7 @@ mod literals;
 mod memory;
 mod migrations;
 mod misfits;
+mod pg_dump;
 mod pgbench;
 mod pinning;
 mod prepared;

@@ -299,6 +299,17 @@ fn what_set_config_leaves_is_known_or_refused() {
     let mut client = deployment.connect();
     let both = "SELECT set_config('work_mem', '5MB', false), set_config('work_mem', '6MB', true)";
     assert_eq!(client.fails(both).refusal(), Some("session-state"));
+    let unknown = "SELECT set_config('work_mem', '5MB', 1 = 1)";
+    assert_eq!(client.fails(unknown).refusal(), Some("session-state"));
+    let named = |name: &str| {
+        format!("SELECT set_config(name, '7MB', false) FROM pg_settings WHERE name = '{name}'")
+    };
+    assert_eq!(client.column(&named("work_mem")), ["7MB"]);
+    assert_eq!(client.column(&named("no_such_setting")), [""; 0]);
+    assert_eq!(client.value("SHOW work_mem"), "7MB");
+    client.run("RESET work_mem");
+    let any = "SELECT set_config(name, '7MB', false) FROM pg_settings WHERE name <> ''";
+    assert_eq!(client.fails(any).refusal(), Some("session-state"));
     client.run("BEGIN; SET LOCAL work_mem = '5MB'");
     let set = "SELECT set_config('work_mem', '5MB', false)";
     assert_eq!(client.fails(set).refusal(), Some("session-state"));

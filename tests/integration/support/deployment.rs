@@ -324,6 +324,12 @@ impl Deployment<'_> {
             .collect()
     }
 
+    /// The same, logged in to a shard as its superuser.
+    pub fn shard_program(&self, shard: usize, name: &str) -> Command {
+        let target = cluster::direct(self.sandbox, shard, &self.database);
+        cluster::program(self.sandbox, name, &target)
+    }
+
     /// A PostgreSQL program such as `psql` or `pgbench`, logged in through the router.
     pub fn program(&self, name: &str) -> Command {
         cluster::program(self.sandbox, name, &self.target())
