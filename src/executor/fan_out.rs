@@ -233,6 +233,7 @@ pub async fn fan_out(
             }
             first
         }
+        Merge::Of(place) => tags.nth(usize::from(*place)),
         Merge::Relay | Merge::Append { .. } | Merge::InTurn(_) | Merge::Sort { .. } => {
             backend_message::sum_tags(tags)
         }
@@ -278,7 +279,7 @@ async fn pull(
     }
     let hidden = match merge {
         Merge::Sort { hidden_columns, .. } => *hidden_columns,
-        Merge::Relay | Merge::Append { .. } | Merge::InTurn(_) | Merge::First => 0,
+        Merge::Relay | Merge::Append { .. } | Merge::InTurn(_) | Merge::First | Merge::Of(_) => 0,
     };
     let shown = describe(inputs, hidden, show, client)?;
     if !described {
@@ -307,6 +308,7 @@ async fn pull(
             append(inputs, heads, &mut window, shown, client, &mut notices).await?;
             Ok(Some(window.given))
         }
+        Merge::Of(_) => Err(MergeError::Row.into()),
         Merge::First => {
             let mut window = Window::new(0, None, show.rows_max);
             for (index, (input, head)) in inputs.iter_mut().zip(heads).enumerate() {

@@ -384,8 +384,9 @@ impl Session {
             }
         }
         // Rows that a split INSERT makes are its own; all else locks what others may lock too.
-        let in_turn = plan.access != Access::Read
-            && plan.steps.iter().all(|step| step.sql == StepSql::AsSent);
+        let in_turn = plan.access == Access::Ddl
+            || plan.access != Access::Read
+                && plan.steps.iter().all(|step| step.sql == StepSql::AsSent);
         let start = if in_turn {
             Start::InTurn
         } else {

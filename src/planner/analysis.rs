@@ -122,8 +122,6 @@ pub struct Analysis {
     pub unknown: Option<Arc<str>>,
     /// Whether it writes, or calls what may.
     pub writes: bool,
-    /// Whether it creates a table that is not temporary.
-    pub creates: bool,
     /// Whether it uses or creates a temporary relation.
     pub temporary: bool,
     /// How many statements in it write tables.

@@ -88,6 +88,11 @@ impl Plan {
             }
             Merge::InTurn(_) => lines.push("merge: in the order of VALUES".to_owned()),
             Merge::First => lines.push("merge: first".to_owned()),
+            Merge::Of(place) => {
+                let step = self.steps.get(usize::from(*place));
+                let name = step.map_or("", |step| topology.shard_name(step.shard));
+                lines.push(format!("merge: that of {name}"));
+            }
         }
         lines
     }

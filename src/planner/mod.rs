@@ -10,6 +10,7 @@ mod attached;
 mod body;
 mod catalog_text;
 mod clock;
+mod create_as;
 mod ddl;
 mod describe;
 mod expression;

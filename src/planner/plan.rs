@@ -162,6 +162,8 @@ pub enum Merge {
     InTurn(Arc<[u16]>),
     /// Every step must say the same (a write of a reference table): the first step's output counts.
     First,
+    /// The output of this step (an index into the steps) counts; none has rows.
+    Of(u16),
 }
 
 /// One sort key of a [`Merge::Sort`].

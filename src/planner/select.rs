@@ -314,7 +314,8 @@ impl<'a> Analyzer<'a> {
         })
     }
 
-    /// The table that SELECT INTO makes.
+    /// The table that SELECT INTO makes, which is a temporary one: another would be on one shard only, as the text cannot
+    /// be sent to make it on others.
     fn created(&mut self, into: &ast::SelectInto) -> Outcome<()> {
         let name = match into.targets.as_slice() {
             [Expr::Identifier(ident)] => vec![parse::name(ident)],
@@ -331,20 +332,10 @@ impl<'a> Analyzer<'a> {
             self.found.locals.push((here, name.into()));
             return Ok(());
         }
-        let declared = self
-            .topology
-            .schema
-            .declared(schema, table, self.search_path);
-        if declared.is_some_and(|declared| !declared.is_local_on(here)) {
-            return Err(PlanError::refused(
-                Refusal::CreateTableAs,
-                format!(
-                    "SELECT INTO {table}, which the shard map declares, would create it on one shard only"
-                ),
-            ));
-        }
-        self.found.creates = true;
-        Ok(())
+        Err(PlanError::refused(
+            Refusal::CreateTableAs,
+            format!("SELECT INTO {table} would create the table on one shard only"),
+        ))
     }
 
     /// Whether a select item may hold an aggregate.

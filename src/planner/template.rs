@@ -314,12 +314,6 @@ fn refused_anywhere(analysis: &Analysis) -> Result<(), PlanError> {
             ),
         ));
     }
-    if analysis.creates && (sharded || analysis.reference || analysis.locals.is_empty()) {
-        return Err(PlanError::refused(
-            Refusal::CreateTableAs,
-            "SELECT INTO from tables that are not all local would create the table on one shard only",
-        ));
-    }
     if analysis.reference_locks && sharded {
         return Err(PlanError::refused(
             Refusal::LockingReference,
@@ -341,20 +335,23 @@ fn refused_anywhere(analysis: &Analysis) -> Result<(), PlanError> {
                 ),
             ));
         }
-        let differs = |reason: &str| {
-            Err(PlanError::refused(
+        if let Some(reason) = copies_differ(analysis) {
+            return Err(PlanError::refused(
                 Refusal::ReferenceWriteDiffers,
                 format!("the reference table {table}: {reason}"),
-            ))
-        };
-        if let Some(function) = analysis.designated.as_ref().or(analysis.unknown.as_ref()) {
-            return differs(&format!("{function} may give each copy another value"));
-        }
-        if let Some(reason) = analysis.differs.as_ref().or(analysis.unstable.as_ref()) {
-            return differs(&reason.to_string());
+            ));
         }
     }
     Ok(())
+}
+
+/// Why each shard might make other rows of what all have.
+fn copies_differ(analysis: &Analysis) -> Option<String> {
+    if let Some(function) = analysis.designated.as_ref().or(analysis.unknown.as_ref()) {
+        return Some(format!("{function} may give each copy another value"));
+    }
+    let reason = analysis.differs.as_ref().or(analysis.unstable.as_ref());
+    reason.map(ToString::to_string)
 }
 
 /// Decides how the statement runs on several shards, if it can.
@@ -640,6 +637,26 @@ impl Template {
             return Err(PlanError::refused(Refusal::SessionState, reason));
         }
         Ok(())
+    }
+
+    /// Whether it reads or writes local tables.
+    pub(super) fn has_locals(&self) -> bool {
+        match &self.route {
+            Route::Shard(_) | Route::Key(_) => false,
+            Route::Statement(statement) => !statement.analysis.locals.is_empty(),
+        }
+    }
+
+    /// Why each shard might make other rows of what all have.
+    pub(super) fn copies_differ(&self) -> Option<String> {
+        match &self.route {
+            Route::Shard(_) | Route::Key(_) => None,
+            Route::Statement(statement) => {
+                let catalog = statement.analysis.catalog.as_ref();
+                copies_differ(&statement.analysis)
+                    .or_else(|| catalog.map(|catalog| format!("{catalog} is each shard's own")))
+            }
+        }
     }
 
     /// The statement's text.

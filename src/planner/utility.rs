@@ -2,6 +2,7 @@
 
 use super::attached;
 use super::clock;
+use super::create_as::create_as;
 use super::ddl;
 use super::key::{Arguments, KeyColumn, Source};
 use super::plan::{Access, Merge, Plan, Step, StepArguments, StepSql, Tier};
@@ -92,30 +93,15 @@ pub fn utility(
             Some(shard) => Ok(one(Tier::NamedShard, Access::Write, shard)),
             None => for_relations(names, "LOCK", Access::Read, context),
         },
-        Statement::CreateTableAs { relation, body, .. } => {
-            if let Some(shard) = hint {
-                return Ok(one(Tier::NamedShard, Access::Ddl, shard));
-            }
-            if ddl::is_placed(relation, context) {
-                return Err(PlanError::refused(
-                    Refusal::CreateTableAs,
-                    format!(
-                        "CREATE TABLE AS of {}, which the shard map declares, would create it on one shard only",
-                        relation.name
-                    ),
-                ));
-            }
-            let template = template::template(body.text, &[], context)?;
-            template.refuse_session_effects()?;
-            let plan = template.plan(&Binding::default(), topology)?;
-            match (plan.tier, plan.steps.as_slice()) {
-                (Tier::NamedShard, [step]) => Ok(one(Tier::NamedShard, Access::Ddl, step.shard)),
-                _ => Err(PlanError::refused(
-                    Refusal::CreateTableAs,
-                    "CREATE TABLE AS from tables that are not all local would create it on one shard only",
-                )),
-            }
-        }
+        Statement::CreateTableAs {
+            relation,
+            materialized_view,
+            body,
+            ..
+        } => match hint {
+            Some(shard) => Ok(one(Tier::NamedShard, Access::Ddl, shard)),
+            None => create_as(relation, *materialized_view, body, sql, tokens, context),
+        },
         Statement::Refresh(name) => match hint {
             Some(shard) => Ok(one(Tier::NamedShard, Access::Ddl, shard)),
             None => match relation(name, context)

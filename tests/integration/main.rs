@@ -6,6 +6,7 @@ mod support;
 mod attached;
 mod behaviours;
 mod copy;
+mod create_as;
 mod failures;
 mod gather;
 mod literals;

@@ -24,6 +24,7 @@ pub const CLUSTER: &str = "test";
 pub struct Options<'a> {
     sandbox: &'a Sandbox,
     shards: usize,
+    default_shard: usize,
     tables: String,
     settings: String,
     schema: String,
@@ -57,6 +58,7 @@ impl<'a> Options<'a> {
         Self {
             sandbox,
             shards,
+            default_shard: 0,
             tables: String::new(),
             settings: String::new(),
             schema: String::new(),
@@ -69,6 +71,12 @@ impl<'a> Options<'a> {
     /// How many shards.
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = shards;
+        self
+    }
+
+    /// The shard of what is not declared, if not the first.
+    pub fn default_shard(mut self, shard: usize) -> Self {
+        self.default_shard = shard;
         self
     }
 
@@ -174,7 +182,10 @@ impl Deployment<'_> {
     }
 
     fn write_configuration(&self, options: &Options<'_>) {
-        let mut shards = format!("[cluster]\nname = \"{CLUSTER}\"\ndatabase = \"{DATABASE}\"\n");
+        let mut shards = format!(
+            "[cluster]\nname = \"{CLUSTER}\"\ndatabase = \"{DATABASE}\"\ndefault_shard = \"s{}\"\n",
+            options.default_shard
+        );
         for shard in 0..self.shards {
             let given = options
                 .nodes
