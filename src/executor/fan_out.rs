@@ -43,6 +43,8 @@ pub struct FannedOut {
     pub tag: String,
     /// The client was given all the rows that it takes now; what was left of them is gone.
     pub suspended: bool,
+    /// The answer has rows, if only none of them.
+    pub has_rows: bool,
     /// What each shard said at its ReadyForQuery, in the order of the backends.
     pub statuses: Vec<TransactionStatus>,
 }
@@ -247,6 +249,7 @@ pub async fn fan_out(
     Ok(FannedOut {
         tag,
         suspended,
+        has_rows: rows.is_some(),
         statuses: inputs.iter().filter_map(|input| input.status).collect(),
     })
 }

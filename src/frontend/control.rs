@@ -953,7 +953,9 @@ impl Session {
         let topology = self.router.topology();
         match &sentence.statement {
             Statement::Fetch(cursor) | Statement::Move(cursor) | Statement::Close(Some(cursor)) => {
-                self.cursor(cursor)
+                // Of one that is not there any shard says so, in its turn.
+                let shard = self.cursors.get(&**cursor).copied();
+                Ok(shard.unwrap_or_else(|| self.any_shard()))
             }
             Statement::Declare { name, body, .. } => {
                 let Some(bound) = bound else {
@@ -967,7 +969,7 @@ impl Session {
                     preferred: self.transaction.preferred(),
                     spread: self.router.next_spread(),
                 };
-                let plan = template.plan(&binding, &topology)?;
+                let plan = template.plan_or_report(&binding, &topology)?;
                 match plan.steps.as_slice() {
                     [step] if plan.inputs.is_empty() => Ok(step.shard),
                     _ => Err(refused(
@@ -980,11 +982,6 @@ impl Session {
             }
             _ => Ok(self.any_shard()),
         }
-    }
-
-    fn cursor(&self, name: &str) -> Result<ShardId, Stop> {
-        let shard = self.cursors.get(name).copied();
-        shard.ok_or_else(|| SessionError::NoCursor(name.to_owned()).into())
     }
 
     /// Remembers cursors that came and went.
@@ -1092,7 +1089,7 @@ impl Session {
             preferred: self.transaction.preferred(),
             spread: self.router.next_spread(),
         };
-        let plan = template.plan(&binding, &topology)?;
+        let plan = template.plan_or_report(&binding, &topology)?;
         if explain.analyze {
             self.before(&template, &plan).await?;
         }

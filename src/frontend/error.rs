@@ -119,6 +119,9 @@ pub enum SessionError {
     /// Execute or Describe of a portal that was not bound.
     #[error("portal \"{0}\" does not exist")]
     UnknownPortal(String),
+    /// A second Execute of what has no rows.
+    #[error("portal \"{0}\" cannot be run")]
+    PortalCannotBeRun(String),
     /// Parse under a name that is taken.
     #[error("prepared statement \"{0}\" already exists")]
     DuplicateStatement(String),
@@ -175,9 +178,6 @@ pub enum SessionError {
     /// A savepoint that does not exist.
     #[error("savepoint \"{0}\" does not exist")]
     NoSavepoint(String),
-    /// A cursor that does not exist.
-    #[error("cursor \"{0}\" does not exist")]
-    NoCursor(String),
     /// A setting of ours that does not exist or cannot have that value.
     #[error("invalid value for parameter \"{name}\": \"{value}\"")]
     RouterSetting {
@@ -250,7 +250,8 @@ impl ErrorReply for SessionError {
             Self::UnknownStatement(_) | Self::NoUnnamedStatement => {
                 SqlState::INVALID_SQL_STATEMENT_NAME
             }
-            Self::UnknownPortal(_) | Self::NoCursor(_) => SqlState::INVALID_CURSOR_NAME,
+            Self::UnknownPortal(_) => SqlState::INVALID_CURSOR_NAME,
+            Self::PortalCannotBeRun(_) => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::DuplicateStatement(_) => SqlState::DUPLICATE_PREPARED_STATEMENT,
             Self::DuplicatePortal(_) => SqlState::DUPLICATE_CURSOR,
             Self::TooManyStatements { .. }

@@ -300,7 +300,7 @@ impl Session {
             run != Some(name)
                 && match portal.place {
                     Place::Shard(_) | Place::Several { .. } | Place::Explained { .. } => true,
-                    Place::Session | Place::Suspended | Place::Done => false,
+                    Place::Session | Place::Suspended | Place::Done { .. } => false,
                 }
         })
     }
@@ -455,7 +455,7 @@ impl Session {
                     preferred: preferred.or(self.transaction.preferred()),
                     spread: self.router.next_spread(),
                 };
-                let plan = template.plan(&binding, &topology)?;
+                let plan = template.plan_or_report(&binding, &topology)?;
                 let bound = self.bind_planned(&prepared, &template, plan, bind.portal, frame);
                 Box::pin(bound).await?
             }
@@ -481,6 +481,7 @@ impl Session {
                 }
             }
             PreparedKind::Session | PreparedKind::Execute | PreparedKind::Empty => {
+                refuse_values(&bind)?;
                 self.answer_locally(backend_message::write_bind_complete);
                 Place::Session
             }
@@ -677,7 +678,7 @@ impl Session {
                 prepared,
             }) => (*described_on, prepared.clone()),
             Some(Portal {
-                place: Place::Session | Place::Done | Place::Suspended,
+                place: Place::Session | Place::Done { .. } | Place::Suspended,
                 prepared,
             }) => {
                 let prepared = prepared.clone();
@@ -748,7 +749,8 @@ impl Session {
                 let explain = self.execute_explain(name, &portal.prepared, &bind);
                 let explained = Box::pin(explain).await;
                 if let Some(portal) = self.portals.get_mut(name) {
-                    portal.place = Place::Done;
+                    let again = Some("EXPLAIN".to_owned());
+                    portal.place = Place::Done { again };
                 }
                 explained
             }
@@ -791,7 +793,8 @@ impl Session {
                     ran
                 };
                 if let Some(portal) = self.portals.get_mut(name) {
-                    portal.place = Place::Done;
+                    let again = shown(&portal.prepared.sql).map(|_| "SHOW".to_owned());
+                    portal.place = Place::Done { again };
                 }
                 control
             }
@@ -802,9 +805,12 @@ impl Session {
                 hint: "Fetch all rows at once, or name the sharding key.",
             }
             .into()),
-            Place::Done => {
-                self.answer_locally(|out| backend_message::write_command_complete(out, "SELECT 0"));
+            Place::Done { again: Some(tag) } => {
+                self.answer_locally(|out| backend_message::write_command_complete(out, &tag));
                 Ok(())
+            }
+            Place::Done { again: None } => {
+                Err(SessionError::PortalCannotBeRun(name.to_owned()).into())
             }
         }
     }
@@ -909,7 +915,9 @@ impl Session {
             return Ok(Place::Suspended);
         }
         backend_message::write_command_complete(self.client.out(), &done.tag);
-        Ok(Place::Done)
+        let command = done.tag.rsplit_once(' ').filter(|_| done.has_rows);
+        let again = command.map(|(command, _)| format!("{command} 0"));
+        Ok(Place::Done { again })
     }
 
     async fn close(&mut self, target: Target, name: &str) -> Result<(), Stop> {
@@ -931,7 +939,7 @@ impl Session {
                             ..
                         },
                     ) => Some(shard),
-                    Some(Place::Session | Place::Done | Place::Suspended) => None,
+                    Some(Place::Session | Place::Done { .. } | Place::Suspended) => None,
                     None => {
                         let shard = self.cursors.remove(name);
                         if shard.is_some() {
@@ -1177,6 +1185,18 @@ struct Sent {
     queue: VecDeque<Expect>,
 }
 
+/// Refuses values for a statement that has no parameters.
+pub(super) fn refuse_values(bind: &Bind<'_>) -> Result<(), Stop> {
+    match bind.value_count() {
+        0 => Ok(()),
+        given => Err(SessionError::BoundWithoutParameters {
+            name: bind.statement.to_owned(),
+            given,
+        }
+        .into()),
+    }
+}
+
 /// Closes statements on a shard that may or may not be there.
 pub(super) async fn close_statements(
     backend: &mut Backend,
@@ -1200,15 +1220,20 @@ fn is_show(sql: &str) -> bool {
 
 /// RowDescription of what the session itself answers with rows, which is SHOW of the router's settings; else NoData.
 fn describe_session_rows(out: &mut BytesMut, sql: &str) {
+    match shown(sql) {
+        Some(name) => {
+            backend_message::write_row_description(out, [ColumnDescription::text(name)]);
+        }
+        None => backend_message::write_no_data(out),
+    }
+}
+
+/// What SHOW shows; no other statement of the session has rows.
+fn shown(sql: &str) -> Option<&str> {
     let mut words = lex::Lexer::new(sql).flatten();
     let shows = words.next().is_some_and(|first| first.is(sql, "show"));
-    match words.next() {
-        Some(name) if shows => {
-            let column = ColumnDescription::text(sql[name.start..].trim_end());
-            backend_message::write_row_description(out, [column]);
-        }
-        _ => backend_message::write_no_data(out),
-    }
+    let name = words.next().filter(|_| shows)?;
+    Some(sql[name.start..].trim_end())
 }
 
 /// The one column of EXPLAIN.

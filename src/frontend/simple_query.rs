@@ -144,7 +144,7 @@ impl Session {
                         preferred: self.transaction.preferred(),
                         spread: self.router.next_spread(),
                     };
-                    template.plan(&binding, &topology)?
+                    template.plan_or_report(&binding, &topology)?
                 };
                 self.before(&template, &plan).await?;
                 self.run_plan(&plan, sentence.sql, offset).await?;

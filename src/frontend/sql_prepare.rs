@@ -7,7 +7,7 @@
 
 use super::control::{Explain, refused};
 use super::error::{self, SessionError, Stop};
-use super::extended_query::{close_statements, write_plan_description};
+use super::extended_query::{close_statements, refuse_values, write_plan_description};
 use super::session::Session;
 use super::several::Request;
 use super::simple_query::Sentence;
@@ -414,7 +414,7 @@ impl Session {
             preferred: self.transaction.preferred(),
             spread: self.router.next_spread(),
         };
-        Ok(template.plan(&binding, &topology)?)
+        Ok(template.plan_or_report(&binding, &topology)?)
     }
 
     /// The arguments as a query.
@@ -626,13 +626,7 @@ impl Session {
         bind: &Bind<'_>,
         frame: FrameView<'_>,
     ) -> Result<(), Stop> {
-        if bind.value_count() > 0 {
-            return Err(SessionError::BoundWithoutParameters {
-                name: bind.statement.to_owned(),
-                given: bind.value_count(),
-            }
-            .into());
-        }
+        refuse_values(bind)?;
         if self.transaction.block.phase() == Phase::Failed {
             return Err(SessionError::FailedBlock.into());
         }

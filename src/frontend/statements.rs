@@ -125,6 +125,9 @@ pub enum Place {
     },
     /// Run on several shards up to its row limit; the rest of its rows is gone.
     Suspended,
-    /// Run already; a second Execute gives nothing.
-    Done,
+    /// Run already.
+    Done {
+        /// The tag of a further Execute, which finds no more rows; without rows there is none.
+        again: Option<String>,
+    },
 }

@@ -253,7 +253,13 @@ pub enum PlanError {
         /// The type.
         type_name: &'static str,
     },
-    /// 08P01: Bind has fewer values than the statement has parameters.
+    /// 22003: a LIMIT or OFFSET beyond a bigint.
+    #[error("value \"{text}\" is out of range for type bigint")]
+    CountRange {
+        /// As given.
+        text: Arc<str>,
+    },
+    /// 42P02: there are fewer values than the statement has parameters.
     #[error("there is no parameter ${number}")]
     NoParameter {
         /// From 1.
@@ -279,6 +285,25 @@ impl PlanError {
         Self::Refused {
             refusal,
             reason: reason.into(),
+        }
+    }
+
+    /// Whether a shard that runs the statement with these values is sure to report the same, and does nothing before.
+    pub(super) fn is_postgresqls(&self, values: usize) -> bool {
+        match self {
+            Self::NoParameter { number } => usize::try_from(*number).is_ok_and(|it| it > values),
+            Self::LimitNegative | Self::OffsetNegative | Self::CountRange { .. } => true,
+            Self::Refused { .. }
+            | Self::Unparsed { .. }
+            | Self::Lex(_)
+            | Self::TooBig { .. }
+            | Self::SlotGap { .. }
+            | Self::SlotOverlap { .. }
+            | Self::SlotFenced { .. }
+            | Self::ValuesLength
+            | Self::Parameter { .. }
+            | Self::Hint { .. }
+            | Self::Internal { .. } => false,
         }
     }
 
@@ -337,7 +362,8 @@ impl ErrorReply for PlanError {
             Self::LimitNegative => SqlState(*b"2201W"),
             Self::OffsetNegative => SqlState(*b"2201X"),
             Self::Parameter { .. } => SqlState::INVALID_TEXT_REPRESENTATION,
-            Self::NoParameter { .. } => SqlState::PROTOCOL_VIOLATION,
+            Self::CountRange { .. } => SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
+            Self::NoParameter { .. } => SqlState::UNDEFINED_PARAMETER,
             Self::Hint { .. } => SqlState::INVALID_PARAMETER_VALUE,
             Self::Internal { .. } => SqlState(*b"XX000"),
         }
@@ -353,6 +379,7 @@ impl ErrorReply for PlanError {
             | Self::LimitNegative
             | Self::OffsetNegative
             | Self::Parameter { .. }
+            | Self::CountRange { .. }
             | Self::NoParameter { .. }
             | Self::Hint { .. } => Fault::Client,
             Self::SlotGap { .. } | Self::SlotOverlap { .. } | Self::SlotFenced { .. } => {
@@ -375,6 +402,7 @@ impl ErrorReply for PlanError {
             | Self::LimitNegative
             | Self::OffsetNegative
             | Self::Parameter { .. }
+            | Self::CountRange { .. }
             | Self::NoParameter { .. }
             | Self::Hint { .. }
             | Self::Internal { .. } => None,
@@ -395,6 +423,7 @@ impl ErrorReply for PlanError {
             | Self::LimitNegative
             | Self::OffsetNegative
             | Self::Parameter { .. }
+            | Self::CountRange { .. }
             | Self::NoParameter { .. }
             | Self::Hint { .. }
             | Self::Internal { .. } => None,
@@ -414,6 +443,7 @@ impl ErrorReply for PlanError {
             | Self::LimitNegative
             | Self::OffsetNegative
             | Self::Parameter { .. }
+            | Self::CountRange { .. }
             | Self::NoParameter { .. }
             | Self::Hint { .. }
             | Self::Internal { .. } => None,

@@ -17,6 +17,7 @@ use crate::sql::parse::{self, Parsed};
 use crate::topology::schema::{Column, Placement, Relation};
 use crate::topology::snapshot::{SlotOwner, Topology};
 use crate::topology::{ShardId, SlotId};
+use std::num::IntErrorKind;
 use std::sync::Arc;
 
 /// What a statement is planned against.
@@ -698,6 +699,24 @@ impl Template {
         }
     }
 
+    /// As [`Self::plan`]; what PostgreSQL is sure to find wrong with the values is any shard's to say, in its words and
+    /// in its turn.
+    ///
+    /// # Errors
+    /// As [`Self::plan`].
+    pub fn plan_or_report(
+        &self,
+        binding: &Binding<'_>,
+        topology: &Topology,
+    ) -> Result<Plan, PlanError> {
+        match self.plan(binding, topology) {
+            Err(error) if error.is_postgresqls(binding.values.len()) => {
+                Ok(self.one(Tier::AnyShard, any_shard(binding, topology)))
+            }
+            planned => planned,
+        }
+    }
+
     /// The parameters, from zero, whose values decide on which shards it runs; a value may be there twice.
     pub fn placing_parameters(&self) -> Vec<u16> {
         let mut parameters = Vec::new();
@@ -1146,7 +1165,13 @@ fn count(
                 (None, _) => return Ok(None),
                 (Some(value), false) => {
                     let text = std::str::from_utf8(value).map_err(|_| invalid())?;
-                    text.trim_ascii().parse::<i64>().map_err(|_| invalid())?
+                    let parsed = text.trim_ascii().parse::<i64>();
+                    parsed.map_err(|error| match error.kind() {
+                        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => {
+                            PlanError::CountRange { text: text.into() }
+                        }
+                        _ => invalid(),
+                    })?
                 }
                 (Some(value), true) => match value.len() {
                     2 => i64::from(i16::from_be_bytes(value.try_into().map_err(|_| invalid())?)),
