@@ -71,7 +71,7 @@ impl Session {
         // What came before the failed message is answered before it.
         let earlier = match stop {
             Stop::Told => Ok(()),
-            _ => self.drain(false).await,
+            _ => self.answer_earlier().await,
         };
         self.pipeline.failed = true;
         self.forget_unanswered();
@@ -81,6 +81,14 @@ impl Session {
             Err(earlier) => self.tell(earlier),
         }
         Ok(())
+    }
+
+    /// Gives the answers to what came before a message that failed.
+    async fn answer_earlier(&mut self) -> Result<(), Stop> {
+        if !self.pipeline.unseeable {
+            self.see_unseen().await?;
+        }
+        self.drain(false).await
     }
 
     async fn extended(
@@ -311,7 +319,9 @@ impl Session {
         prepared: &Arc<Prepared>,
         shard: ShardId,
     ) -> Result<(), Stop> {
+        self.pipeline.unseeable = true;
         self.talk_to(shard).await?;
+        self.pipeline.unseeable = false;
         let shown = match self.pipeline.unseen.take() {
             Some(unseen) if Arc::ptr_eq(&unseen, prepared) => true,
             other => {

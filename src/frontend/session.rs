@@ -97,6 +97,8 @@ pub(super) struct Pipeline {
     pub(super) local_bytes: usize,
     /// A Parse whose statement no shard has seen yet.
     pub(super) unseen: Option<Arc<Prepared>>,
+    /// No shard could be had to see it.
+    pub(super) unseeable: bool,
     /// The client's names of statements that it parsed since the last Sync, in order; those answered may be left out.
     pub(super) named: Vec<String>,
     /// Statements that were sent to the shard to be parsed or closed since the last Sync.
