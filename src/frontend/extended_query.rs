@@ -491,7 +491,7 @@ impl Session {
                 }
             }
             PreparedKind::Session | PreparedKind::Execute | PreparedKind::Empty => {
-                refuse_values(&bind)?;
+                refuse_values(bind)?;
                 self.answer_locally(backend_message::write_bind_complete);
                 Place::Session
             }
