@@ -199,6 +199,12 @@ impl Backend {
         self.cancel.clone()
     }
 
+    /// Whether floats in text form have fewer digits than tell them apart.
+    pub fn rounds_floats(&self) -> bool {
+        let digits = self.applied.get("extra_float_digits");
+        digits.is_some_and(|digits| digits.parse::<i32>().map_or(true, |digits| digits < 1))
+    }
+
     /// Notes a ParameterStatus by its body.
     pub fn note_parameter(&mut self, body: &[u8]) {
         let Ok((name, value)) = backend_message::read_parameter_status(body) else {

@@ -422,10 +422,7 @@ async fn merge_sorted(
         .iter()
         .find_map(|input| input.description.clone())
         .ok_or(MergeError::Row)?;
-    let rounds_floats = inputs.iter().any(|input| {
-        let digits = input.backend.applied.get("extra_float_digits");
-        digits.is_some_and(|digits| digits.parse::<i32>().map_or(true, |digits| digits < 1))
-    });
+    let rounds_floats = inputs.iter().any(|input| input.backend.rounds_floats());
     let order = RowOrder::new(keys, &columns_of(&description)?, rounds_floats)?;
     let compare =
         |heads: &[Option<Frame>], left: usize, right: usize| match (&heads[left], &heads[right]) {

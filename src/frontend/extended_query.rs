@@ -449,7 +449,7 @@ impl Session {
                 }
                 let mut template = self.current_template(&prepared);
                 let unloaded = |stop: &Stop| stop.is_refusal(Refusal::UnloadedTable);
-                if template.as_ref().is_err_and(unloaded) && self.look_again().await {
+                if template.as_ref().is_err_and(unloaded) && Box::pin(self.look_again()).await {
                     template = self.current_template(&prepared);
                 }
                 let template = template?;

@@ -1,11 +1,12 @@
 //! Statements with their values bound, on several shards at once, or on one over rows that are gathered first.
 
-use super::error::Stop;
+use super::error::{self, Stop};
 use super::session::Session;
 use super::simple_query::text_of;
 use crate::executor::fan_out::{self, FannedOut, Show, Start};
 use crate::executor::gather::{self, Gathered, Source};
-use crate::planner::plan::{Merge, Plan, Step, StepArguments};
+use crate::executor::merge::MergeError;
+use crate::planner::plan::{Input, Merge, Plan, Step, StepArguments};
 use crate::topology::ShardId;
 use crate::wire::frame::Format;
 use crate::wire::frontend_message::{self, Target};
@@ -73,8 +74,13 @@ impl Session {
         let mut shards: Vec<ShardId> = inputs.chain(&plan.steps).map(|step| step.shard).collect();
         shards.sort_unstable();
         shards.dedup();
+        let has_text = plan.inputs.iter().any(Input::has_text);
         for shard in &shards {
-            self.join(*shard).await?.forget_unnamed();
+            let backend = self.join(*shard).await?;
+            backend.forget_unnamed();
+            if has_text && backend.rounds_floats() {
+                return Err(error::of_execute(MergeError::RoundedFloats.into()));
+            }
             self.transaction.mark_used(*shard);
         }
         let inputs = plan.inputs.iter();

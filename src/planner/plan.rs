@@ -92,6 +92,13 @@ pub struct Input {
     pub columns: Arc<[Transport]>,
 }
 
+impl Input {
+    /// Whether values of it travel as text.
+    pub fn has_text(&self) -> bool {
+        self.columns.contains(&Transport::Text)
+    }
+}
+
 /// How a column of an intermediate relation travels: as an array, which is one parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {

@@ -177,6 +177,7 @@ impl Refusal {
                 | Self::LimitExpression
                 | Self::OrderBy
                 | Self::OrderByCollation
+                | Self::Recursive
                 | Self::LocalWithSharded
                 | Self::VolatileFunction
                 | Self::Rewrite

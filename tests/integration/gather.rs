@@ -102,6 +102,26 @@ fn more_rows_than_the_limit_are_an_error_that_names_it() {
 }
 
 #[test]
+fn floats_that_the_session_rounds_are_not_gathered_as_text() {
+    let deployment = Deployment::shared()
+        .schema("CREATE TABLE points (id int PRIMARY KEY, x float8, path float8[])")
+        .sharded("points", "id")
+        .start();
+    let mut client = deployment.connect();
+    client.run("INSERT INTO points SELECT 1, 0.1::float8 + 0.2, ARRAY[0.1::float8 + 0.2]");
+    client.run("INSERT INTO points VALUES (2, 0, '{}'), (3, 0, '{}')");
+    for (digits, refusal) in [("1", None), ("0", Some("rounded-floats"))] {
+        client.run(&format!("SET extra_float_digits = {digits}"));
+        let exact = "SELECT max(x) > 0.3 FROM points";
+        assert_eq!(client.value(exact), "t", "{digits}");
+        let reply = client.simple("SELECT max(path[1]) > 0.3 FROM points");
+        let failure = reply.failure.as_ref();
+        assert_eq!(failure.and_then(|failure| failure.refusal()), refusal);
+    }
+    assert_eq!(client.value("SELECT count(*) FROM points"), "3");
+}
+
+#[test]
 fn a_cancel_request_ends_a_gather_wherever_it_waits() {
     let (deployment, mut client) = filled("");
     let mut locker = deployment.shard(2);

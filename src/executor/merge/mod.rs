@@ -48,6 +48,11 @@ pub enum MergeError {
     /// What every shard must answer alike came out differently.
     #[error("the statement's outcome differs between shards")]
     OutcomesDiffer,
+    /// Values that travel as text, of types that may hold floats, which the session's settings round.
+    #[error(
+        "the rows that the statement needs at once may hold floats that extra_float_digits rounds"
+    )]
+    RoundedFloats,
     /// More rows to gather than the router holds for one statement.
     #[error("the rows that the statement needs at once exceed limits.merge_bytes ({bytes_max})")]
     TooLarge {
@@ -73,6 +78,7 @@ impl ErrorReply for MergeError {
             Self::SortType { .. }
             | Self::SortCollation { .. }
             | Self::SortValue { .. }
+            | Self::RoundedFloats
             | Self::Columns { .. } => SqlState::FEATURE_NOT_SUPPORTED,
             Self::TooLarge { .. } => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
             Self::TotalTooLarge { .. } => SqlState::OUT_OF_MEMORY,
@@ -82,9 +88,10 @@ impl ErrorReply for MergeError {
     }
     fn fault(&self) -> Fault {
         match self {
-            Self::SortType { .. } | Self::SortCollation { .. } | Self::SortValue { .. } => {
-                Fault::Client
-            }
+            Self::SortType { .. }
+            | Self::SortCollation { .. }
+            | Self::SortValue { .. }
+            | Self::RoundedFloats => Fault::Client,
             Self::TooLarge { .. } | Self::TotalTooLarge { .. } => Fault::Router,
             Self::Columns { .. } | Self::Row | Self::InputOrder { .. } | Self::OutcomesDiffer => {
                 Fault::Backend
@@ -101,6 +108,7 @@ impl ErrorReply for MergeError {
                 Some("The order of the router and of the shard differ.".to_owned())
             }
             Self::SortType { .. }
+            | Self::RoundedFloats
             | Self::TooLarge { .. }
             | Self::TotalTooLarge { .. }
             | Self::OutcomesDiffer
@@ -116,6 +124,7 @@ impl ErrorReply for MergeError {
             Self::SortValue { .. } => {
                 Some("Use DateStyle ISO and extra_float_digits of at least 1.".to_owned())
             }
+            Self::RoundedFloats => Some("Use extra_float_digits of at least 1.".to_owned()),
             Self::TooLarge { .. } => Some(
                 "Restrict the tables further, name the sharding key, or raise limits.merge_bytes."
                     .to_owned(),
@@ -134,6 +143,7 @@ impl ErrorReply for MergeError {
             Self::SortType { .. } | Self::SortValue { .. } => Some("order-by-type"),
             Self::SortCollation { .. } => Some("order-by-collation"),
             Self::Columns { .. } => Some("schema-drift"),
+            Self::RoundedFloats => Some("rounded-floats"),
             Self::TooLarge { .. }
             | Self::TotalTooLarge { .. }
             | Self::InputOrder { .. }

@@ -123,3 +123,7 @@ SELECT e.id, e.label, count(*) FROM events e JOIN lines l ON l.qty = e.kind GROU
 SELECT id, title FROM events ORDER BY title, id LIMIT 9;
 
 SELECT title FROM odds WHERE id > 7 ORDER BY title DESC NULLS LAST, id;
+
+WITH RECURSIVE r AS (SELECT id, kind FROM events WHERE id < 5 UNION SELECT e.id, e.kind FROM events e JOIN r ON e.id = r.id * 2 + 1) SELECT id, kind FROM r ORDER BY id;
+
+WITH RECURSIVE r (n, depth) AS (SELECT event_id, 1 FROM lines WHERE no = 0 AND event_id = 3 UNION ALL SELECT l.event_id, depth + 1 FROM lines l, r WHERE l.event_id = r.n + 1 AND l.no = 0 AND depth < 9) SELECT max(depth), count(*) FROM r, sparse;
