@@ -487,7 +487,7 @@ impl Session {
         let is_default = matches!(value, SetValue::Default);
         let sql = match self.parameters.startup().get(name) {
             // The default is what the client logged in with, which the shard does not know.
-            Some(startup) if is_default => settings::set_statement(name, startup, local).into(),
+            Some(startup) if is_default => self.set_statement(name, startup, local).into(),
             Some(_) | None => Cow::Borrowed(sql),
         };
         self.check_block_bytes(&sql)?;
@@ -791,10 +791,10 @@ impl Session {
                 // It is at what the client logged in with, which the shard does not know to be the default.
                 let session = self.parameters.shard_settings().get(name);
                 let session = session.unwrap_or(startup);
-                statements.push(settings::set_statement(name, session, false));
-                statements.push(settings::set_statement(name, startup, true));
+                statements.push(self.set_statement(name, session, false));
+                statements.push(self.set_statement(name, startup, true));
             } else {
-                statements.push(settings::set_statement(name, startup, false));
+                statements.push(self.set_statement(name, startup, false));
             }
         }
         let sql = statements.join(";");
@@ -820,7 +820,7 @@ impl Session {
         self.join_for_setting().await?;
         if self.transaction.block.phase() != Phase::Idle {
             let sql = match self.parameters.startup().get(name) {
-                Some(startup) => settings::set_statement(name, startup, false),
+                Some(startup) => self.set_statement(name, startup, false),
                 None => format!("RESET {}", quoted(name)),
             };
             self.check_block_bytes(&sql)?;
@@ -839,6 +839,18 @@ impl Session {
         }
         self.parameters.reset(name);
         self.settle_settings().await
+    }
+
+    /// The statement that sets a setting to a value as PostgreSQL shows it.
+    fn set_statement(&self, name: &str, value: &str, local: bool) -> String {
+        let quotes = "quote_all_identifiers";
+        let own = self.parameters.shard_settings().get(quotes);
+        let quotes_all = own.or_else(|| self.parameters.startup().get(quotes));
+        match quotes_all.is_some_and(|value| &**value == "on") {
+            // SET would quote the names of a list that are not quoted now.
+            true => settings::set_config_statement(name, value, local),
+            false => settings::set_statement(name, value, local),
+        }
     }
 
     /// RESET of a mode of the block; outside one nothing stays of it.

@@ -359,6 +359,17 @@ def pools():
     assert not failed, failed
 
 
+def all_tenants():
+    """What takes rows of several shards at once."""
+    with engine.connect() as connection:
+        orders = connection.execute(sa.select(Order.number)).scalars().all()
+        assert connection.execute(sa.select(sa.func.count()).select_from(Order)).scalar_one() == len(orders)
+        visits = connection.execute(sa.select(Customer.visits)).scalars().all()
+        joined = sa.select(Customer).join(Order, Order.number == Customer.visits)
+        expected = sum(orders.count(number) for number in visits)
+        assert len(connection.execute(joined).all()) == expected
+
+
 def refusals():
     if SHARDS == 0:
         return
@@ -371,7 +382,6 @@ def refusals():
         ("key-update", sa.update(Tenant).where(Tenant.id == 1).values(id=100)),
         ("missing-key", sa.insert(Tenant.__table__).values(name="x")),
         ("on-conflict", insert(Customer).values(row).on_conflict_do_nothing(index_elements=["id"])),
-        ("join", sa.select(Customer).join(Order, Order.number == Customer.visits)),
         ("cursor", sa.select(Tenant.id).execution_options(stream_results=True)),
     ]
     for code, statement in statements:
@@ -392,7 +402,7 @@ def refused(code, connection, statement):
     connection.rollback()
 
 
-steps = [migrations, reflection, fill, reads, writes, inserts_of_many_rows, upserts, transactions, failures, streams, copies, pools, refusals]
+steps = [migrations, reflection, fill, reads, writes, inserts_of_many_rows, upserts, transactions, failures, streams, copies, pools, all_tenants, refusals]
 for step in steps:
     step()
 engine.dispose()
