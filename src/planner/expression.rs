@@ -14,7 +14,7 @@ use super::scope::{Found, Key, Scope};
 use super::{catalog_text, clock};
 use crate::sql::parse::{self, ast};
 use crate::topology::key_value::KeyType;
-use crate::topology::schema::HashFamily;
+use crate::topology::schema::{Collation, HashFamily};
 use ast::{
     AccessExpr, BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr,
     FunctionArgumentClause, FunctionArguments, InTarget, Query, Subscript, UnaryOperator, Value,
@@ -39,6 +39,37 @@ const CATALOG_TYPES: [&str; 11] = [
     "regdictionary",
     "regcollation",
 ];
+
+/// Functions that give dates and times, never a text.
+const GIVES_TIME: [&str; 14] = [
+    "age",
+    "clock_timestamp",
+    "date_bin",
+    "date_trunc",
+    "make_date",
+    "make_interval",
+    "make_time",
+    "make_timestamp",
+    "make_timestamptz",
+    "now",
+    "statement_timestamp",
+    "timezone",
+    "to_date",
+    "to_timestamp",
+];
+
+/// Whether a value of this type is, or is made of, dates and times.
+fn holds_time(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Array(ast::ArrayElemTypeDef::SquareBracket(inner, _)) => holds_time(inner),
+        other => type_oid(other).is_some_and(clock::may_be_time),
+    }
+}
+
+/// text, varchar, char(n), name, "char", unknown, json, jsonb, xml.
+fn is_text(oid: u32) -> bool {
+    matches!(oid, 25 | 1043 | 1042 | 19 | 18 | 705 | 114 | 3802 | 142)
+}
 
 impl<'a> Analyzer<'a> {
     /// Walks one expression.
@@ -221,6 +252,9 @@ impl<'a> Analyzer<'a> {
                     return beyond("this cast");
                 }
                 self.cast_type(data_type)?;
+                if holds_time(data_type) && self.may_be_text(expr, scope) {
+                    self.effect(Effect::Time, "a text that is read as a time");
+                }
                 self.expression(expr, scope)
             }
             Expr::AtTimeZone {
@@ -476,6 +510,40 @@ impl<'a> Analyzer<'a> {
             self.effect(Effect::Catalog, &format!("the type {name}"));
         }
         Ok(())
+    }
+
+    /// Whether an expression may be a text that only a shard sees. Literals and parameters are looked at by themselves.
+    fn may_be_text(&self, expr: &Expr, scope: &Rc<Scope>) -> bool {
+        let any = |list: &[&Expr]| list.iter().any(|expr| self.may_be_text(expr, scope));
+        match expr {
+            Expr::Value(_)
+            | Expr::TypedString(_)
+            | Expr::Interval(_)
+            | Expr::AtTimeZone { .. }
+            | Expr::Extract { .. } => false,
+            Expr::Nested(inner) | Expr::UnaryOp { expr: inner, .. } => any(&[inner]),
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => {
+                let column = self.find(expr, scope).map(|(_, column)| column);
+                column.is_none_or(|column| column.collation != Collation::None)
+            }
+            Expr::Cast {
+                expr, data_type, ..
+            } => {
+                type_oid(data_type).is_none_or(is_text) || (!holds_time(data_type) && any(&[expr]))
+            }
+            Expr::BinaryOp {
+                left,
+                op: BinaryOperator::Plus | BinaryOperator::Minus,
+                right,
+            } => any(&[left, right]),
+            Expr::Function(function) => {
+                let name = object_name(&function.name)
+                    .ok()
+                    .and_then(|mut parts| parts.pop());
+                !name.is_some_and(|name| GIVES_TIME.contains(&name.as_str()))
+            }
+            _ => true,
+        }
     }
 
     /// Notes what a call means.

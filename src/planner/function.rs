@@ -325,7 +325,11 @@ fn built_in(name: &str, function: &Function, arguments: usize) -> Call {
         Effect::Session
     } else if name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") {
         Effect::Designated
-    } else if TIME.contains(&name) || (name == "age" && arguments == 1) {
+    } else if TIME.contains(&name)
+        || (name == "age" && arguments == 1)
+        || (name.starts_with("json") && (name.ends_with("_record") || name.ends_with("_recordset")))
+    {
+        // What makes rows of JSON reads texts as the types of their columns say.
         Effect::Time
     } else if RANDOM.contains(&name) || RANDOM_TIME.contains(&name) {
         Effect::Random

@@ -8,7 +8,7 @@ use super::key::{KeyColumn, NodeId};
 use super::refusal::{PlanError, Refusal};
 use super::scope::{From, Item, Key, Lookup, OutColumn, Scope};
 use crate::sql::parse::{self, ast};
-use crate::topology::schema::{Placement, Relation, RelationKind};
+use crate::topology::schema::{Collation, Placement, Relation, RelationKind};
 use ast::{JoinConstraint, JoinOperator, TableAlias, TableFactor, TableWithJoins};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -433,7 +433,12 @@ impl<'a> Analyzer<'a> {
                     Some(alias) => parse::name(&alias.name),
                     None => name.clone(),
                 };
-                vec![self.column(&column)]
+                let mut column = self.column(&column);
+                if name.starts_with("generate_") {
+                    // Numbers and times.
+                    column.collation = Collation::None;
+                }
+                vec![column]
             });
         let name = alias.map_or(name, |alias| parse::name(&alias.name));
         let item = Item {
