@@ -16,7 +16,7 @@ use pgring::topology::schema::{
 use pgring::topology::snapshot::{Shard, SlotOwner, Topology};
 use pgring::topology::{Epoch, SLOT_COUNT, ShardId};
 use pgring::wire::error_response::ErrorReply;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -84,11 +84,11 @@ fn column(text: &str) -> (Column, bool) {
 /// temporary t: id int4            of the session, on the first shard
 /// sharded old new: id int8 key    declared, and not made yet
 /// sharded part of orders: …       a partition, not declared itself
-/// view v                          over sharded tables
+/// view v: id int8                 over sharded tables
 /// function f volatile procedural  in schema public; `builtin` puts it into pg_catalog
 /// operator === stable procedural  in schema public
 /// cast pair volatile procedural   to the type `pair`
-/// query v: SELECT f()             a view over reference tables
+/// query v: SELECT f()             of a view; one that was not declared is over reference tables
 /// ```
 ///
 /// and what hangs on the tables before it (see [`attach`]).
@@ -113,11 +113,18 @@ fn declare(head: &str) -> Topology {
                 name: name.into(),
                 text: text.into(),
             };
-            let view = Relation {
-                queries: vec![query],
-                ..Relation::new("public", name, RelationKind::View, Placement::Reference)
-            };
-            tables.insert(name.into(), Arc::new(view));
+            let known: HashSet<Arc<str>> = tables.keys().cloned().collect();
+            let view = tables.entry(name.into()).or_insert_with(|| {
+                let (kind, placement) = (RelationKind::View, Placement::Reference);
+                Arc::new(Relation::new("public", name, kind, placement))
+            });
+            let view = Arc::make_mut(view);
+            // What `pg_depend` says: here, all words of it that are tables.
+            let words = text.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+            let reads = words.filter(|word| known.contains(*word) && *word != name);
+            view.reads = reads.map(|word| ("public".into(), word.into())).collect();
+            view.query = Some(text.into());
+            view.queries = vec![query];
             continue;
         }
         let (head, columns) = rest.split_once(':').unwrap_or((rest, ""));

@@ -740,6 +740,7 @@ impl Draft {
                 rules: relation.rules,
                 policies: relation.policies,
                 checks: relation.checks,
+                query: relation.query,
                 queries: queries.remove(&oid).unwrap_or_default(),
                 reads: views.remove(&oid).unwrap_or_default(),
                 parents: children.remove(&oid).unwrap_or_default(),

@@ -16,6 +16,7 @@ use super::key::{Formula, Graph, KeyColumn, NodeId, Source};
 use super::plan::{SessionEffects, SettingChange};
 use super::refusal::{PlanError, Refusal};
 use super::scope::{OutColumn, Scope};
+use super::view::Views;
 use crate::sql::parse::{self, ast};
 use crate::topology::ShardId;
 use crate::topology::snapshot::Topology;
@@ -227,13 +228,17 @@ pub(super) struct Analyzer<'a> {
     pub(super) parameters_used: Vec<u16>,
     /// What the column `name` of `pg_settings` is in the select list that is walked, if that is all there is.
     pub(super) setting_named: Option<&'a str>,
+    pub(super) views: &'a Views,
+    /// Whether the query of a view is walked.
+    pub(super) inside_view: bool,
 }
 
 pub(super) type Outcome<T> = Result<T, PlanError>;
 
-/// Walks `statement`.
+/// Walks `statement`; `views` has the queries of those that it may name.
 pub fn analyze(
     statement: &Statement,
+    views: &Views,
     topology: &Topology,
     search_path: &[Arc<str>],
     parameter_types: &[u32],
@@ -256,6 +261,8 @@ pub fn analyze(
         parameters_stored: Vec::new(),
         parameters_used: Vec::new(),
         setting_named: None,
+        views,
+        inside_view: false,
     };
     let rows = analyzer.statement(statement, None)?;
     let Analyzer {

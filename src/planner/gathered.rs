@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// One place that names a sharded table, however often the analysis comes by.
+/// One place that names a sharded table or view, however often the analysis comes by.
 #[derive(Debug, Clone)]
 pub(super) struct Gathered {
     pub(super) place: Place,
@@ -37,15 +37,20 @@ pub(super) struct Gathered {
 }
 
 impl Analyzer<'_> {
-    /// Notes where the text names a sharded table.
+    /// Notes where the text names a sharded table, or a view whose rows on each shard are a part of all its rows: what
+    /// follows `first` among the uses of tables is what it reads.
     pub(super) fn note_source(
         &mut self,
         relation: Arc<Relation>,
         item: &Item,
+        first: usize,
         place: Option<Place>,
         alias: Option<&TableAlias>,
     ) {
-        let used = self.uses.len() - 1;
+        if self.inside_view {
+            return;
+        }
+        let used = first..self.uses.len();
         let Some(place) = place else {
             let obstacle = PlanError::refused(Refusal::Rewrite, "a table's name with a clause");
             return self.never_gathered(&obstacle);
@@ -57,7 +62,7 @@ impl Analyzer<'_> {
         let known = |source: &&mut Gathered| source.place == place;
         if let Some(source) = self.found.sources.iter_mut().find(known) {
             source.ids = ids;
-            source.uses.push(used);
+            source.uses.extend(used);
             return;
         }
         self.found.sources.push(Gathered {
@@ -67,7 +72,7 @@ impl Analyzer<'_> {
             aliased: alias.is_some(),
             renamed: alias.is_some_and(|alias| !alias.columns.is_empty()),
             ids,
-            uses: vec![used],
+            uses: used.collect(),
             filters: Vec::new(),
             grouped: Vec::new(),
         });
@@ -116,6 +121,9 @@ impl Analyzer<'_> {
         selection: &Expr,
         scope: &Rc<Scope>,
     ) {
+        if self.inside_view {
+            return;
+        }
         for place in restricted(from) {
             let Some(index) = self
                 .found
@@ -142,6 +150,10 @@ impl Analyzer<'_> {
 
     /// Notes that a table's own row type, or its schema's name, is used: gathered rows have none.
     pub(super) fn whole_row(&mut self) {
+        // A view is evaluated where its tables are.
+        if self.inside_view {
+            return;
+        }
         let obstacle = PlanError::refused(Refusal::Rewrite, "a table's row as a value");
         self.never_gathered(&obstacle);
     }

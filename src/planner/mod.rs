@@ -29,6 +29,7 @@ mod source;
 mod template;
 mod temporary;
 mod utility;
+mod view;
 mod with;
 mod write;
 

@@ -237,9 +237,13 @@ impl<'a> Analyzer<'a> {
                         || parts.last().cloned().unwrap_or_default(),
                         |alias| parse::name(&alias.name),
                     );
-                    let reference = self
-                        .relation(&parts)
-                        .is_some_and(|relation| relation.placement == Placement::Reference);
+                    let placement = self.relation(&parts);
+                    let reference = match placement.map(|relation| relation.placement.clone()) {
+                        Some(Placement::Reference) => true,
+                        // A lock of a view is one of all tables in it.
+                        Some(Placement::View) => self.found.reference,
+                        _ => false,
+                    };
                     reference && only.is_none_or(|only| only == called)
                 }
                 // A lock of a subquery is one of all tables in it.

@@ -75,8 +75,8 @@ refusals! {
     LocalWithLocal = "local-with-local", "Query the tables one after the other.";
     /// Catalog and sharded tables in one statement over several shards.
     CatalogWithSharded = "catalog-with-sharded", "Query the catalog in a statement of its own, or restrict the sharding key to one value.";
-    /// A view over sharded tables.
-    View = "view", "Query the tables of the view, or name the shard with SET pgring.shard.";
+    /// A write of a view over sharded tables, or a query of one whose own query the router does not understand.
+    View = "view", "Use the tables of the view, or name the shard with SET pgring.shard.";
     /// A function whose result differs between shards, in a statement over several shards.
     VolatileFunction = "volatile-function", "Pass the value as a literal or a parameter, or restrict the sharding key to one value.";
     /// A function or type that looks at one shard's catalog or server, in a statement over several shards.

@@ -454,7 +454,7 @@ impl<'a> Analyzer<'a> {
         })
     }
 
-    fn derived(&mut self, rows: Rows, alias: Option<&TableAlias>) -> Outcome<From> {
+    pub(super) fn derived(&mut self, rows: Rows, alias: Option<&TableAlias>) -> Outcome<From> {
         let columns = match (rows.columns, alias) {
             (Some(columns), Some(alias)) => Some(renamed(columns, alias)?),
             (columns, _) => columns,
@@ -613,6 +613,9 @@ impl<'a> Analyzer<'a> {
         let mut groups = Vec::new();
         let mut reference = false;
         match &relation.placement {
+            Placement::View if !target && relation.kind == RelationKind::View => {
+                return self.view(relation, called, alias, place);
+            }
             Placement::View => {
                 return Err(PlanError::refused(
                     Refusal::View,
@@ -687,7 +690,8 @@ impl<'a> Analyzer<'a> {
             reference,
         };
         if partitioned {
-            self.note_source(relation, &item, place, alias);
+            let first = self.uses.len() - 1;
+            self.note_source(relation, &item, first, place, alias);
         }
         Ok(From {
             items: vec![item],

@@ -11,6 +11,7 @@ use super::plan::{
 };
 use super::refusal::{PlanError, Refusal};
 use super::rewrite::{self, InsertText, QueryText};
+use super::view::{ViewTexts, Views};
 use super::write;
 use crate::sql::lex::LexLimits;
 use crate::sql::parse::{self, Parsed};
@@ -210,12 +211,14 @@ pub fn template(
         }
     }
     let tokens = parse::tokens(sql, context.limits)?;
-    let depth = parse::depth(sql, &tokens);
+    let texts = ViewTexts::named(sql, &tokens, context);
+    let depth = parse::depth(sql, &tokens) + texts.depth();
     let work = || {
         let parsed = parse::parse(sql, tokens)?;
-        let template = understood(sql, &parsed, parameter_types, context);
-        // Dropping the tree recurses as parsing it does.
-        drop(parsed);
+        let views = texts.parse();
+        let template = understood(sql, &parsed, &views, parameter_types, context);
+        // Dropping the trees recurses as parsing them does.
+        drop((parsed, views));
         template
     };
     parse::on_stack_for(depth, work)
@@ -224,11 +227,13 @@ pub fn template(
 fn understood(
     sql: &str,
     parsed: &Parsed,
+    views: &Views,
     parameter_types: &[u32],
     context: &Context<'_>,
 ) -> Result<Template, PlanError> {
     let mut analysis = analysis::analyze(
         &parsed.statement,
+        views,
         context.topology,
         context.search_path,
         parameter_types,

@@ -46,8 +46,8 @@ pub enum Placement {
     Local(ShardId),
     /// pg_catalog, information_schema and pgring: every shard has its own, one is asked.
     Catalog,
-    /// A view whose rows no single shard shows: it reads sharded tables, or local tables of different shards. Which
-    /// of its columns is a key is not known.
+    /// A view whose rows no single shard shows: it reads sharded tables, or local tables of different shards. Its query
+    /// says which of its columns is a key.
     View,
 }
 
@@ -233,6 +233,8 @@ pub struct Relation {
     /// What is evaluated for each row that is written: CHECK constraints, its domains' included, generated columns, and
     /// the expressions and predicates of indexes.
     pub checks: Vec<Expression>,
+    /// For a view: its own query.
+    pub query: Option<Arc<str>>,
     /// For a view: its query and those of the views that it reads.
     pub queries: Vec<Expression>,
     /// For a view: schema-qualified tables that it reads, through other views too.
@@ -262,6 +264,7 @@ impl Relation {
             rules: Vec::new(),
             policies: Vec::new(),
             checks: Vec::new(),
+            query: None,
             queries: Vec::new(),
             reads: Vec::new(),
             parents: Vec::new(),

@@ -18,6 +18,14 @@ pub const SCHEMA: &str = r#"
     CREATE TABLE audit (id int PRIMARY KEY, note text);
     CREATE VIEW kind_names AS SELECT kind, upper(name) AS name FROM kinds WHERE kind < 5;
     CREATE VIEW noted AS SELECT a.id, a.note, k.name FROM audit a LEFT JOIN kinds k ON k.kind = a.id;
+    CREATE VIEW known AS SELECT id, kind AS sort, label, title AS "the Title", amount, ratio, at, tag FROM events WHERE kind IS NOT NULL;
+    CREATE VIEW bought AS SELECT k.id, k.sort, l.no, l.what, l.qty * 2 AS twice, n.name FROM known k
+        JOIN lines l ON l.event_id = k.id LEFT JOIN kind_names n ON n.kind = k.sort;
+    CREATE VIEW both_sides (id, what) AS SELECT id, label FROM events UNION ALL SELECT event_id, what FROM lines;
+    CREATE VIEW per_event AS SELECT event_id, count(*) AS n, array_agg(what ORDER BY no) AS whats FROM lines GROUP BY event_id;
+    CREATE VIEW per_kind AS SELECT kind, count(*) AS n, sum(amount) AS total FROM events GROUP BY kind;
+    CREATE VIEW latest WITH (security_barrier) AS SELECT id, title FROM events ORDER BY at DESC, id LIMIT 5;
+    CREATE VIEW sorted AS SELECT id, label FROM events ORDER BY label, id DESC;
     CREATE TYPE mood AS ENUM ('sad', 'so-so', 'glad');
     CREATE TYPE pair AS (a int, b text);
     CREATE DOMAIN price AS numeric(8,2) CHECK (VALUE >= 0);

@@ -263,7 +263,7 @@ fn what_a_block_changed_is_not_planned_by_what_was_loaded() {
         ),
         (
             "CREATE VIEW all_mails AS SELECT * FROM mails",
-            "SELECT count(*) FROM all_mails",
+            "UPDATE all_mails SET email = 'x'",
             "view",
         ),
         (

@@ -26,3 +26,4 @@ mod soak;
 mod sql_prepare;
 mod temporary;
 mod transactions;
+mod views;

@@ -1,0 +1,207 @@
+//! Views over sharded tables. Each shard has the view, and shows of it what its own rows give. So the view's query is
+//! walked like a subquery that stands where the view is named, which tells where its keys are and whether the shards'
+//! parts of it make up the whole; what runs on the shards is the client's text, which names the view. Privileges,
+//! policies, barriers and row types are as PostgreSQL has them.
+
+use super::analysis::{Analyzer, Outcome};
+use super::refusal::{PlanError, Refusal};
+use super::scope::{From, Item, OutColumn};
+use super::template::Context;
+use crate::sql::lex::{self, Token};
+use crate::sql::parse::{self, Place, ast};
+use crate::topology::schema::{Placement, Relation, RelationKind, TEMPORARY};
+use ast::{Query, TableAlias};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Schema and name.
+type Name = (Arc<str>, Arc<str>);
+
+/// The views' trees may be this deep, taken together.
+const DEPTH_MAX: usize = parse::DEPTH_MAX;
+
+/// The queries of views over sharded tables, as text in tokens.
+#[derive(Debug, Default)]
+pub(super) struct ViewTexts(Vec<(Name, Arc<str>, Vec<Token>)>);
+
+/// The queries of views over sharded tables.
+#[derive(Debug)]
+pub(super) struct Views {
+    queries: HashMap<Name, Query>,
+    /// PostgreSQL prints views with all names qualified but those of `pg_catalog`.
+    search_path: [Arc<str>; 2],
+}
+
+impl ViewTexts {
+    /// Those of all views that a name in `sql` may mean, and those of the views in them.
+    pub fn named(sql: &str, tokens: &[Token], context: &Context<'_>) -> Self {
+        let mut found = Self::default();
+        found.add(sql, tokens, context);
+        let mut next = 0;
+        while let Some((_, text, tokens)) = found.0.get(next) {
+            let (text, tokens) = (text.clone(), tokens.clone());
+            found.add(&text, &tokens, context);
+            next += 1;
+        }
+        found
+    }
+
+    fn add(&mut self, sql: &str, tokens: &[Token], context: &Context<'_>) {
+        let relations = &context.topology.schema.relations;
+        for token in tokens.iter().filter(|token| token.is_identifier()) {
+            let Ok(name) = lex::identifier_value(token.text(sql)) else {
+                continue;
+            };
+            for view in relations.values().filter_map(|within| within.get(&*name)) {
+                if view.placement != Placement::View || view.kind != RelationKind::View {
+                    continue;
+                }
+                let own = (view.schema.clone(), view.name.clone());
+                let Some(text) = &view.query else { continue };
+                if self.0.iter().any(|(known, _, _)| *known == own) {
+                    continue;
+                }
+                // One that cannot be read is not found later.
+                if let Ok(tokens) = parse::tokens(text, context.limits) {
+                    let depth = parse::depth(text, &tokens);
+                    if self.depth() + depth <= DEPTH_MAX {
+                        self.0.push((own, text.clone(), tokens));
+                    }
+                }
+            }
+        }
+    }
+
+    /// How deep a tree with all of them in it is at most.
+    pub fn depth(&self) -> usize {
+        let depths = self.0.iter();
+        depths
+            .map(|(_, text, tokens)| parse::depth(text, tokens))
+            .sum()
+    }
+
+    /// Parses those that the parser knows.
+    pub fn parse(self) -> Views {
+        let parsed = self.0.into_iter().filter_map(|(name, text, tokens)| {
+            match parse::parse(&text, tokens).ok()?.statement {
+                ast::Statement::Query(query) => Some((name, *query)),
+                _ => None,
+            }
+        });
+        Views {
+            queries: parsed.collect(),
+            search_path: ["pg_catalog".into(), TEMPORARY.into()],
+        }
+    }
+}
+
+const BEYOND: &str = "reads sharded tables by a query that is beyond pgring's parser";
+
+/// Why a view over sharded tables is refused.
+fn refused(view: &Relation, reason: &str) -> PlanError {
+    let Relation { schema, name, .. } = view;
+    PlanError::refused(Refusal::View, format!("the view {schema}.{name} {reason}"))
+}
+
+impl<'a> Analyzer<'a> {
+    /// The tables that a view reads, through other views too, whose rows are not on every shard.
+    fn tables_of(&self, view: &Relation) -> impl Iterator<Item = String> {
+        let relations = &self.topology.schema.relations;
+        view.reads.iter().filter_map(|(schema, name)| {
+            match relations.get(schema)?.get(name)?.placement {
+                Placement::Sharded { .. } | Placement::Local(_) => Some(format!("{schema}.{name}")),
+                Placement::Reference | Placement::Catalog | Placement::View => None,
+            }
+        })
+    }
+
+    /// A use of a view over sharded tables, of which `called` is the name in the statement.
+    pub(super) fn view(
+        &mut self,
+        relation: Arc<Relation>,
+        called: String,
+        alias: Option<&TableAlias>,
+        place: Option<Place>,
+    ) -> Outcome<From> {
+        if relation.is_temporary() {
+            return Err(refused(&relation, "is temporary and reads sharded tables"));
+        }
+        let views = self.views;
+        let own = (relation.schema.clone(), relation.name.clone());
+        let query = views.queries.get(&own);
+        let query = query.ok_or_else(|| refused(&relation, BEYOND))?;
+
+        let first = self.uses.len();
+        let locals = self.found.locals.len();
+        let every_column = self.found.every_column;
+        let env = self.env.take();
+        let search_path = std::mem::replace(&mut self.search_path, &views.search_path);
+        let inside = std::mem::replace(&mut self.inside_view, true);
+        let found = &mut self.found;
+        let before = [&mut found.multi, &mut found.unstable, &mut found.differs];
+        let before = before.map(Option::take);
+        let rows = self.query(query, None, false, false);
+        self.inside_view = inside;
+        self.search_path = search_path;
+        self.env = env;
+        self.found.every_column = every_column;
+        let mut rows = rows.map_err(|error| match error {
+            PlanError::Unparsed { .. } => refused(&relation, BEYOND),
+            error => error,
+        })?;
+        rows.constants.clear();
+        let read = self.uses[first..].iter().map(|used| &used.relation);
+        let read = read.chain(self.found.locals[locals..].iter().map(|(_, table)| table));
+        if !self
+            .tables_of(&relation)
+            .all(|table| read.clone().any(|read| **read == table))
+        {
+            return Err(refused(&relation, "reads other tables than its query says"));
+        }
+
+        // Whether the shards' parts of the view are gathered as they are a table's.
+        let found = &mut self.found;
+        let own = [&found.multi, &found.unstable, &found.differs];
+        let differs = own.iter().any(|obstacle| obstacle.is_some());
+        let [multi, unstable, differs_before] = before;
+        found.multi = multi.or(found.multi.take());
+        found.unstable = unstable.or(found.unstable.take());
+        found.differs = differs_before.or(found.differs.take());
+        let is_part = rows.partitioned
+            && rows.obstacle.is_none()
+            && !rows.ordered
+            && !differs
+            && found.locals.len() == locals;
+        if !is_part {
+            let reason = "is made of rows of several shards at once";
+            self.never_gathered(&refused(&relation, reason));
+        }
+
+        // The view has the columns of its query, under names and in collations of its own.
+        let known = rows.columns.take();
+        let known = known.filter(|known| known.len() == relation.columns.len());
+        let keys = known.iter().flatten().map(|column| column.key);
+        let mut keys = keys.chain(std::iter::repeat(None));
+        let columns = relation.columns.iter().map(|column| OutColumn {
+            name: Rc::from(&*column.name),
+            id: 0,
+            key: keys.next().flatten(),
+            collation: column.collation,
+        });
+        rows.columns = Some(columns.collect());
+        let mut from = self.derived(rows, alias)?;
+        if let [item] = from.items.as_mut_slice() {
+            *item = Item {
+                name: called,
+                schema: alias.is_none().then(|| relation.schema.to_string()),
+                ..item.clone()
+            };
+            if is_part {
+                let item = item.clone();
+                self.note_source(relation, &item, first, place, alias);
+            }
+        }
+        Ok(from)
+    }
+}
