@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::executor::gather::Budget;
 use crate::planner::Template;
 use crate::topology::snapshot::Topology;
+use crate::transaction::detection::{self, Detector};
 use crate::transaction::foreseeable::Foreseeable;
 use crate::transaction::recovery;
 use crate::transaction::settings::Settings;
@@ -144,6 +145,8 @@ pub struct Router {
     settings: quick_cache::sync::Cache<Settings, Arc<Settings>>,
     /// What SET can be said to do before a shard has done it.
     pub foreseeable: Foreseeable,
+    /// The transactions of several shards, and their deadlocks.
+    pub detector: Arc<Detector>,
     /// Spreads what any shard can answer.
     spread: AtomicUsize,
     /// Unnamed statements that clients parsed.
@@ -155,7 +158,8 @@ pub struct Router {
 }
 
 impl Router {
-    /// Builds the router's services and starts the recovery of distributed transactions on the calling runtime.
+    /// Builds the router's services and starts the recovery of distributed transactions, and the detector of their
+    /// deadlocks, on the calling runtime.
     pub fn start(config: Arc<Config>, control: Arc<Control>) -> Arc<Self> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         // A busy thread takes many events at a time; two that are half as busy wake twice as often for the same work.
@@ -171,6 +175,7 @@ impl Router {
             settings: quick_cache::sync::Cache::new(SHARED_SETTINGS),
             merge_budget: Budget::new(config.limits.merge_bytes, config.limits.merge_bytes_total),
             foreseeable: Foreseeable::default(),
+            detector: Detector::new(config.deadlock.timeout),
             clients: AtomicUsize::new(0),
             unauthenticated_clients: AtomicUsize::new(0),
             spread: AtomicUsize::new(0),
@@ -180,7 +185,8 @@ impl Router {
             config,
             control: control.clone(),
         });
-        tokio::spawn(recovery::run(control));
+        tokio::spawn(recovery::run(control.clone()));
+        tokio::spawn(detection::run(control, router.detector.clone()));
         router
     }
 

@@ -7,13 +7,17 @@ use super::statements::PreparedStatements;
 use crate::config::{Address, Config};
 use crate::topology::ShardId;
 use crate::wire::backend_message;
+use crate::wire::error_response::{self, Report, Severity};
+use crate::wire::frame::Frame;
 use crate::wire::frontend_message;
 use crate::wire::scram::{ClientKey, ServerKey};
+use crate::wire::sqlstate::SqlState;
 use crate::wire::stream::{FrameStream, StreamError};
+use bytes::BytesMut;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -189,6 +193,7 @@ impl Backend {
                 address: address.clone(),
                 pid: logged_in.pid,
                 key: logged_in.key.into(),
+                deadlock: Mutex::default(),
             })),
         };
         Ok((backend, greeting))
@@ -230,6 +235,36 @@ impl Backend {
         self.unnamed = None;
     }
 
+    /// What the client is told in the place of the ErrorResponse with this body: a statement that was cancelled to break
+    /// a deadlock says so.
+    pub fn deadlock_error(&self, body: &[u8]) -> Option<Frame> {
+        if !error_response::is_cancel(body) {
+            return None;
+        }
+        let detail = self.cancel.take_deadlock()?;
+        let report = Report {
+            severity: Severity::Error,
+            sqlstate: SqlState::DEADLOCK_DETECTED,
+            message: "deadlock detected",
+            detail: Some(&detail),
+            hint: None,
+            position: None,
+        };
+        let mut out = BytesMut::new();
+        report.write(&mut out);
+        Some(Frame::new(out.freeze()))
+    }
+
+    /// An ErrorResponse as the client is told it: see [`Self::deadlock_error`].
+    pub fn told(&self, error: Frame) -> Frame {
+        self.deadlock_error(error.body()).unwrap_or(error)
+    }
+
+    /// Forgets a deadlock for which nothing was cancelled in time.
+    pub fn forget_deadlock(&self) {
+        self.cancel.take_deadlock();
+    }
+
     /// This connection must not be used again.
     pub fn mark_broken(&mut self) {
         self.state = BackendState::Broken;
@@ -249,6 +284,8 @@ struct CancelTarget {
     address: Address,
     pid: i32,
     key: Box<[u8]>,
+    /// The deadlock that is broken by a cancel which has not been heard of yet.
+    deadlock: Mutex<Option<Arc<str>>>,
 }
 
 impl fmt::Debug for CancelToken {
@@ -274,6 +311,20 @@ impl CancelToken {
             Ok(cancelled) => cancelled,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
+    }
+
+    /// Notes that the next cancel breaks this deadlock.
+    pub fn note_deadlock(&self, detail: &Arc<str>) {
+        *self.deadlock() = Some(detail.clone());
+    }
+
+    fn take_deadlock(&self) -> Option<Arc<str>> {
+        self.deadlock().take()
+    }
+
+    fn deadlock(&self) -> MutexGuard<'_, Option<Arc<str>>> {
+        let deadlock = self.0.deadlock.lock();
+        deadlock.unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn cancel_now(&self) -> io::Result<()> {

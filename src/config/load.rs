@@ -58,6 +58,7 @@ impl Config {
             merge,
             state,
             recovery,
+            deadlock,
         } = listen_half;
         let ShardsFile {
             cluster,
@@ -77,6 +78,7 @@ impl Config {
             merge,
             state,
             recovery,
+            deadlock,
             cluster,
             ring,
             shards,
@@ -96,6 +98,7 @@ struct ListenFile {
     merge: Merge,
     state: State,
     recovery: Recovery,
+    deadlock: Deadlock,
 }
 
 /// What `shards.toml` says. Where a problem was reported a field holds a placeholder.
@@ -119,6 +122,7 @@ fn read_listen_file(directory: &Path, document: &Document) -> Option<ListenFile>
         merge: read_merge(root.section("merge")),
         state: read_state(root.section("state"), directory),
         recovery: read_recovery(root.section("recovery")),
+        deadlock: read_deadlock(root.section("deadlock")),
     };
     root.finish();
     Some(file)
@@ -365,6 +369,12 @@ fn read_recovery(mut section: Section<'_>) -> Recovery {
     let interval = section.duration("interval", 100 * MS..=HOUR, 5 * SECOND);
     section.finish();
     Recovery { interval }
+}
+
+fn read_deadlock(mut section: Section<'_>) -> Deadlock {
+    let timeout = section.duration("timeout", 100 * MS..=HOUR, SECOND);
+    section.finish();
+    Deadlock { timeout }
 }
 
 fn read_ring(mut section: Section<'_>) -> Ring {

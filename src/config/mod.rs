@@ -37,6 +37,8 @@ pub struct Config {
     pub state: State,
     /// `[recovery]`
     pub recovery: Recovery,
+    /// `[deadlock]`
+    pub deadlock: Deadlock,
     /// `[cluster]`
     pub cluster: Cluster,
     /// `[ring]`
@@ -212,6 +214,14 @@ pub struct State {
 pub struct Recovery {
     /// Between two looks at what is prepared on the shards. Default 5s.
     pub interval: Duration,
+}
+
+/// Deadlocks over several shards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deadlock {
+    /// How long a transaction of several shards runs one statement before the shards are asked who waits for whom, and
+    /// how often they are asked while that goes on. Default 1s.
+    pub timeout: Duration,
 }
 
 /// The cluster as a whole.

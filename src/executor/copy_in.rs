@@ -75,7 +75,7 @@ pub async fn start(backend: &mut Backend, sql: &str) -> Result<Frame, ExecuteErr
             b'G' => return Ok(frame),
             b'E' => {
                 settle(backend).await?;
-                return Err(ExecuteError::Shard(frame));
+                return Err(ExecuteError::Shard(backend.told(frame)));
             }
             b'S' => backend.note_parameter(frame.body()),
             b'N' => {}
@@ -105,7 +105,7 @@ pub async fn push(backend: &mut Backend, client: &mut FrameStream) -> Result<(),
             match frame.tag() {
                 b'E' => {
                     settle(backend).await?;
-                    return Err(ExecuteError::Shard(frame));
+                    return Err(ExecuteError::Shard(backend.told(frame)));
                 }
                 b'N' => client.out().extend_from_slice(frame.bytes()),
                 b'S' => backend.note_parameter(frame.body()),
@@ -154,7 +154,7 @@ async fn end(backend: &mut Backend) -> Result<(u64, TransactionStatus, Vec<Frame
                 let status = backend_message::read_ready_for_query(frame.body());
                 let status = status.map_err(|_| unexpected(backend, b'Z'))?;
                 return match refused {
-                    Some(frame) => Err(ExecuteError::Shard(frame)),
+                    Some(frame) => Err(ExecuteError::Shard(backend.told(frame))),
                     None => Ok((rows, status, notices)),
                 };
             }

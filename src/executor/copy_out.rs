@@ -91,7 +91,7 @@ async fn pull(
                         .and_then(|tag| tag.rows)
                         .unwrap_or(0);
                 }
-                b'E' => return Err(ExecuteError::Shard(frame)),
+                b'E' => return Err(ExecuteError::Shard(backend.told(frame))),
                 b'N' => client.out().extend_from_slice(frame.bytes()),
                 b'S' => backend.note_parameter(frame.body()),
                 b'Z' => {

@@ -104,7 +104,7 @@ impl Input<'_> {
                 b'E' => {
                     self.ended = true;
                     self.failed = true;
-                    return Err(ExecuteError::Shard(frame));
+                    return Err(ExecuteError::Shard(self.backend.told(frame)));
                 }
                 b'N' => notices.pass(&frame, client.out()),
                 b'S' => self.backend.note_parameter(frame.body()),

@@ -328,7 +328,7 @@ impl Open<'_> {
                 (b'C', Some(_)) => drop(self.relations.pop_front()),
                 (b'E', _) => {
                     self.relations.clear();
-                    return Err(ExecuteError::Shard(frame));
+                    return Err(ExecuteError::Shard(self.backend.told(frame)));
                 }
                 (b'Z', None) => {
                     self.is_ready = true;

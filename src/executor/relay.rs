@@ -154,11 +154,8 @@ pub async fn relay(
             }
             (b'E', Expect::Query { position_offset }) => {
                 failed = true;
-                error_response::write_shard_error(
-                    client.out(),
-                    &backend.stream.input()[5..bytes],
-                    *position_offset,
-                );
+                let body = &backend.stream.input()[5..bytes];
+                pass_error(backend, body, *position_offset, client);
                 (false, false)
             }
             (b'E', expect) => {
@@ -170,7 +167,7 @@ pub async fn relay(
                         Expect::Execute { position_offset } => *position_offset,
                         _ => 0,
                     };
-                    error_response::write_shard_error(client.out(), body, offset);
+                    pass_error(backend, body, offset, client);
                 }
                 backend.stream.consume(bytes);
                 return Ok(if stale {
@@ -315,12 +312,19 @@ pub async fn relay_whole(
             b'E' => {
                 ending = Ending::Failed;
                 stale_told |= error_response::is_stale_statement(body);
-                error_response::write_shard_error(client.out(), body, position_offset);
+                pass_error(backend, body, position_offset, client);
             }
             tag => return Err(unexpected(backend, tag)),
         }
         backend.stream.consume(bytes);
     }
+}
+
+/// Passes on the error with this body, of a text that begins `offset` characters into the client's.
+fn pass_error(backend: &Backend, body: &[u8], offset: i64, client: &mut FrameStream) {
+    let deadlock = backend.deadlock_error(body);
+    let body = deadlock.as_ref().map_or(body, Frame::body);
+    error_response::write_shard_error(client.out(), body, offset);
 }
 
 /// Frames of a whole answer that no one but the client needs.

@@ -1,85 +1,14 @@
 //! Cancel keys: which CancelRequest belongs to which session, and which backends it must reach.
 
-use crate::backend::connection::CancelToken;
+use crate::transaction::in_use::InUse;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use subtle::ConstantTimeEq as _;
 
 /// The bytes of a cancel key in protocol 3.0, and in 3.2.
 pub const KEY_BYTES: usize = 4;
 /// The bytes of a cancel key from protocol 3.2 on.
 pub const LONG_KEY_BYTES: usize = 32;
-
-/// The backends that work for one session now. A backend is never given to another session between the look of a cancel
-/// and its end: whoever gives one back waits for the cancel that is under way.
-#[derive(Debug, Default)]
-pub struct InUse {
-    tokens: Mutex<Tokens>,
-    /// Held by the cancel that is under way.
-    gate: tokio::sync::Mutex<()>,
-}
-
-#[derive(Debug, Default)]
-struct Tokens {
-    tokens: Vec<CancelToken>,
-    cancelling: bool,
-}
-
-impl InUse {
-    fn tokens(&self) -> MutexGuard<'_, Tokens> {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// These backends work for the session.
-    pub fn set(&self, tokens: impl Iterator<Item = CancelToken>) {
-        let mut now = self.tokens();
-        now.tokens.clear();
-        now.tokens.extend(tokens);
-    }
-
-    /// No backend works for the session any more; waits for a cancel that is under way.
-    pub async fn clear(&self) {
-        if self.forget() {
-            drop(self.gate.lock().await);
-        }
-    }
-
-    /// No backend works for the session any more. Whether a cancel is under way, which [`Self::clear`] waits for.
-    pub fn forget(&self) -> bool {
-        let mut now = self.tokens();
-        now.tokens.clear();
-        now.cancelling
-    }
-
-    async fn cancel(&self) {
-        let _gate = self.gate.lock().await;
-        let cancelling = Cancelling::begin(self);
-        let tokens = self.tokens().tokens.clone();
-        let cancels = tokens.iter().map(|token| async {
-            if let Err(error) = token.cancel().await {
-                tracing::warn!(%error, "a cancel did not reach its shard");
-            }
-        });
-        futures_util::future::join_all(cancels).await;
-        drop(cancelling);
-    }
-}
-
-/// A cancel is under way.
-struct Cancelling<'a>(&'a InUse);
-
-impl<'a> Cancelling<'a> {
-    fn begin(in_use: &'a InUse) -> Self {
-        in_use.tokens().cancelling = true;
-        Self(in_use)
-    }
-}
-
-impl Drop for Cancelling<'_> {
-    fn drop(&mut self) {
-        self.0.tokens().cancelling = false;
-    }
-}
 
 /// A session's key, and its backends.
 type Keyed = (Vec<u8>, Arc<InUse>);

@@ -15,6 +15,7 @@ use crate::sql::statement::{
 use crate::topology::ShardId;
 use crate::topology::snapshot::Topology;
 use crate::transaction::command;
+use crate::transaction::deadlock::Mark;
 use crate::transaction::settings::{self, quoted};
 use crate::transaction::state::Phase;
 use crate::wire::backend_message::{self, ColumnDescription};
@@ -261,9 +262,8 @@ impl Session {
     pub(super) async fn commit(&mut self) -> Result<bool, Stop> {
         self.in_use.clear().await;
         let topology = self.router.topology();
-        let mut transaction = std::mem::take(&mut self.transaction);
-        let ended = transaction.commit(self.tenant(), &topology).await;
-        self.transaction = transaction;
+        let (transaction, tenant) = self.transaction();
+        let ended = transaction.commit(tenant, &topology).await;
         let committed = ended.as_ref().is_ok_and(|ended| ended.committed);
         self.end_of_block(committed).await;
         match ended {
@@ -388,7 +388,11 @@ impl Session {
         if !self.transaction.block.has_savepoint(name) {
             return Err(SessionError::NoSavepoint(name.to_owned()).into());
         }
-        self.run_on_participants(&[sql]).await?;
+        match self.transaction.mark().map(Mark::statement) {
+            // What was marked after the savepoint is not any more.
+            Some(mark) => self.run_on_participants(&[sql, &mark]).await?,
+            None => self.run_on_participants(&[sql]).await?,
+        };
         self.transaction.block.rollback_to(name);
         self.parameters.rollback_to(name);
         self.own_schema.look_anew();

@@ -176,6 +176,13 @@ impl Session {
             started: Vec::new(),
             header: Vec::new(),
         };
+        if !matches!(route, CopyRoute::One(_)) {
+            self.join(first).await?;
+            let (transaction, tenant) = self.transaction();
+            let marked = transaction.mark_for_more(tenant).await;
+            self.note_in_use();
+            marked.map_err(error::of_command)?;
+        }
         // The first shard says whether the COPY is one, before the client sends anything.
         let response = self.start_copy(first, &mut intake).await?;
         if matches!(route, CopyRoute::AllShards(_)) {

@@ -2,7 +2,7 @@
 //! session's first settings. (PostgreSQL's chapter "Message Flow", Start-up.) TLS joins at [`encryption_answer`].
 
 use super::auth::{AuthError, Users};
-use super::cancel::{Cancels, InUse, KEY_BYTES, LONG_KEY_BYTES};
+use super::cancel::{Cancels, KEY_BYTES, LONG_KEY_BYTES};
 use super::control::{check_router_setting, is_known_encoding, is_on, is_postgresql_encoding};
 use super::error::SessionError;
 use super::parameters::{DateStyle, Parameters, ROUTER_PREFIX};
@@ -11,6 +11,7 @@ use crate::backend::defaults::DATE_STYLE;
 use crate::backend::pool::UserPools;
 use crate::router::Router;
 use crate::transaction::command::CommandError;
+use crate::transaction::in_use::InUse;
 use crate::transaction::settings::Settings;
 use crate::transaction::{JoinError, Tenant, Transaction};
 use crate::wire::backend_message::{self, TransactionStatus};
@@ -412,6 +413,9 @@ async fn first_parameters(
             settings: parameters.shard_settings(),
             committed: parameters.shard_settings(),
             custom: parameters.custom(),
+            detector: &router.detector,
+            in_use: &Arc::default(),
+            talking: None,
         };
         let mut transaction = Transaction::default();
         match transaction.join(shard, tenant, &mut Vec::new()).await {

@@ -1,7 +1,7 @@
 //! [`Session`]: one client's conversation from login to the end. The loop is here; what each message does is in
 //! [`super::simple_query`] and [`super::extended_query`]; it never decides which shard a statement goes to.
 
-use super::cancel::{Cancels, InUse};
+use super::cancel::Cancels;
 use super::error::{self, SessionError, Stop};
 use super::own_schema::OwnSchema;
 use super::parameters::Parameters;
@@ -19,6 +19,7 @@ use crate::sql::shape::Shape;
 use crate::topology::ShardId;
 use crate::topology::snapshot::Topology;
 use crate::transaction::command::{self, CommandError};
+use crate::transaction::in_use::InUse;
 use crate::transaction::pin::Pins;
 use crate::transaction::settings::Settings;
 use crate::transaction::state::Phase;
@@ -120,6 +121,11 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
+    /// The shard that has been sent messages and has not answered all of them.
+    pub(super) fn talking(&self) -> Option<ShardId> {
+        self.shard.filter(|_| self.unsynced)
+    }
+
     /// Whether nothing has come since the last Sync.
     pub(super) fn is_idle(&self) -> bool {
         !self.unsynced
@@ -226,6 +232,7 @@ impl Session {
     async fn wait(&mut self, stop: &mut Listening) -> Result<(), Stop> {
         self.client.flush().await.map_err(error::of_client)?;
         self.client.rest();
+        self.transaction.note_resting();
         let in_block = self.transaction.block.phase() != Phase::Idle;
         let unsynced = self.pipeline.unsynced;
         let woken = poll_fn(|context| {
@@ -248,7 +255,10 @@ impl Session {
             Poll::Pending
         });
         match woken.await {
-            Woken::Client(filled) => return filled.map_err(error::of_client),
+            Woken::Client(filled) => {
+                self.transaction.note_busy();
+                return filled.map_err(error::of_client);
+            }
             Woken::Shard(shard, filled) => return Box::pin(self.hear(shard, filled)).await,
             Woken::Stopping => {
                 let stopping = &SessionError::Stopping;
@@ -379,34 +389,33 @@ impl Session {
         backend_message::write_ready_for_query(self.client.out(), status);
     }
 
-    /// Who leases, for calls into the transaction.
-    pub(super) fn tenant(&self) -> Tenant<'_> {
-        Tenant {
+    /// The transaction, and who leases for it.
+    pub(super) fn transaction(&mut self) -> (&mut Transaction, Tenant<'_>) {
+        let tenant = Tenant {
             control: &self.router.control,
             pools: &self.pools,
             settings: self.parameters.before_block(),
             committed: self.parameters.shard_settings(),
             custom: self.parameters.custom(),
-        }
+            detector: &self.router.detector,
+            in_use: &self.in_use,
+            talking: self.pipeline.talking(),
+        };
+        (&mut self.transaction, tenant)
     }
 
     /// Makes a shard a participant of the block or of the statement.
     pub(super) async fn join(&mut self, shard: ShardId) -> Result<&mut Backend, Stop> {
         if self.transaction.backend(shard).is_none() {
-            if self.pipeline.unsynced
-                && let Some(talking) = self.pipeline.shard
-            {
+            if let Some(talking) = self.pipeline.talking() {
                 // It has answers to give.
                 self.transaction.mark_used(talking);
             }
-            let tenant = Tenant {
-                control: &self.router.control,
-                pools: &self.pools,
-                settings: self.parameters.before_block(),
-                committed: self.parameters.shard_settings(),
-                custom: self.parameters.custom(),
+            let at_once = !self.reports_are_stale && {
+                let (transaction, tenant) = self.transaction();
+                transaction.join_at_once(shard, tenant)
             };
-            if !self.reports_are_stale && self.transaction.join_at_once(shard, tenant) {
+            if at_once {
                 self.note_in_use();
             } else {
                 // Rare, and so large that it is better not a part of every call.
@@ -423,14 +432,8 @@ impl Session {
             self.reports_are_stale = true;
         }
         let mut asides = Vec::new();
-        let tenant = Tenant {
-            control: &self.router.control,
-            pools: &self.pools,
-            settings: self.parameters.before_block(),
-            committed: self.parameters.shard_settings(),
-            custom: self.parameters.custom(),
-        };
-        let joining = self.transaction.join(shard, tenant, &mut asides);
+        let (transaction, tenant) = self.transaction();
+        let joining = transaction.join(shard, tenant, &mut asides);
         let joined = joining.await.map(|_| ());
         self.note_in_use();
         joined.map_err(error::of_join)?;
@@ -442,10 +445,11 @@ impl Session {
     }
 
     /// A cancel must reach the backends that take part now.
-    fn note_in_use(&mut self) {
+    pub(super) fn note_in_use(&mut self) {
+        let mark = self.transaction.mark();
         let backends = self.transaction.backends();
-        self.in_use
-            .set(backends.map(|backend| backend.cancel_token()));
+        let tokens = backends.map(|backend| backend.cancel_token());
+        self.in_use.set(tokens, mark);
     }
 
     /// Gives back the leases of a statement outside a block.

@@ -196,10 +196,10 @@ impl Session {
     /// The router's own block, around what the client sees as one transaction.
     pub(super) async fn begin_implicit(&mut self) -> Result<(), Stop> {
         self.parameters.begin();
-        self.transaction
-            .begin_implicit()
-            .await
-            .map_err(error::of_command)
+        let (transaction, tenant) = self.transaction();
+        let begun = transaction.begin_implicit(tenant).await;
+        self.note_in_use();
+        begun.map_err(error::of_command)
     }
 
     /// Runs a plan without parameters and gives the client all but ReadyForQuery.

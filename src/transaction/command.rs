@@ -185,7 +185,7 @@ pub async fn answer_each(
                 reply.status = backend_message::read_ready_for_query(frame.body())
                     .unwrap_or(TransactionStatus::Failed);
                 return match refused {
-                    Some(frame) => Err(CommandError::Refused(frame)),
+                    Some(frame) => Err(CommandError::Refused(backend.told(frame))),
                     None => Ok(reply),
                 };
             }

@@ -116,68 +116,78 @@ impl Transaction {
         tenant: Tenant<'_>,
         topology: &Topology,
     ) -> Result<Ended, CommitError> {
-        let mut participants = std::mem::take(&mut self.participants);
+        let participants = std::mem::take(&mut self.participants);
         self.block.end();
-        if participants.len() <= 1 {
-            return match participants.pop_first() {
-                Some((_, participant)) => commit_one(participant, tenant).await,
-                None => Ok(Ended {
-                    committed: true,
-                    asides: Vec::new(),
-                }),
-            };
-        }
-        let asked = join_all(participants.values_mut().map(written)).await;
-        let mut writers = Vec::new();
-        let shards: Vec<ShardId> = participants.keys().copied().collect();
-        for (shard, answer) in shards.into_iter().zip(asked) {
-            match answer {
-                Ok(Some(written)) => writers.push((shard, written)),
-                Ok(None) => {}
-                Err(error) => {
-                    roll_back(participants).await;
-                    return Err(CommitError::RolledBack(error));
-                }
-            }
-        }
-        if writers.len() >= 2 {
-            let decider = decider(&participants, &writers);
-            writers.swap(0, decider);
-            let commit = commit_in_two_phases(participants, writers, tenant, topology);
-            return Box::pin(commit).await;
-        }
-        // The one that wrote goes first: while it may still fail, nothing else has ended.
-        let first = writers.first().map_or_else(
-            || participants.keys().next().copied(),
-            |(shard, _)| Some(*shard),
-        );
-        let mut ended = Ended {
-            committed: true,
-            asides: Vec::new(),
-        };
-        if let Some(participant) = first.and_then(|shard| participants.remove(&shard)) {
-            match commit_one(participant, tenant).await {
-                Ok(first) => ended = first,
-                Err(error) => {
-                    roll_back(participants).await;
-                    return Err(error);
-                }
-            }
-        }
-        for answer in join_all(
-            participants
-                .into_values()
-                .map(|participant| commit_one(participant, tenant)),
-        )
-        .await
-        {
-            // These only read: their end decides nothing.
-            ended
-                .asides
-                .extend(answer.map(|ended| ended.asides).unwrap_or_default());
-        }
-        Ok(ended)
+        let ended = commit_all(participants, tenant, topology).await;
+        self.distributed = None;
+        ended
     }
+}
+
+async fn commit_all(
+    mut participants: Participants,
+    tenant: Tenant<'_>,
+    topology: &Topology,
+) -> Result<Ended, CommitError> {
+    if participants.len() <= 1 {
+        return match participants.pop_first() {
+            Some((_, participant)) => commit_one(participant, tenant).await,
+            None => Ok(Ended {
+                committed: true,
+                asides: Vec::new(),
+            }),
+        };
+    }
+    let asked = join_all(participants.values_mut().map(written)).await;
+    let mut writers = Vec::new();
+    let shards: Vec<ShardId> = participants.keys().copied().collect();
+    for (shard, answer) in shards.into_iter().zip(asked) {
+        match answer {
+            Ok(Some(written)) => writers.push((shard, written)),
+            Ok(None) => {}
+            Err(error) => {
+                roll_back(participants).await;
+                return Err(CommitError::RolledBack(error));
+            }
+        }
+    }
+    if writers.len() >= 2 {
+        let decider = decider(&participants, &writers);
+        writers.swap(0, decider);
+        let commit = commit_in_two_phases(participants, writers, tenant, topology);
+        return Box::pin(commit).await;
+    }
+    // The one that wrote goes first: while it may still fail, nothing else has ended.
+    let first = writers.first().map_or_else(
+        || participants.keys().next().copied(),
+        |(shard, _)| Some(*shard),
+    );
+    let mut ended = Ended {
+        committed: true,
+        asides: Vec::new(),
+    };
+    if let Some(participant) = first.and_then(|shard| participants.remove(&shard)) {
+        match commit_one(participant, tenant).await {
+            Ok(first) => ended = first,
+            Err(error) => {
+                roll_back(participants).await;
+                return Err(error);
+            }
+        }
+    }
+    for answer in join_all(
+        participants
+            .into_values()
+            .map(|participant| commit_one(participant, tenant)),
+    )
+    .await
+    {
+        // These only read: their end decides nothing.
+        ended
+            .asides
+            .extend(answer.map(|ended| ended.asides).unwrap_or_default());
+    }
+    Ok(ended)
 }
 
 /// Which of the writers decides. PostgreSQL does not prepare what listens, notifies or uses temporary tables, nor what

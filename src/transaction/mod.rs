@@ -9,6 +9,9 @@ pub mod commit;
 pub mod gid;
 pub mod recovery;
 pub mod pin;
+pub mod in_use;
+pub mod deadlock;
+pub mod detection;
 mod participants;
 
 use crate::backend::connection::Backend;
@@ -21,6 +24,9 @@ use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::frame::Frame;
 use crate::wire::sqlstate::SqlState;
 use command::CommandError;
+use deadlock::Mark;
+use detection::{Detector, Distributed};
+use in_use::InUse;
 use participants::Participants;
 use pin::{Pin, Pins, Reasons};
 use settings::{Custom, Settings};
@@ -46,6 +52,8 @@ pub struct Participant {
     cursors: Vec<String>,
     /// Something ran that may have changed that.
     unsettled: bool,
+    /// It carries the mark of the block.
+    marked: bool,
     pins: Arc<Pins>,
 }
 
@@ -77,6 +85,12 @@ pub struct Tenant<'a> {
     pub committed: &'a Arc<Settings>,
     /// Which customized settings the session has set at some time.
     pub custom: &'a Arc<Custom>,
+    /// Where what spans several shards is watched.
+    pub detector: &'a Arc<Detector>,
+    /// What a cancel of it reaches.
+    pub in_use: &'a Arc<InUse>,
+    /// A shard that has answers to give, and so takes no message that wants one by itself.
+    pub talking: Option<ShardId>,
 }
 
 /// Why a shard could not join.
@@ -143,6 +157,8 @@ pub struct Transaction {
     participants: Participants,
     /// What the session keeps between its transactions.
     pub pins: Arc<Pins>,
+    /// The block spans, or spanned, several shards.
+    distributed: Option<Distributed>,
 }
 
 impl Transaction {
@@ -220,9 +236,17 @@ impl Transaction {
             settings::apply(&mut joining.lease, tenant.settings).await?;
             settings::create_custom(&mut joining.lease, tenant.custom, tenant.settings).await?;
             joining.settings_before = joining.lease.applied.clone();
-            if let Some(sql) = self.block.preamble() {
-                asides.extend(command::run(&mut joining.lease, &sql).await?.asides);
+            let mark = self.distribute(1, tenant);
+            if let Some(sql) = self.block.preamble(mark) {
+                // At once with the first shard's, so that the mark costs a block no time.
+                let (begun, marked) = tokio::join!(
+                    command::run(&mut joining.lease, &sql),
+                    mark_all(&mut self.participants, mark, tenant.talking)
+                );
+                asides.extend(begun?.asides);
+                marked?;
                 joining.begun = true;
+                joining.marked = mark.is_some();
             }
             self.participants.insert(shard, joining);
         }
@@ -231,6 +255,48 @@ impl Transaction {
             .get_mut(&shard)
             .ok_or(LeaseError::Closed)?;
         Ok(&mut participant.lease)
+    }
+
+    /// The mark that the parts of a block carry that has more than one, with `more` of them still to come.
+    fn distribute(&mut self, more: usize, tenant: Tenant<'_>) -> Option<Mark> {
+        let several = self.participants.len() + more > 1;
+        if self.block.phase() == Phase::Idle || !several {
+            return None;
+        }
+        let watch = || tenant.detector.watch(tenant.in_use.clone());
+        let distributed = self.distributed.get_or_insert_with(watch);
+        Some(distributed.mark())
+    }
+
+    /// Marks the block's parts before they take no more messages while others join.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn mark_for_more(&mut self, tenant: Tenant<'_>) -> Result<(), CommandError> {
+        let mark = self.distribute(1, tenant);
+        mark_all(&mut self.participants, mark, None).await
+    }
+
+    /// The mark of a block that spans several shards.
+    pub fn mark(&self) -> Option<Mark> {
+        self.distributed.as_ref().map(Distributed::mark)
+    }
+
+    /// A statement of the session begins.
+    pub fn note_busy(&mut self) {
+        if let Some(distributed) = &self.distributed {
+            distributed.note_busy();
+            for (_, participant) in self.participants.iter() {
+                participant.lease.forget_deadlock();
+            }
+        }
+    }
+
+    /// The session waits for its client.
+    pub fn note_resting(&self) {
+        if let Some(distributed) = &self.distributed {
+            distributed.note_resting();
+        }
     }
 
     /// Whether the block has one snapshot for all of its statements.
@@ -279,6 +345,7 @@ impl Transaction {
             reasons: pin.reasons,
             cursors: pin.cursors,
             unsettled: pin.unsettled,
+            marked: false,
             pins: self.pins.clone(),
         }
     }
@@ -359,7 +426,7 @@ impl Transaction {
     ///
     /// # Errors
     /// [`CommandError`].
-    pub async fn begin_implicit(&mut self) -> Result<(), CommandError> {
+    pub async fn begin_implicit(&mut self, tenant: Tenant<'_>) -> Result<(), CommandError> {
         if self.block.phase() != Phase::Idle {
             return Ok(());
         }
@@ -374,7 +441,9 @@ impl Transaction {
             // What was set before BEGIN stays set by a rollback.
             participant.settings_before = participant.lease.applied.clone();
         }
-        Ok(())
+        let mark = self.distribute(0, tenant);
+        // All have just been asked something, so all may be again.
+        mark_all(&mut self.participants, mark, None).await
     }
 
     /// Whether [`Self::clean_tainted`] has anything to do.
@@ -421,6 +490,7 @@ impl Transaction {
     /// Closes all connections of the block, so that the shards roll back.
     pub fn abandon(&mut self) {
         self.participants.clear();
+        self.distributed = None;
         self.block.end();
     }
 
@@ -461,7 +531,30 @@ impl Transaction {
                 }
             });
         let asides = futures_util::future::join_all(rollbacks).await;
+        self.distributed = None;
         self.block.end();
         asides.into_iter().flatten().collect()
     }
+}
+
+/// Marks the parts that are not yet, but for the one that has answers to give.
+async fn mark_all(
+    participants: &mut Participants,
+    mark: Option<Mark>,
+    talking: Option<ShardId>,
+) -> Result<(), CommandError> {
+    let Some(mark) = mark else {
+        return Ok(());
+    };
+    let sql = mark.statement();
+    let unmarked = participants.iter_mut().filter(|(shard, participant)| {
+        participant.begun && !participant.marked && talking != Some(**shard)
+    });
+    let marking = unmarked.map(|(_, participant)| async {
+        command::run_apart(&mut participant.lease, &[&sql]).await?;
+        participant.marked = true;
+        Ok(())
+    });
+    let marked = futures_util::future::join_all(marking).await;
+    marked.into_iter().collect()
 }

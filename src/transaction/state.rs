@@ -4,6 +4,7 @@
 //! ROLLBACK, ROLLBACK TO revives it. What was set is kept as the statements that set it, in their order, so that a later
 //! shard comes to the very state of the others, whatever is rolled back after that.
 
+use super::deadlock::Mark;
 use super::settings::Custom;
 use crate::sql::statement::TransactionModes;
 use crate::wire::backend_message::TransactionStatus;
@@ -322,8 +323,9 @@ impl BlockState {
         }
     }
 
-    /// What a shard that joins now is sent first, as one string; None outside a block.
-    pub fn preamble(&self) -> Option<String> {
+    /// What a shard that joins now is sent first, as one string; None outside a block. The mark comes before savepoints,
+    /// whose end would take it back.
+    pub fn preamble(&self, mark: Option<Mark>) -> Option<String> {
         match self.phase {
             Phase::Idle => return None,
             Phase::Implicit | Phase::Open | Phase::Failed => {}
@@ -337,6 +339,10 @@ impl BlockState {
         if !modes.is_empty() {
             preamble.push(' ');
             preamble.push_str(&modes);
+        }
+        if let Some(mark) = mark {
+            preamble.push(';');
+            preamble.push_str(&mark.statement());
         }
         for entry in &self.entries {
             // A comment may end the one before.
@@ -370,7 +376,7 @@ mod tests {
     }
 
     fn heard(block: &BlockState) -> String {
-        block.preamble().unwrap().replace('\n', "")
+        block.preamble(None).unwrap().replace('\n', "")
     }
 
     #[test]
@@ -479,7 +485,7 @@ mod tests {
         let mut block = BlockState::default();
         block.fail();
         assert_eq!(block.status(), TransactionStatus::Idle);
-        assert_eq!(block.preamble(), None);
+        assert_eq!(block.preamble(None), None);
     }
 
     #[test]

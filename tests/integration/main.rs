@@ -7,6 +7,7 @@ mod attached;
 mod behaviours;
 mod copy;
 mod create_as;
+mod deadlocks;
 mod failures;
 mod gather;
 mod literals;

@@ -471,7 +471,7 @@ fn transfer(target: &Target, seed: u64, stop: &AtomicBool, acknowledged: &Atomic
                 .wrapping_add(1442695040888963407);
             let from = 1 + (number >> 33) as usize % ACCOUNTS;
             let to = 1 + (from + 1 + (number >> 45) as usize % (ACCOUNTS - 2)) % ACCOUNTS;
-            // In one order everywhere, or deadlocks between shards would stop the loop.
+            // In one order everywhere: deadlocks would cost the loop a second each.
             let mut steps = [(from, -1), (to, 1)];
             steps.sort_unstable();
             let mut sql = vec!["BEGIN".to_owned()];
