@@ -140,7 +140,7 @@ pub async fn load(client: &mut Client) -> Result<Schema, CatalogError> {
         .read_only(true)
         .start()
         .await?;
-    transaction.batch_execute(SEARCH_PATH).await?;
+    transaction.batch_execute(SETTINGS).await?;
     let answers = try_join_all(QUERIES.map(|sql| transaction.simple_query(sql))).await?;
     transaction.commit().await?;
     let rows = |answer: Vec<SimpleQueryMessage>| -> Vec<Row> {
@@ -155,10 +155,14 @@ pub async fn load(client: &mut Client) -> Result<Schema, CatalogError> {
     assemble(answers.into_iter().map(rows).collect())
 }
 
-/// Before [`QUERIES`], for the rest of their transaction: expressions are printed with every name qualified.
-pub const SEARCH_PATH: &str = "SET LOCAL search_path = pg_catalog";
+/// Before [`QUERIES`], for the rest of their transaction: expressions are printed with every name qualified, and constants
+/// so that any session reads them alike.
+pub const SETTINGS: &str = "
+    SELECT set_config('search_path', 'pg_catalog', true), set_config('datestyle', 'ISO, YMD', true),
+           set_config('intervalstyle', 'postgres', true), set_config('extra_float_digits', '1', true),
+           set_config('quote_all_identifiers', 'off', true)";
 
-/// What tells of a catalog, to be asked in one snapshot and under [`SEARCH_PATH`].
+/// What tells of a catalog, to be asked in one snapshot and under [`SETTINGS`].
 pub const QUERIES: [&str; 16] = [
     RELATIONS,
     COLUMNS,

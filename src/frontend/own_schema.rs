@@ -188,7 +188,7 @@ async fn read(backend: &mut Backend) -> Result<Option<Schema>, CommandError> {
 }
 
 async fn ask(backend: &mut Backend) -> Result<Vec<Vec<Row>>, CommandError> {
-    command::run_apart(backend, &[catalog::SEARCH_PATH]).await?;
+    command::run_apart(backend, &[catalog::SETTINGS]).await?;
     let mut answers = Vec::with_capacity(catalog::QUERIES.len());
     for sql in catalog::QUERIES {
         let rows = command::run_apart(backend, &[sql]).await?.rows;

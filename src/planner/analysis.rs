@@ -143,6 +143,8 @@ pub struct Analysis {
     pub ungatherable: Option<PlanError>,
     /// Where its text names sharded tables.
     pub(super) sources: Vec<Gathered>,
+    /// Whether it uses a row of a table or view as a value.
+    pub whole_row: bool,
     /// Whether it uses columns that it does not name.
     pub every_column: bool,
     /// ORDER BY and LIMIT.
@@ -229,8 +231,6 @@ pub(super) struct Analyzer<'a> {
     /// What the column `name` of `pg_settings` is in the select list that is walked, if that is all there is.
     pub(super) setting_named: Option<&'a str>,
     pub(super) views: &'a Views,
-    /// Whether the query of a view is walked.
-    pub(super) inside_view: bool,
 }
 
 pub(super) type Outcome<T> = Result<T, PlanError>;
@@ -262,7 +262,6 @@ pub fn analyze(
         parameters_used: Vec::new(),
         setting_named: None,
         views,
-        inside_view: false,
     };
     let rows = analyzer.statement(statement, None)?;
     let Analyzer {

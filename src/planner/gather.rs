@@ -7,13 +7,14 @@
 //! unnest($1::bigint[], $2::text[]))`. The client's text is spliced at the names of the tables, never printed from a
 //! tree, and the spliced text is parsed again and compared.
 
-use super::gathered::Gathered;
+use super::gathered::{Gathered, Inside};
 use super::plan::Transport;
 use super::refusal::{PlanError, Refusal};
 use super::template::Context;
+use super::view;
 use crate::sql::lex::{self, LexLimits, Token, TokenKind};
 use crate::sql::parse::{self, Parsed, ast};
-use crate::topology::schema::Column;
+use crate::topology::schema::{Column, Relation};
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::ops::Range;
@@ -132,14 +133,9 @@ pub(super) fn gather_text(
     context: &Context<'_>,
 ) -> Result<GatherText, PlanError> {
     let tokens = &parsed.tokens;
-    if sources.len() > RELATIONS_MAX || sql.contains(PREFIX) {
-        return Err(refused("it names too many tables"));
+    if sql.contains(PREFIX) {
+        return Err(refused("it names what pgring names"));
     }
-    let named: HashSet<String> = tokens
-        .iter()
-        .filter(|token| token.is_identifier())
-        .map(|token| name_of(token, sql))
-        .collect();
     let used = parameters(sql, tokens);
     let before = used
         .iter()
@@ -147,55 +143,158 @@ pub(super) fn gather_text(
         .max()
         .unwrap_or(0)
         .max(parameter_count);
-
-    let mut edits: Vec<(Range<usize>, String)> = Vec::new();
-    let mut with = String::new();
-    let mut inputs = Vec::with_capacity(sources.len());
-    let mut number = before;
-    for (index, source) in sources.iter().enumerate() {
-        let name = format!("{PREFIX}{}", index + 1);
-        let range = name_range(sql, tokens, source).ok_or_else(|| refused("a table's name"))?;
-        let mut splice = name.clone();
-        if !source.aliased {
-            let _ = write!(splice, " AS {}", quoted(&source.called));
-        }
-        edits.push((range, splice));
-
-        let all = every_column || source.renamed;
-        let mut columns: Vec<&Column> = source
-            .relation
-            .columns
-            .iter()
-            .filter(|column| all || named.contains(&*column.name))
-            .collect();
-        if columns.is_empty() {
-            // Only its number of rows matters.
-            columns.extend(source.relation.columns.first());
-        }
-        if columns.iter().any(|column| has_own_cast(column, context)) {
-            return Err(refused("a column's type has casts of its own"));
-        }
-        for place in &source.grouped {
-            let start = parse::byte(sql, *place).ok_or_else(|| refused("GROUP BY"))?;
-            edits.push((start..start, dependents(source, &columns)));
-        }
-        let input = input(sql, tokens, source, &columns, &used)?;
-        if index > 0 {
-            with.push_str(", ");
-        }
-        define(&mut with, &name, &columns, &mut number);
-        inputs.push(input);
-    }
+    let mut relations = Relations {
+        context,
+        with: String::new(),
+        inputs: Vec::with_capacity(sources.len()),
+        names: 0,
+        number: before,
+    };
+    let mut edits = relations.replace(sql, tokens, sources, every_column, true)?;
+    let Relations {
+        with,
+        inputs,
+        number,
+        ..
+    } = relations;
     if number > COLUMNS_MAX || inputs.is_empty() {
         return Err(refused("it needs too many columns"));
     }
-    let text = spliced(sql, tokens, &mut edits, &with);
-    prove(&text, parsed, sql, &edits, context.limits)?;
-    Ok(GatherText {
-        sql: text.into(),
-        parameters: before,
-        inputs: inputs.into(),
-    })
+    before_query(sql, tokens, &mut edits, &with);
+    let text = spliced(sql, tokens, &mut edits);
+    prove(&text, tokens, sql, &edits, context.limits)?;
+    let found = parse::parse(&text, parse::tokens(&text, context.limits)?)?.statement;
+    match found {
+        ast::Statement::Query(query) if query.with.is_some() => Ok(GatherText {
+            sql: text.into(),
+            parameters: before,
+            inputs: inputs.into(),
+        }),
+        _ => Err(refused(UNPROVEN)),
+    }
+}
+
+/// Pieces of text that are put in the place of others.
+type Edits = Vec<(Range<usize>, String)>;
+
+/// The intermediate relations of a query, as they are found.
+struct Relations<'a> {
+    context: &'a Context<'a>,
+    /// Their definitions.
+    with: String,
+    inputs: Vec<InputText>,
+    /// How many have names.
+    names: usize,
+    /// The last parameter that is taken.
+    number: usize,
+}
+
+impl Relations<'_> {
+    /// Puts the names of intermediate relations in the place of those of tables and views in a query. `is_clients`: it is
+    /// the client's own, not a view's.
+    fn replace(
+        &mut self,
+        sql: &str,
+        tokens: &[Token],
+        sources: &[Gathered],
+        every_column: bool,
+        is_clients: bool,
+    ) -> Result<Edits, PlanError> {
+        let named: HashSet<String> = tokens
+            .iter()
+            .filter(|token| token.is_identifier())
+            .map(|token| name_of(token, sql))
+            .collect();
+        let used = parameters(sql, tokens);
+        let mut edits: Edits = Vec::new();
+        for source in sources {
+            let all = every_column || source.renamed;
+            let mut columns: Vec<&Column> = source
+                .relation
+                .columns
+                .iter()
+                .filter(|column| all || named.contains(&*column.name))
+                .collect();
+            if columns.is_empty() {
+                // Only its number of rows matters.
+                columns.extend(source.relation.columns.first());
+            }
+            let query = match &source.inside {
+                Some(inside) => Some(self.query(source, inside, &columns, is_clients)?),
+                None => None,
+            };
+            self.names += 1;
+            if self.names > RELATIONS_MAX {
+                return Err(refused("it names too many tables"));
+            }
+            let name = format!("{PREFIX}{}", self.names);
+            let range = name_range(sql, tokens, source).ok_or_else(|| refused("a table's name"))?;
+            let mut splice = name.clone();
+            if !source.aliased {
+                let _ = write!(splice, " AS {}", quoted(&source.called));
+            }
+            edits.push((range, splice));
+            if !self.with.is_empty() {
+                self.with.push_str(", ");
+            }
+            if let Some(query) = query {
+                let columns: Vec<&Column> = source.relation.columns.iter().collect();
+                let _ = write!(self.with, "{name} ({}) AS ({query})", names(&columns));
+                continue;
+            }
+            if columns
+                .iter()
+                .any(|column| has_own_cast(column, self.context))
+            {
+                return Err(refused("a column's type has casts of its own"));
+            }
+            for place in &source.grouped {
+                let start = parse::byte(sql, *place).ok_or_else(|| refused("GROUP BY"))?;
+                edits.push((start..start, dependents(source, &columns)));
+            }
+            let input = input(sql, tokens, source, &columns, &used)?;
+            define(&mut self.with, &name, &columns, &mut self.number);
+            self.inputs.push(input);
+        }
+        Ok(edits)
+    }
+
+    /// The query of a view over intermediate relations. Where the client names the view, PostgreSQL checks that it may
+    /// read these columns of it.
+    fn query(
+        &mut self,
+        view: &Gathered,
+        inside: &Inside,
+        columns: &[&Column],
+        is_clients: bool,
+    ) -> Result<String, PlanError> {
+        let Relation {
+            schema,
+            name,
+            query,
+            ..
+        } = &*view.relation;
+        let limits = self.context.limits;
+        let sql = query.as_deref().ok_or_else(|| refused("a view"))?;
+        let tokens = parse::tokens(sql, limits)?;
+        if !view::means_the_same(sql, &tokens, self.context) {
+            return Err(refused(
+                "a name in a view means something else to the session",
+            ));
+        }
+        let mut edits = self.replace(sql, &tokens, &inside.sources, inside.every_column, false)?;
+        let text = spliced(sql, &tokens, &mut edits);
+        prove(&text, &tokens, sql, &edits, limits)?;
+        Ok(match is_clients {
+            false => text,
+            true => format!(
+                "SELECT * FROM ({text}) AS v WHERE NOT EXISTS (SELECT {} FROM {}.{} LIMIT 0)",
+                names(columns),
+                quoted(schema),
+                quoted(name)
+            ),
+        })
+    }
 }
 
 /// Whether users made casts to the column's type: its text would not be read as its input function reads it.
@@ -218,7 +317,7 @@ fn define(with: &mut String, name: &str, columns: &[&Column], number: &mut usize
     };
     let first = *number;
     *number += columns.len();
-    let columns_named = list(&|_, column| quoted(&column.name));
+    let columns_named = names(columns);
     // The arrays' elements have lost the length of their type and the column's collation.
     let values = list(&|index, column| {
         let is_whole = matches!(Transport::of(column), Transport::Binary { .. })
@@ -285,10 +384,9 @@ fn input(
     used: &[u16],
 ) -> Result<InputText, PlanError> {
     let relation = &source.relation;
-    let names: Vec<String> = columns.iter().map(|column| quoted(&column.name)).collect();
     let mut text = format!(
         "SELECT {} FROM {}.{} AS {}",
-        names.join(", "),
+        names(columns),
         quoted(&relation.schema),
         quoted(&relation.name),
         quoted(&source.called)
@@ -380,13 +478,8 @@ fn name_range(sql: &str, tokens: &[Token], source: &Gathered) -> Option<Range<us
     (name_of(own, sql) == *source.relation.name && !starred).then_some(start..own.end)
 }
 
-/// The text with the tables' names replaced and `with` in front.
-fn spliced(
-    sql: &str,
-    tokens: &[Token],
-    edits: &mut Vec<(Range<usize>, String)>,
-    with: &str,
-) -> String {
+/// Adds `with` in front of a query.
+fn before_query(sql: &str, tokens: &[Token], edits: &mut Edits, with: &str) {
     match tokens {
         [first, second, ..] if first.is(sql, "with") => {
             let after = if second.is(sql, "recursive") {
@@ -399,9 +492,14 @@ fn spliced(
         [first, ..] => edits.push((first.start..first.start, format!("WITH {with} "))),
         [] => {}
     }
+}
+
+/// The text with its edits, which are sorted.
+fn spliced(sql: &str, tokens: &[Token], edits: &mut Edits) -> String {
     edits.sort_by_key(|(range, _)| range.start);
     let end = tokens.last().map_or(0, |token| token.end);
-    let mut text = String::with_capacity(end + with.len() + 64);
+    let added: usize = edits.iter().map(|(_, splice)| splice.len()).sum();
+    let mut text = String::with_capacity(end + added);
     let mut at = 0;
     for (range, splice) in edits {
         text.push_str(&sql[at..range.start]);
@@ -412,22 +510,23 @@ fn spliced(
     text
 }
 
-/// Proves that `text` has the statement's tokens but for the tables' names, behind the relations in front.
+const UNPROVEN: &str = "the rewritten text does not parse as it should";
+
+/// Proves that `text` has the tokens of `sql` but for its edits.
 fn prove(
     text: &str,
-    parsed: &Parsed,
+    tokens: &[Token],
     sql: &str,
     edits: &[(Range<usize>, String)],
     limits: &LexLimits,
 ) -> Result<(), PlanError> {
-    let failed = || refused("the rewritten text does not parse as it should");
-    let tokens = parse::tokens(text, limits)?;
-    let mut expected: Vec<&str> = Vec::with_capacity(tokens.len());
+    let found = parse::tokens(text, limits)?;
+    let mut expected: Vec<&str> = Vec::with_capacity(found.len());
     let mut pieces: Vec<Vec<Token>> = Vec::with_capacity(edits.len());
     for (_, splice) in edits {
         pieces.push(lex::lex(splice, limits)?);
     }
-    let mut kept = parsed.tokens.iter().peekable();
+    let mut kept = tokens.iter().peekable();
     for ((range, splice), piece) in edits.iter().zip(&pieces) {
         while let Some(token) = kept.next_if(|token| token.start < range.start) {
             expected.push(token.text(sql));
@@ -436,14 +535,17 @@ fn prove(
         expected.extend(piece.iter().map(|token| token.text(splice)));
     }
     expected.extend(kept.map(|token| token.text(sql)));
-    let found = tokens.iter().map(|token| token.text(text));
-    if !found.eq(expected.iter().copied()) {
-        return Err(failed());
+    let found = found.iter().map(|token| token.text(text));
+    match found.eq(expected.iter().copied()) {
+        true => Ok(()),
+        false => Err(refused(UNPROVEN)),
     }
-    match parse::parse(text, tokens)?.statement {
-        ast::Statement::Query(query) if query.with.is_some() => Ok(()),
-        _ => Err(failed()),
-    }
+}
+
+/// The columns' names, as a list.
+fn names(columns: &[&Column]) -> String {
+    let names = columns.iter().map(|column| quoted(&column.name));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 fn name_of(token: &Token, sql: &str) -> String {

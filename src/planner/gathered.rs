@@ -34,11 +34,43 @@ pub(super) struct Gathered {
     pub(super) filters: Vec<Expr>,
     /// Where GROUP BY names its primary key, so that a query may use the table's other columns ungrouped.
     pub(super) grouped: Vec<Place>,
+    /// For a view that is made of rows of several shards at once: the tables that its query names. They have its uses.
+    pub(super) inside: Option<Inside>,
+}
+
+/// What the query of a view names.
+#[derive(Debug, Clone)]
+pub(super) struct Inside {
+    pub(super) sources: Vec<Gathered>,
+    /// Whether it uses columns that it does not name.
+    pub(super) every_column: bool,
+}
+
+impl Gathered {
+    /// Takes in another use of the same place.
+    fn again(&mut self, other: Self) {
+        self.ids = other.ids;
+        self.uses.extend(other.uses);
+        let others = other.inside.into_iter().flat_map(|inside| inside.sources);
+        let known = self
+            .inside
+            .iter_mut()
+            .flat_map(|inside| &mut inside.sources);
+        for (known, other) in known.zip(others) {
+            known.again(other);
+        }
+    }
+
+    /// How many uses it and what is inside have.
+    pub(super) fn use_count(&self) -> usize {
+        let inside = self.inside.iter().flat_map(|inside| &inside.sources);
+        self.uses.len() + inside.map(Self::use_count).sum::<usize>()
+    }
 }
 
 impl Analyzer<'_> {
-    /// Notes where the text names a sharded table, or a view whose rows on each shard are a part of all its rows: what
-    /// follows `first` among the uses of tables is what it reads.
+    /// Notes where the text names a sharded table, or a view over such: what follows `first` among the uses of tables is
+    /// what it reads; `inside` says how, unless its rows on each shard are a part of all its rows.
     pub(super) fn note_source(
         &mut self,
         relation: Arc<Relation>,
@@ -46,11 +78,8 @@ impl Analyzer<'_> {
         first: usize,
         place: Option<Place>,
         alias: Option<&TableAlias>,
+        inside: Option<Inside>,
     ) {
-        if self.inside_view {
-            return;
-        }
-        let used = first..self.uses.len();
         let Some(place) = place else {
             let obstacle = PlanError::refused(Refusal::Rewrite, "a table's name with a clause");
             return self.never_gathered(&obstacle);
@@ -58,24 +87,27 @@ impl Analyzer<'_> {
         let ids = item.columns.as_deref().unwrap_or_default();
         let ids =
             ids.first().map_or(0, |column| column.id)..ids.last().map_or(0, |column| column.id + 1);
-        // A use of a WITH query comes by again.
-        let known = |source: &&mut Gathered| source.place == place;
-        if let Some(source) = self.found.sources.iter_mut().find(known) {
-            source.ids = ids;
-            source.uses.extend(used);
-            return;
-        }
-        self.found.sources.push(Gathered {
+        let source = Gathered {
             place,
             relation,
             called: item.name.clone(),
             aliased: alias.is_some(),
             renamed: alias.is_some_and(|alias| !alias.columns.is_empty()),
             ids,
-            uses: used.collect(),
+            uses: match inside {
+                Some(_) => Vec::new(),
+                None => (first..self.uses.len()).collect(),
+            },
             filters: Vec::new(),
             grouped: Vec::new(),
-        });
+            inside,
+        };
+        // A use of a WITH query comes by again.
+        let sources = &mut self.found.sources;
+        match sources.iter_mut().find(|known| known.place == place) {
+            Some(known) => known.again(source),
+            None => sources.push(source),
+        }
     }
 
     /// Notes where GROUP BY has a table's primary key.
@@ -121,9 +153,6 @@ impl Analyzer<'_> {
         selection: &Expr,
         scope: &Rc<Scope>,
     ) {
-        if self.inside_view {
-            return;
-        }
         for place in restricted(from) {
             let Some(index) = self
                 .found
@@ -150,12 +179,7 @@ impl Analyzer<'_> {
 
     /// Notes that a table's own row type, or its schema's name, is used: gathered rows have none.
     pub(super) fn whole_row(&mut self) {
-        // A view is evaluated where its tables are.
-        if self.inside_view {
-            return;
-        }
-        let obstacle = PlanError::refused(Refusal::Rewrite, "a table's row as a value");
-        self.never_gathered(&obstacle);
+        self.found.whole_row = true;
     }
 }
 

@@ -691,7 +691,7 @@ impl<'a> Analyzer<'a> {
         };
         if partitioned {
             let first = self.uses.len() - 1;
-            self.note_source(relation, &item, first, place, alias);
+            self.note_source(relation, &item, first, place, alias, None);
         }
         Ok(From {
             items: vec![item],

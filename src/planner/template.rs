@@ -4,6 +4,7 @@
 use super::analysis::{self, Analysis, Count, Use};
 use super::clock;
 use super::gather::{self, GatherText};
+use super::gathered::Gathered;
 use super::key::{Arguments, Formula, KeyColumn, KeySet, Source};
 use super::plan::{
     Access, Input, Merge, Plan, SessionEffects, SettingChange, SortKey, Step, StepArguments,
@@ -476,12 +477,8 @@ fn gathered(
         && !analysis.catalog_relation
         && analysis.unknown.is_none()
         && analysis.stored.is_empty();
-    let is_whole = analysis
-        .sources
-        .iter()
-        .map(|source| source.uses.len())
-        .sum::<usize>()
-        == analysis.uses.len();
+    let uses = analysis.sources.iter().map(Gathered::use_count);
+    let is_whole = uses.sum::<usize>() == analysis.uses.len() && !analysis.whole_row;
     if !refusal.is_of_shape() || analysis.ungatherable.is_some() || !is_query || !is_whole {
         return None;
     }

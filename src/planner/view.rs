@@ -1,13 +1,16 @@
 //! Views over sharded tables. Each shard has the view, and shows of it what its own rows give. So the view's query is
 //! walked like a subquery that stands where the view is named, which tells where its keys are and whether the shards'
 //! parts of it make up the whole; what runs on the shards is the client's text, which names the view. Privileges,
-//! policies, barriers and row types are as PostgreSQL has them.
+//! policies, barriers and row types are as PostgreSQL has them. Where the parts are not the whole, rows of the view's
+//! tables are gathered by [`super::gather`], and its query runs over them, if it means there what it means in the view
+//! ([`means_the_same`]).
 
 use super::analysis::{Analyzer, Outcome};
+use super::gathered::Inside;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{From, Item, OutColumn};
 use super::template::Context;
-use crate::sql::lex::{self, Token};
+use crate::sql::lex::{self, Token, TokenKind};
 use crate::sql::parse::{self, Place, ast};
 use crate::topology::schema::{Placement, Relation, RelationKind, TEMPORARY};
 use ast::{Query, TableAlias};
@@ -98,6 +101,46 @@ impl ViewTexts {
 
 const BEYOND: &str = "reads sharded tables by a query that is beyond pgring's parser";
 
+/// Whether what PostgreSQL printed under the search path `pg_catalog` means the same in a session's statement.
+pub(super) fn means_the_same(text: &str, tokens: &[Token], context: &Context<'_>) -> bool {
+    let schema = &context.topology.schema;
+    let path = context.search_path;
+    let is_first = |place: usize| place == 0;
+    let place = path.iter().position(|schema| &**schema == "pg_catalog");
+    let symbol = |at: usize, symbol: &str| {
+        tokens
+            .get(at)
+            .is_some_and(|token| token.is_symbol(text, symbol))
+    };
+    let is_ambiguous = |(index, token): (usize, &Token)| {
+        if token.kind == TokenKind::Operator {
+            let operator = token.text(text);
+            return path.iter().any(|path| {
+                let within = schema.operators.get(path);
+                within.is_some_and(|within| within.contains_key(operator))
+            });
+        }
+        if !token.is_identifier() || (index > 0 && symbol(index - 1, ".")) {
+            return false;
+        }
+        let Ok(name) = lex::identifier_value(token.text(text)) else {
+            return true;
+        };
+        let within = |name: &str| {
+            path.iter().any(|path| {
+                let within = schema.user_functions.get(path);
+                within.is_some_and(|within| within.contains_key(name))
+            })
+        };
+        let temporary = schema.relations.get(TEMPORARY);
+        (symbol(index + 1, "(") && within(&name))
+            || temporary.is_some_and(|temporary| temporary.contains_key(&*name))
+            // As a session's lc_monetary prints it.
+            || name == "money"
+    };
+    place.is_none_or(is_first) && !tokens.iter().enumerate().any(is_ambiguous)
+}
+
 /// Why a view over sharded tables is refused.
 fn refused(view: &Relation, reason: &str) -> PlanError {
     let Relation { schema, name, .. } = view;
@@ -134,18 +177,22 @@ impl<'a> Analyzer<'a> {
 
         let first = self.uses.len();
         let locals = self.found.locals.len();
-        let every_column = self.found.every_column;
+        let every_column = std::mem::take(&mut self.found.every_column);
+        let whole_row = std::mem::take(&mut self.found.whole_row);
+        let sources = std::mem::take(&mut self.found.sources);
         let env = self.env.take();
         let search_path = std::mem::replace(&mut self.search_path, &views.search_path);
-        let inside = std::mem::replace(&mut self.inside_view, true);
         let found = &mut self.found;
         let before = [&mut found.multi, &mut found.unstable, &mut found.differs];
         let before = before.map(Option::take);
         let rows = self.query(query, None, false, false);
-        self.inside_view = inside;
         self.search_path = search_path;
         self.env = env;
-        self.found.every_column = every_column;
+        let inside = Inside {
+            sources: std::mem::replace(&mut self.found.sources, sources),
+            every_column: std::mem::replace(&mut self.found.every_column, every_column),
+        };
+        let whole_row_inside = std::mem::replace(&mut self.found.whole_row, whole_row);
         let mut rows = rows.map_err(|error| match error {
             PlanError::Unparsed { .. } => refused(&relation, BEYOND),
             error => error,
@@ -160,7 +207,7 @@ impl<'a> Analyzer<'a> {
             return Err(refused(&relation, "reads other tables than its query says"));
         }
 
-        // Whether the shards' parts of the view are gathered as they are a table's.
+        // Whether the shards' parts of the view are gathered as they are a table's; else those of its tables are.
         let found = &mut self.found;
         let own = [&found.multi, &found.unstable, &found.differs];
         let differs = own.iter().any(|obstacle| obstacle.is_some());
@@ -174,8 +221,16 @@ impl<'a> Analyzer<'a> {
             && !differs
             && found.locals.len() == locals;
         if !is_part {
-            let reason = "is made of rows of several shards at once";
-            self.never_gathered(&refused(&relation, reason));
+            self.found.whole_row |= whole_row_inside;
+            // Its tables are read by the client's rights, not by those of the view's owner.
+            let relations = &self.topology.schema.relations;
+            let mut read = relation
+                .reads
+                .iter()
+                .filter_map(|(schema, name)| relations.get(schema)?.get(name));
+            if !read.all(|table| table.policies.is_empty()) {
+                self.never_gathered(&refused(&relation, "reads tables with policies"));
+            }
         }
 
         // The view has the columns of its query, under names and in collations of its own.
@@ -197,10 +252,9 @@ impl<'a> Analyzer<'a> {
                 schema: alias.is_none().then(|| relation.schema.to_string()),
                 ..item.clone()
             };
-            if is_part {
-                let item = item.clone();
-                self.note_source(relation, &item, first, place, alias);
-            }
+            let item = item.clone();
+            let inside = Some(inside).filter(|_| !is_part);
+            self.note_source(relation, &item, first, place, alias, inside);
         }
         Ok(from)
     }

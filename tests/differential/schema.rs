@@ -26,6 +26,13 @@ pub const SCHEMA: &str = r#"
     CREATE VIEW per_kind AS SELECT kind, count(*) AS n, sum(amount) AS total FROM events GROUP BY kind;
     CREATE VIEW latest WITH (security_barrier) AS SELECT id, title FROM events ORDER BY at DESC, id LIMIT 5;
     CREATE VIEW sorted AS SELECT id, label FROM events ORDER BY label, id DESC;
+    CREATE VIEW of_views AS SELECT n.name, p.n, l.id FROM per_kind p JOIN kind_names n USING (kind) LEFT JOIN latest l ON l.id = p.kind;
+    CREATE VIEW recursive_one AS WITH RECURSIVE r(id) AS (SELECT 1::bigint UNION SELECT e.id FROM events e JOIN r ON e.kind = r.id WHERE e.id < 9)
+        SELECT id FROM r;
+    CREATE VIEW compared AS SELECT id, title, rank() OVER (ORDER BY title, id), day - lag(day) OVER (ORDER BY id) AS gap,
+        CASE WHEN ok THEN 'yes' ELSE label END || E'\\x' AS said, extract(year FROM day) AS year, at AT TIME ZONE 'UTC' AS utc,
+        kind = ANY ('{1,2}') OR label LIKE 'a%' AS some, coalesce(amount, 0)::numeric(20,1) AS paid, row(kind, ok) = row(1, true) AS same
+        FROM events WHERE day > '2000-01-01' AND id BETWEEN 1 AND 60 AND (label <> '' COLLATE "C" OR at IS DISTINCT FROM NULL);
     CREATE TYPE mood AS ENUM ('sad', 'so-so', 'glad');
     CREATE TYPE pair AS (a int, b text);
     CREATE DOMAIN price AS numeric(8,2) CHECK (VALUE >= 0);
@@ -33,6 +40,8 @@ pub const SCHEMA: &str = r#"
         span int4range, bits bit(3), net inet, wait interval, hour timetz, pad char(5), cost numeric(10,2), "Odd ""Name" text,
         paid money, moods mood[], plain json, what xml, vector tsvector, place point, code "char", small real,
         title text COLLATE "und-x-icu");
+    CREATE VIEW moody AS SELECT mood, price, count(*) AS n, array_agg(tags ORDER BY id) FILTER (WHERE tags <> '{}') AS tags, min(cost) AS cost
+        FROM odds GROUP BY mood, price HAVING mood <> 'sad';
     CREATE FUNCTION tidy() RETURNS trigger LANGUAGE plpgsql AS
         'BEGIN IF NEW.qty > 6 THEN NEW.qty := 6; NEW.what := upper(NEW.what); END IF; RETURN NEW; END';
     CREATE TRIGGER tidy BEFORE INSERT OR UPDATE ON lines FOR EACH ROW EXECUTE FUNCTION tidy();

@@ -147,7 +147,7 @@ fn what_the_block_made_is_judged_as_what_was_there_before() {
         ),
         (
             "CREATE VIEW shown AS SELECT * FROM orders",
-            "SELECT * FROM shown",
+            "DELETE FROM shown",
             "view",
         ),
     ] {

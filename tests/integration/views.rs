@@ -5,6 +5,7 @@ use crate::support::{Client, Deployment, cluster};
 const SCHEMA: &str = "
     CREATE TABLE accounts (aid int PRIMARY KEY, owner text, bid int);
     CREATE VIEW mine AS SELECT aid, bid FROM accounts WHERE owner = current_user;
+    CREATE VIEW by_bid AS SELECT bid, count(*) AS n, min(aid) AS least FROM accounts GROUP BY bid;
     CREATE VIEW big AS SELECT aid, owner, bid + 1 AS more FROM accounts WHERE bid > 2";
 
 /// Sixteen accounts on all shards, of `app` and `lesser` in turn.
@@ -50,6 +51,19 @@ fn a_view_reads_by_its_owners_rights_on_every_tier() {
     ] {
         assert_eq!(client.value(sql), expected, "{sql}");
     }
+    // Made of rows of several shards, which the view's owner may read and its reader may not.
+    client.run("RESET ROLE; GRANT SELECT (n, bid) ON by_bid TO view_reader; SET ROLE view_reader");
+    assert_eq!(client.fails("SELECT max(n) FROM by_bid").code(), "42501");
+    client.run(
+        "RESET ROLE; GRANT SELECT (aid, bid) ON accounts TO view_reader; SET ROLE view_reader",
+    );
+    assert_eq!(client.value("SELECT max(n) FROM by_bid"), "4");
+    assert_eq!(client.value("SELECT n FROM by_bid WHERE bid = 1"), "4");
+    assert_eq!(
+        client.fails("SELECT max(least) FROM by_bid").code(),
+        "42501"
+    );
+    client.run("RESET ROLE; REVOKE SELECT ON accounts FROM view_reader; SET ROLE view_reader");
     for sql in [
         "SELECT bid FROM mine WHERE aid = 3",
         "SELECT sum(bid) FROM mine",
@@ -72,6 +86,10 @@ fn policies_are_those_of_whom_the_view_reads_for() {
     client.run("UPDATE accounts SET owner = 'lesser_reader' WHERE owner = 'lesser' AND bid = 1");
     client.run("GRANT SELECT ON accounts, big, asked TO lesser_reader");
     client.run("SET ROLE lesser_reader");
+    assert_eq!(
+        client.fails("SELECT * FROM by_bid").refusal(),
+        Some("group-by")
+    );
     // The owner of the table and of the views sees all rows of the table.
     assert_eq!(client.value("SELECT count(*) FROM big"), "4");
     assert_eq!(client.value("SELECT count(*) FROM accounts"), "4");
@@ -122,6 +140,57 @@ fn a_view_that_is_made_anew_is_planned_anew() {
             "{definition}"
         );
     }
+}
+
+#[test]
+fn a_view_is_spliced_only_where_its_text_means_the_same() {
+    let (_deployment, mut client) = filled(
+        "CREATE SCHEMA other;
+         CREATE VIEW lengths AS SELECT length(owner) AS long, count(*) AS n FROM accounts GROUP BY 1;
+         CREATE VIEW firsts AS SELECT aid FROM accounts WHERE bid = 1 ORDER BY aid LIMIT 2",
+    );
+    let lengths = "SELECT long, n FROM public.lengths ORDER BY 1";
+    let expected = [["3", "8"], ["6", "8"]];
+    assert_eq!(client.rows(lengths), expected);
+    client
+        .run("CREATE FUNCTION other.length(text) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 7'");
+    assert_eq!(client.rows(lengths), expected);
+    client.run("SET search_path = other, public");
+    assert_eq!(client.fails(lengths).refusal(), Some("group-by"));
+    // An operator that goes before PostgreSQL's.
+    let firsts = "SELECT aid FROM public.firsts";
+    assert_eq!(client.column(firsts), ["1", "5"]);
+    client.run("CREATE FUNCTION other.never(int, int) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT false'");
+    client.run("CREATE OPERATOR other.= (LEFTARG = int, RIGHTARG = int, FUNCTION = other.never)");
+    client.run("SET search_path = other, pg_catalog, public");
+    assert_eq!(client.fails(firsts).refusal(), Some("limit"));
+    client.run("SET search_path = public");
+    assert_eq!(client.column(firsts), ["1", "5"]);
+    assert_eq!(client.rows(lengths), expected);
+    client.run("CREATE TEMP TABLE int4 (aid int); CREATE TEMP TABLE accounts (owner text)");
+    assert_eq!(client.fails(lengths).refusal(), Some("group-by"));
+}
+
+#[test]
+fn constants_in_a_view_are_read_as_they_were_meant() {
+    let (_deployment, mut client) = filled(
+        "ALTER TABLE accounts ADD COLUMN day date DEFAULT '2024-02-03';
+         CREATE VIEW days AS SELECT day, count(*) AS n FROM accounts WHERE day < '2024-03-02' GROUP BY day",
+    );
+    client.run("SET datestyle = 'SQL, DMY'");
+    assert_eq!(
+        client.rows("SELECT day, n FROM days"),
+        [["03/02/2024", "16"]]
+    );
+    client.run("BEGIN");
+    client.run("CREATE VIEW later AS SELECT day, count(*) AS n FROM accounts WHERE day < '02/03/2024' GROUP BY day");
+    assert_eq!(client.value("SELECT n FROM later"), "16");
+    client.run("COMMIT");
+    client.run("SET datestyle = 'SQL, MDY'");
+    assert_eq!(
+        client.rows("SELECT day, n FROM later"),
+        [["02/03/2024", "16"]]
+    );
 }
 
 #[test]

@@ -36,25 +36,49 @@ SELECT * FROM per_event ORDER BY event_id LIMIT 9;
 
 SELECT sum(n), max(whats) FROM per_event WHERE n > 1;
 
--- refused: group-by
 SELECT * FROM per_kind ORDER BY kind;
 
--- refused: group-by
 SELECT k.kind, k.total FROM per_kind k WHERE k.n > (SELECT avg(n) FROM per_kind) ORDER BY 1;
 
--- refused: limit
 SELECT * FROM latest;
 
--- refused: limit
 SELECT count(*) FROM latest l JOIN known k ON k.id = l.id;
 
--- refused: order-by
 SELECT * FROM sorted;
 
--- refused: aggregate
 SELECT array_agg(id) FROM sorted WHERE id < 50;
 
 SELECT label FROM sorted WHERE id = 20;
+
+SELECT p.kind, q.n FROM per_kind p LEFT JOIN per_kind q ON q.kind = p.kind + 1 ORDER BY 1;
+
+SELECT kind, (SELECT count(*) FROM events e WHERE e.kind = p.kind) = n FROM per_kind p ORDER BY 1;
+
+WITH x AS (SELECT * FROM per_kind) SELECT a.kind, b.n FROM x a JOIN x b USING (kind) ORDER BY 1;
+
+SELECT id FROM events WHERE id IN (SELECT id FROM latest) ORDER BY 1;
+
+SELECT * FROM of_views ORDER BY name NULLS FIRST, n;
+
+SELECT name, max(n) FROM of_views WHERE n > 0 GROUP BY name HAVING count(*) > 0 ORDER BY 1;
+
+SELECT a, b FROM per_kind AS k (a, b) WHERE b > 3 ORDER BY a;
+
+SELECT * FROM recursive_one ORDER BY 1;
+
+SELECT * FROM compared ORDER BY id;
+
+SELECT mood::text, n, price FROM moody ORDER BY moody.mood, price;
+
+SELECT count(*), max(mood)::text FROM moody WHERE n > 0;
+
+-- refused: group-by
+SELECT row_to_json(p) FROM per_kind p ORDER BY kind;
+
+-- refused: group-by
+SELECT p FROM per_kind p;
+
+SELECT count(*) FROM per_kind NATURAL JOIN of_views;
 
 WITH known AS (SELECT 1 AS id) SELECT count(*) FROM known;
 
