@@ -6,7 +6,7 @@ use super::merge::MergeError;
 use super::{ExecuteError, shard_lost, stop, unexpected};
 use crate::backend::connection::Backend;
 use crate::planner::plan::Transport;
-use crate::wire::backend_message::{self, DataRow};
+use crate::wire::backend_message::{self, DataRow, ErrorFields};
 use crate::wire::frame::{Format, Frame};
 use crate::wire::stream::FrameStream;
 use bytes::{BufMut, BytesMut};
@@ -243,15 +243,28 @@ pub async fn gather(
         Err(error) => Err(error),
     };
     if let Err(error) = gathered {
+        let of_text = is_of_text(&error);
         let running = open.iter_mut().filter(|source| !source.is_ready);
-        join_all(running.map(|source| async {
-            let ended = source.relations.is_empty();
-            stop(source.backend, ended).await;
-        }))
-        .await;
-        return Err(error);
+        let stopped = join_all(running.map(|source| async {
+            // What is wrong with a text, it says of the client's before it would run another.
+            let describes = of_text && source.describes;
+            let ended = source.relations.is_empty() || describes;
+            stop(source.backend, ended).await.filter(|_| describes)
+        }));
+        let own = stopped.await.into_iter().flatten().next();
+        return Err(own.map_or(error, ExecuteError::Shard));
     }
     Ok(open.into_iter().find_map(|source| source.description))
+}
+
+/// Whether an error is about a place in the text, which is not the client's.
+fn is_of_text(error: &ExecuteError) -> bool {
+    match error {
+        ExecuteError::Shard(frame) => {
+            ErrorFields::read(frame.body()).is_ok_and(|fields| fields.position.is_some())
+        }
+        _ => false,
+    }
 }
 
 /// A source until its ReadyForQuery.

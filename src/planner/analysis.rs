@@ -13,6 +13,7 @@
 
 use super::gathered::Gathered;
 use super::key::{Formula, Graph, KeyColumn, NodeId, Source};
+use super::partial::Partial;
 use super::plan::{SessionEffects, SettingChange};
 use super::refusal::{PlanError, Refusal};
 use super::scope::{OutColumn, Scope};
@@ -139,6 +140,8 @@ pub struct Analysis {
     pub multi: Option<PlanError>,
     /// Why it cannot run on several shards because of its shape.
     pub shape: Option<PlanError>,
+    /// Why the rows of its FROM, and what it computes of each, cannot be had from several shards.
+    pub rows_obstacle: Option<PlanError>,
     /// Why it cannot run over gathered rows either.
     pub ungatherable: Option<PlanError>,
     /// Where its text names sharded tables.
@@ -147,6 +150,8 @@ pub struct Analysis {
     pub whole_row: bool,
     /// Whether it uses columns that it does not name.
     pub every_column: bool,
+    /// The query in two parts, if the shards can make parts of its aggregates.
+    pub(super) partial: Option<Box<Partial>>,
     /// ORDER BY and LIMIT.
     pub outer: Outer,
 }
@@ -338,6 +343,9 @@ impl<'a> Analyzer<'a> {
         let obstacle = PlanError::refused(refusal, reason);
         if !refusal.is_of_shape() {
             self.never_gathered(&obstacle);
+        }
+        if !refusal.is_of_the_end() {
+            self.found.rows_obstacle.get_or_insert(obstacle.clone());
         }
         self.found.multi.get_or_insert(obstacle);
     }

@@ -98,7 +98,10 @@ pub(super) fn create_as(
             )));
         }
         (Tier::AnyShard | Tier::Catalog, _) => topology.default_shard,
-        (Tier::SingleShard | Tier::PushDown | Tier::Gather | Tier::AllShards, _) => {
+        (
+            Tier::SingleShard | Tier::PushDown | Tier::Partial | Tier::Gather | Tier::AllShards,
+            _,
+        ) => {
             return Err(refused(format!(
                 "{what} from sharded tables would fill it on one shard only"
             )));

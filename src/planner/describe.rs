@@ -12,6 +12,7 @@ impl Plan {
             Tier::NamedShard => "named shard",
             Tier::Catalog => "catalog",
             Tier::PushDown => "push down",
+            Tier::Partial => "partial and final",
             Tier::Gather => "gather",
             Tier::AllShards => "all shards",
         };

@@ -8,7 +8,7 @@
 //! tree, and the spliced text is parsed again and compared.
 
 use super::gathered::{Gathered, Inside};
-use super::plan::Transport;
+use super::plan::{StepArguments, Tier, Transport};
 use super::refusal::{PlanError, Refusal};
 use super::template::Context;
 use super::view;
@@ -29,12 +29,16 @@ const RELATIONS_MAX: usize = 64;
 /// A statement may have this many columns gathered: each is a parameter, and Bind counts them in 16 bits.
 const COLUMNS_MAX: usize = 20_000;
 
-/// How a query is gathered: its own text over intermediate relations.
+/// How a query runs on one shard over intermediate relations.
 #[derive(Debug, Clone)]
 pub struct GatherText {
+    /// What it is called.
+    pub(super) tier: Tier,
     /// The final query.
     pub(super) sql: Arc<str>,
-    /// How many parameters the client's text has; those behind them are the relations' columns.
+    /// The client's parameters in it; those behind them are the relations' columns.
+    pub(super) arguments: StepArguments,
+    /// How many parameters the client's text has.
     pub(super) parameters: usize,
     /// The relations in the order of their parameters.
     pub(super) inputs: Box<[InputText]>,
@@ -43,7 +47,7 @@ pub struct GatherText {
 /// One intermediate relation.
 #[derive(Debug, Clone)]
 pub(super) struct InputText {
-    /// `schema.table`.
+    /// What it holds rows of: `schema.table`.
     pub(super) relation: Arc<str>,
     /// What the shards run.
     pub(super) sql: Arc<str>,
@@ -166,7 +170,9 @@ pub(super) fn gather_text(
     let found = parse::parse(&text, parse::tokens(&text, context.limits)?)?.statement;
     match found {
         ast::Statement::Query(query) if query.with.is_some() => Ok(GatherText {
+            tier: Tier::Gather,
             sql: text.into(),
+            arguments: StepArguments::AsSent,
             parameters: before,
             inputs: inputs.into(),
         }),
@@ -298,7 +304,7 @@ impl Relations<'_> {
 }
 
 /// Whether users made casts to the column's type: its text would not be read as its input function reads it.
-fn has_own_cast(column: &Column, context: &Context<'_>) -> bool {
+pub(super) fn has_own_cast(column: &Column, context: &Context<'_>) -> bool {
     let name = column.type_name.trim_end_matches("[]");
     let name = name.rsplit('.').next().unwrap_or(name).trim_matches('"');
     matches!(Transport::of(column), Transport::Text)
@@ -306,7 +312,7 @@ fn has_own_cast(column: &Column, context: &Context<'_>) -> bool {
 }
 
 /// `name (columns) AS (SELECT … FROM unnest(…))`; `number` is the last parameter that is taken.
-fn define(with: &mut String, name: &str, columns: &[&Column], number: &mut usize) {
+pub(super) fn define(with: &mut String, name: &str, columns: &[&Column], number: &mut usize) {
     let list = |each: &dyn Fn(usize, &Column) -> String| {
         let items: Vec<String> = columns
             .iter()
@@ -555,7 +561,7 @@ fn name_of(token: &Token, sql: &str) -> String {
 }
 
 /// An identifier in quotes.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

@@ -5,6 +5,7 @@
 pub mod plan;
 pub mod refusal;
 
+mod aggregate;
 mod analysis;
 mod attached;
 mod body;
@@ -21,6 +22,8 @@ mod insert;
 mod key;
 mod merge;
 mod order;
+mod partial;
+mod partial_text;
 mod query;
 mod rewrite;
 mod scope;
@@ -28,6 +31,7 @@ mod select;
 mod source;
 mod template;
 mod temporary;
+mod typing;
 mod utility;
 mod view;
 mod with;

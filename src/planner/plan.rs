@@ -16,6 +16,8 @@ pub enum Tier {
     Catalog,
     /// Runs on several shards; outputs are appended or merge-sorted.
     PushDown,
+    /// Runs on one shard, over rows that all made of theirs: a row for each group, with parts of its aggregates.
+    Partial,
     /// Runs on one shard, over intermediate relations that the others' rows were gathered into.
     Gather,
     /// A statement that every shard runs: DDL, writes of reference tables.
@@ -84,7 +86,7 @@ pub struct Plan {
 /// An intermediate relation: the rows of all its steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
-    /// The table that it stands for, `schema.table`.
+    /// The table that it stands for, `schema.table`; `partial` for what a query made of its rows.
     pub relation: Arc<str>,
     /// One for each shard that has rows of it, ascending by shard.
     pub steps: Vec<Step>,

@@ -328,6 +328,7 @@ impl<'a> Analyzer<'a> {
                                     collation,
                                     id: 0,
                                     name: left.name,
+                                    origin: None,
                                 }
                             })
                             .collect(),
@@ -391,6 +392,7 @@ impl<'a> Analyzer<'a> {
             id: 0,
             key: None,
             collation: Collation::Other,
+            origin: None,
         }
     }
 

@@ -185,6 +185,16 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// Whether it is about ORDER BY or LIMIT alone, which come after all that is computed of rows.
+    pub(super) fn is_of_the_end(self) -> bool {
+        matches!(
+            self,
+            Self::OrderBy | Self::OrderByCollation | Self::LimitWithTies | Self::LimitExpression
+        )
+    }
+}
+
 /// Why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PlanError {

@@ -40,16 +40,21 @@ impl QueryText {
 }
 
 /// A list of replacements in a text.
-struct Splice<'a> {
-    sql: &'a str,
-    tokens: &'a [Token],
+pub(super) struct Splice<'a> {
+    pub(super) sql: &'a str,
+    pub(super) tokens: &'a [Token],
     /// Byte ranges and what stands there instead, ascending.
-    edits: Vec<(usize, usize, String)>,
+    pub(super) edits: Vec<(usize, usize, String)>,
 }
 
 impl Splice<'_> {
     /// The text `from..to` after the edits, with parameters renumbered.
-    fn render(&self, from: usize, to: usize, number: &dyn Fn(u16) -> Option<u16>) -> String {
+    pub(super) fn render(
+        &self,
+        from: usize,
+        to: usize,
+        number: &dyn Fn(u16) -> Option<u16>,
+    ) -> String {
         let mut out = String::with_capacity(to - from + 32);
         let mut at = from;
         let mut edits = self
@@ -101,7 +106,11 @@ fn parameter(sql: &str, token: &Token) -> Option<u16> {
 }
 
 /// All parameters of tokens for which `keep` holds, ascending.
-fn parameters(sql: &str, tokens: &[Token], mut keep: impl FnMut(&Token) -> bool) -> Vec<u16> {
+pub(super) fn parameters(
+    sql: &str,
+    tokens: &[Token],
+    mut keep: impl FnMut(&Token) -> bool,
+) -> Vec<u16> {
     let mut found: Vec<u16> = tokens
         .iter()
         .filter(|token| token.kind == TokenKind::Parameter)
@@ -114,7 +123,7 @@ fn parameters(sql: &str, tokens: &[Token], mut keep: impl FnMut(&Token) -> bool)
 }
 
 /// Indexes of tokens outside all brackets, up to the statement's end.
-fn outermost(sql: &str, tokens: &[Token]) -> Vec<usize> {
+pub(super) fn outermost(sql: &str, tokens: &[Token]) -> Vec<usize> {
     let mut depth = 0_usize;
     let mut found = Vec::new();
     for (index, token) in tokens.iter().enumerate() {

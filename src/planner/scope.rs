@@ -4,8 +4,9 @@
 
 use super::key::NodeId;
 use super::refusal::PlanError;
-use crate::topology::schema::Collation;
+use crate::topology::schema::{Collation, Column, Relation};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// A key column of a row source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,30 @@ pub struct OutColumn {
     pub key: Option<Key>,
     /// How it compares.
     pub collation: Collation,
+    /// The table's column that its values are of, if they are that alone.
+    pub origin: Option<Origin>,
+}
+
+/// A table's column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The table.
+    pub relation: Arc<Relation>,
+    /// The index into its columns.
+    pub index: usize,
+}
+
+impl Origin {
+    /// What the catalog says of it.
+    pub fn column(&self) -> &Column {
+        &self.relation.columns[self.index]
+    }
+
+    /// Whether the other's values are of the same type and collation.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let (own, other) = (self.column(), other.column());
+        own.type_name == other.type_name && own.collation_name == other.collation_name
+    }
 }
 
 /// A row source with a name.

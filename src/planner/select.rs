@@ -181,12 +181,19 @@ impl<'a> Analyzer<'a> {
         for item in order {
             self.expression(&item.expr, &scope)?;
         }
-        let block = self.blocks.pop().unwrap_or_default();
+        let mut block = self.blocks.pop().unwrap_or_default();
         let plain_rows = !block.aggregate && grouping.is_empty() && block.windows.is_empty();
         let anchors = groups.nodes();
         let partitioned = groups.partitioned;
         let mut obstacle = groups.obstacle.clone();
-        let subquery_obstacle = self.settle(block.pending, &anchors);
+        let pending = std::mem::take(&mut block.pending);
+        let subquery_obstacle = self.settle(pending, &anchors);
+        let is_by_shard =
+            obstacle.is_none() && subquery_obstacle.is_none() && groups.groups.len() == 1;
+        if top && partitioned && is_by_shard {
+            let partial = self.partial(select, order, &scope, &block);
+            self.found.partial = partial.map(Box::new);
+        }
         let mut stop = |refusal: Refusal, reason: &str| {
             obstacle.get_or_insert_with(|| PlanError::refused(refusal, reason));
         };

@@ -6,7 +6,7 @@ use super::analysis::{
 use super::attached;
 use super::key::{KeyColumn, NodeId};
 use super::refusal::{PlanError, Refusal};
-use super::scope::{From, Item, Key, Lookup, OutColumn, Scope};
+use super::scope::{From, Item, Key, Lookup, Origin, OutColumn, Scope};
 use crate::sql::parse::{self, ast};
 use crate::topology::schema::{Collation, Placement, Relation, RelationKind};
 use ast::{JoinConstraint, JoinOperator, TableAlias, TableFactor, TableWithJoins};
@@ -148,6 +148,11 @@ impl<'a> Analyzer<'a> {
                     id: 0,
                     ..a.clone()
                 },
+            };
+            // Columns of two types are merged into one of a third.
+            column.origin = match (a.origin, b.origin) {
+                (Some(first), Some(second)) if first.is_alike(&second) => Some(first),
+                _ => None,
             };
             if let (Some(first), Some(second)) = (a.key, b.key)
                 && self
@@ -598,13 +603,16 @@ impl<'a> Analyzer<'a> {
             relation
                 .columns
                 .iter()
-                .map(|column| {
+                .enumerate()
+                .map(|(index, column)| {
                     self.next_column += 1;
+                    let relation = relation.clone();
                     OutColumn {
                         name: (&*column.name).into(),
                         id: self.next_column,
                         key: None,
                         collation: column.collation,
+                        origin: Some(Origin { relation, index }),
                     }
                 })
                 .collect()

@@ -6,6 +6,7 @@ use super::clock;
 use super::gather::{self, GatherText};
 use super::gathered::Gathered;
 use super::key::{Arguments, Formula, KeyColumn, KeySet, Source};
+use super::partial_text;
 use super::plan::{
     Access, Input, Merge, Plan, SessionEffects, SettingChange, SortKey, Step, StepArguments,
     StepSql, Tier,
@@ -178,7 +179,7 @@ enum Several {
     },
     /// The rows of a VALUES list, each where it belongs.
     Split(InsertText),
-    /// On one shard, over rows that are gathered there.
+    /// On one shard, over rows that are gathered there, or that the shards made of theirs.
     Gather(GatherText),
 }
 
@@ -246,19 +247,29 @@ fn understood(
             formulas.push(used.formula.clone());
         }
     }
+    let lone = lone(&analysis, &formulas);
     let several = several(sql, parsed, &analysis, context).or_else(|obstacle| {
-        gathered(sql, parsed, parameter_types, &analysis, &obstacle, context)
-            .map(Several::Gather)
-            .ok_or(obstacle)
+        let is_placed = |lone: &Lone| {
+            lone.column
+                .slot(&lone.source, Arguments::default())
+                .is_some()
+        };
+        let text = match &lone {
+            // A literal says where it runs: it never needs several shards.
+            Some(lone) if is_placed(lone) => None,
+            _ => partial(sql, parsed, parameter_types, &analysis, context)
+                .or_else(|| gathered(sql, parsed, parameter_types, &analysis, &obstacle, context)),
+        };
+        text.map(Several::Gather).ok_or(obstacle)
     });
     // They are of use for no more than the text.
     analysis.sources = Vec::new();
+    analysis.partial = None;
     let access = if analysis.writes {
         Access::Write
     } else {
         Access::Read
     };
-    let lone = lone(&analysis, &formulas);
     let mut timeless = analysis.timeless_parameters.clone();
     if !analysis.casts_to_time {
         let declared = (0u16..).zip(parameter_types);
@@ -459,6 +470,33 @@ fn several(
     Ok(Several::Query { text, keys })
 }
 
+/// Whether it is a query whose names are all known, and nothing else.
+fn is_query(parsed: &Parsed, analysis: &Analysis) -> bool {
+    matches!(parsed.statement, parse::ast::Statement::Query(_))
+        && !analysis.writes
+        && !analysis.unknown_relation
+        && !analysis.catalog_relation
+        && analysis.unknown.is_none()
+        && analysis.stored.is_empty()
+}
+
+/// How the statement runs over partial rows of the shards, if it can.
+fn partial(
+    sql: &str,
+    parsed: &Parsed,
+    parameter_types: &[u32],
+    analysis: &Analysis,
+    context: &Context<'_>,
+) -> Option<GatherText> {
+    let is_clear = is_query(parsed, analysis)
+        && analysis.locals.is_empty()
+        && analysis.unstable.is_none()
+        && analysis.rows_obstacle.is_none();
+    let partial = analysis.partial.as_deref().filter(|_| is_clear)?;
+    let uses = analysis.uses.len();
+    partial_text::partial_text(sql, parsed, partial, parameter_types, uses, context)
+}
+
 /// How the statement runs over gathered rows, if all that stands in its way is its shape.
 fn gathered(
     sql: &str,
@@ -471,12 +509,7 @@ fn gathered(
     let PlanError::Refused { refusal, .. } = obstacle else {
         return None;
     };
-    let is_query = matches!(parsed.statement, parse::ast::Statement::Query(_))
-        && !analysis.writes
-        && !analysis.unknown_relation
-        && !analysis.catalog_relation
-        && analysis.unknown.is_none()
-        && analysis.stored.is_empty();
+    let is_query = is_query(parsed, analysis);
     let uses = analysis.sources.iter().map(Gathered::use_count);
     let is_whole = uses.sum::<usize>() == analysis.uses.len() && !analysis.whole_row;
     if !refusal.is_of_shape() || analysis.ungatherable.is_some() || !is_query || !is_whole {
@@ -1032,13 +1065,13 @@ impl Template {
             });
         }
         Ok(Plan {
-            tier: Tier::Gather,
+            tier: text.tier,
             access: self.access,
             inputs,
             steps: vec![Step {
                 shard: host,
                 sql: StepSql::Rewritten(text.sql.clone()),
-                arguments: StepArguments::AsSent,
+                arguments: text.arguments.clone(),
             }],
             merge: Merge::Relay,
         })

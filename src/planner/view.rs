@@ -8,7 +8,7 @@
 use super::analysis::{Analyzer, Outcome};
 use super::gathered::Inside;
 use super::refusal::{PlanError, Refusal};
-use super::scope::{From, Item, OutColumn};
+use super::scope::{From, Item, Origin, OutColumn};
 use super::template::Context;
 use crate::sql::lex::{self, Token, TokenKind};
 use crate::sql::parse::{self, Place, ast};
@@ -238,11 +238,16 @@ impl<'a> Analyzer<'a> {
         let known = known.filter(|known| known.len() == relation.columns.len());
         let keys = known.iter().flatten().map(|column| column.key);
         let mut keys = keys.chain(std::iter::repeat(None));
-        let columns = relation.columns.iter().map(|column| OutColumn {
+        let columns = relation.columns.iter().enumerate();
+        let columns = columns.map(|(index, column)| OutColumn {
             name: Rc::from(&*column.name),
             id: 0,
             key: keys.next().flatten(),
             collation: column.collation,
+            origin: Some(Origin {
+                relation: relation.clone(),
+                index,
+            }),
         });
         rows.columns = Some(columns.collect());
         let mut from = self.derived(rows, alias)?;

@@ -20,6 +20,7 @@ impl<'a> Analyzer<'a> {
     pub(super) fn differs_by_shard(&mut self, obstacle: PlanError) {
         self.never_gathered(&obstacle);
         self.found.differs.get_or_insert_with(|| obstacle.clone());
+        self.found.rows_obstacle.get_or_insert(obstacle.clone());
         self.found.multi.get_or_insert(obstacle);
     }
 

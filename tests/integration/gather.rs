@@ -199,8 +199,7 @@ fn a_portal_gives_as_many_rows_as_it_is_asked_for() {
 #[test]
 fn explain_shows_what_is_gathered_and_from_where() {
     let (_deployment, mut client) = filled("");
-    let lines =
-        client.column("EXPLAIN SELECT bid, count(*) FROM accounts WHERE bid > 4 GROUP BY bid");
+    let lines = client.column("EXPLAIN SELECT count(DISTINCT bid) FROM accounts WHERE bid > 4");
     assert!(lines[0].starts_with("gather on s"), "{lines:?}");
     assert_eq!(
         lines[1],

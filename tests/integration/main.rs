@@ -1,6 +1,8 @@
 //! The router as a process over real PostgreSQLs. One binary, so that the servers start once; each test has databases
 //! of its own. `PGRING_KILL_ROUNDS` makes the crash loop longer, `PGRING_SOAK_SECONDS` the soak; `PGRING_TEST_LOG` sets the routers' log level.
 
+#[path = "../differential/random.rs"]
+mod random;
 mod support;
 
 mod attached;
@@ -14,6 +16,7 @@ mod literals;
 mod memory;
 mod migrations;
 mod misfits;
+mod partial;
 mod pg_dump;
 mod pgbench;
 mod pinning;

@@ -2,11 +2,8 @@
 //! transactions, over few connections: each must hear what it hears from a PostgreSQL of its own. `PGRING_SOAK_ROUNDS`
 //! makes it longer, `PGRING_SOAK_SEED` other.
 
-#[path = "../differential/random.rs"]
-mod random;
-
+use crate::random::Random;
 use crate::support::{Client, Deployment};
-use random::Random;
 
 const SCHEMA: &str = "
     CREATE TABLE accounts (aid int PRIMARY KEY, name text);
