@@ -1,5 +1,6 @@
 //! Makes statements that need one shard, a fan-out or a sorted merge, and makes them smaller again.
 
+use crate::aggregates;
 use crate::random::Random;
 use crate::schema::EVENTS;
 
@@ -25,17 +26,18 @@ pub enum Statement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Select {
     /// WITH and its query, or nothing.
-    with: String,
-    distinct: bool,
-    columns: Vec<String>,
-    from: String,
-    predicates: Vec<String>,
-    group_by: Option<String>,
-    order_by: Vec<String>,
+    pub with: String,
+    pub distinct: bool,
+    pub columns: Vec<String>,
+    pub from: String,
+    pub predicates: Vec<String>,
+    pub group_by: Option<String>,
+    pub having: Vec<String>,
+    pub order_by: Vec<String>,
     /// Whether `order_by` leaves no ties; only then may there be limit or offset.
-    total: bool,
-    limit: Option<usize>,
-    offset: Option<usize>,
+    pub total: bool,
+    pub limit: Option<usize>,
+    pub offset: Option<usize>,
 }
 
 impl Statement {
@@ -57,6 +59,9 @@ impl Statement {
                 sql.push_str(&filtered(&select.predicates));
                 if let Some(group_by) = &select.group_by {
                     sql.push_str(&format!(" GROUP BY {group_by}"));
+                }
+                if !select.having.is_empty() {
+                    sql.push_str(&format!(" HAVING {}", select.having.join(" AND ")));
                 }
                 if !select.order_by.is_empty() {
                     sql.push_str(&format!(" ORDER BY {}", select.order_by.join(", ")));
@@ -131,6 +136,12 @@ impl Statement {
                         ..select.clone()
                     })
                 });
+                without(&select.having).for_each(|having| {
+                    add(Select {
+                        having,
+                        ..select.clone()
+                    })
+                });
                 // The last sort key is the one that leaves no ties.
                 let keys = select.order_by.len().saturating_sub(1);
                 without(&select.order_by[..keys]).for_each(|mut order_by| {
@@ -175,12 +186,13 @@ const COLUMNS: [&str; 11] = [
 
 /// The next statement.
 pub fn statement(random: &mut Random) -> Statement {
-    match random.below(12) {
+    match random.below(17) {
         0..=5 => Statement::Select(select_events(random)),
         6..=7 => Statement::Select(select_joined(random)),
         8 => Statement::Select(select_grouped(random)),
         9 => change(random),
         10 => insert(random),
+        11..=15 => Statement::Select(aggregates::select(random)),
         _ => Statement::Select(select_other(random)),
     }
 }
@@ -278,7 +290,8 @@ fn predicate(random: &mut Random, prefix: &str) -> String {
     text.replace('#', prefix)
 }
 
-fn predicates(random: &mut Random, prefix: &str) -> Vec<String> {
+/// Predicates on `events`.
+pub fn predicates(random: &mut Random, prefix: &str) -> Vec<String> {
     (0..random.below(3))
         .map(|_| predicate(random, prefix))
         .collect()
@@ -325,6 +338,7 @@ fn select_events(random: &mut Random) -> Select {
         from,
         predicates,
         group_by: None,
+        having: Vec::new(),
         order_by,
         total,
         limit,
@@ -345,7 +359,8 @@ fn order(random: &mut Random, prefix: &str, unique: &str) -> (Vec<String>, bool)
     (order_by, true)
 }
 
-fn window(random: &mut Random, total: bool) -> (Option<usize>, Option<usize>) {
+/// LIMIT and OFFSET.
+pub fn window(random: &mut Random, total: bool) -> (Option<usize>, Option<usize>) {
     let limit = (total && random.once_in(2))
         .then(|| random.of(&[&0, &1, &7, &1000]))
         .copied();
@@ -389,6 +404,7 @@ fn select_joined(random: &mut Random) -> Select {
         from: from.into(),
         predicates,
         group_by: None,
+        having: Vec::new(),
         order_by,
         total,
         limit,
@@ -441,6 +457,7 @@ fn select_grouped(random: &mut Random) -> Select {
         from: "lines".into(),
         predicates,
         group_by,
+        having: Vec::new(),
         order_by,
         total,
         limit,
@@ -515,6 +532,7 @@ fn select_other(random: &mut Random) -> Select {
         from,
         predicates,
         group_by: None,
+        having: Vec::new(),
         order_by,
         total,
         limit,

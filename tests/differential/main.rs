@@ -12,6 +12,7 @@
 #[path = "../integration/support/mod.rs"]
 mod support;
 
+mod aggregates;
 mod compare;
 mod generator;
 mod random;
