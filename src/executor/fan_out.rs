@@ -236,9 +236,11 @@ pub async fn fan_out(
             first
         }
         Merge::Of(place) => tags.nth(usize::from(*place)),
-        Merge::Relay | Merge::Append { .. } | Merge::InTurn(_) | Merge::Sort { .. } => {
-            backend_message::sum_tags(tags)
-        }
+        Merge::Relay
+        | Merge::Append { .. }
+        | Merge::InTurn(_)
+        | Merge::Sort { .. }
+        | Merge::Move(_) => backend_message::sum_tags(tags),
     };
     let tag = tag.map(|tag| tag.to_string()).unwrap_or_default();
     let tag = match rows {
@@ -282,7 +284,12 @@ async fn pull(
     }
     let hidden = match merge {
         Merge::Sort { hidden_columns, .. } => *hidden_columns,
-        Merge::Relay | Merge::Append { .. } | Merge::InTurn(_) | Merge::First | Merge::Of(_) => 0,
+        Merge::Relay
+        | Merge::Append { .. }
+        | Merge::InTurn(_)
+        | Merge::First
+        | Merge::Of(_)
+        | Merge::Move(_) => 0,
     };
     let shown = describe(inputs, hidden, show, client)?;
     if !described {
@@ -302,7 +309,7 @@ async fn pull(
             append(inputs, heads, &mut window, shown, client, &mut notices).await?;
             Ok(Some(window.given))
         }
-        Merge::Relay | Merge::Append { .. } => {
+        Merge::Relay | Merge::Append { .. } | Merge::Move(_) => {
             let (offset, limit) = match merge {
                 Merge::Append { offset, limit } => (*offset, *limit),
                 _ => (0, None),

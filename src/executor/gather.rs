@@ -57,7 +57,11 @@ pub struct Held<'a> {
 }
 
 impl Held<'_> {
-    fn take(&mut self, bytes: usize) -> Result<(), MergeError> {
+    /// Takes room for `bytes` more.
+    ///
+    /// # Errors
+    /// [`MergeError::TooLarge`], [`MergeError::TotalTooLarge`].
+    pub fn take(&mut self, bytes: usize) -> Result<(), MergeError> {
         let budget = self.budget;
         self.bytes += bytes;
         let total = budget.total.fetch_add(bytes, Ordering::Relaxed) + bytes;

@@ -6,7 +6,7 @@ use super::parameters::ROUTER_PREFIX;
 use super::session::Session;
 use super::simple_query::{Sentence, text_of};
 use super::statements::{Bound, Prepared};
-use crate::planner::plan::{Access, Plan, SettingChange, StepArguments};
+use crate::planner::plan::{Access, Merge, Plan, SettingChange, StepArguments};
 use crate::planner::{self, Binding, Template};
 use crate::sql::lex;
 use crate::sql::statement::{
@@ -1128,7 +1128,8 @@ impl Session {
         explain: &Explain<'_>,
         bound: &Bound<'_>,
     ) -> Result<Vec<String>, Stop> {
-        if explain.analyze && plan.steps.len() > 1 && plan.access != Access::Read {
+        let crosses = plan.steps.len() > 1 || matches!(plan.merge, Merge::Move(_));
+        if explain.analyze && crosses && plan.access != Access::Read {
             return Err(refused(
                 "EXPLAIN ANALYZE of a write on several shards",
                 "explain-analyze",

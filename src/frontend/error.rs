@@ -228,6 +228,9 @@ pub enum SessionError {
         /// What it had there.
         reasons: Reasons,
     },
+    /// The rows that an UPDATE gave another key are not those that were found under it.
+    #[error("the rows whose sharding key was changed cannot be moved")]
+    KeyMove,
     /// The router stops.
     #[error("terminating connection due to administrator command")]
     Stopping,
@@ -268,14 +271,14 @@ impl ErrorReply for SessionError {
             Self::UnknownMessage(_) => SqlState::PROTOCOL_VIOLATION,
             Self::LostPin { .. } => SqlState::CONNECTION_FAILURE,
             Self::Stopping => SqlState::ADMIN_SHUTDOWN,
-            Self::PartlyDone { .. } => SqlState::INTERNAL_ERROR,
+            Self::PartlyDone { .. } | Self::KeyMove => SqlState::INTERNAL_ERROR,
         }
     }
 
     fn fault(&self) -> Fault {
         match self {
             Self::Stopping => Fault::Router,
-            Self::PartlyDone { .. } | Self::LostPin { .. } => Fault::Backend,
+            Self::PartlyDone { .. } | Self::LostPin { .. } | Self::KeyMove => Fault::Backend,
             _ => Fault::Client,
         }
     }
@@ -290,6 +293,9 @@ impl ErrorReply for SessionError {
             Self::WrongArguments {
                 expected, given, ..
             } => Some(format!("Expected {expected} parameters but got {given}.")),
+            Self::KeyMove => Some(
+                "The shard has other rows of the new key, which does not belong there.".to_owned(),
+            ),
             Self::LostPin { reasons, .. } => Some(format!("It was kept for: {reasons}")),
             Self::PartlyDone { done, failed } => {
                 Some(format!("It ran on {done} and failed on {failed}"))

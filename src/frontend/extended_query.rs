@@ -16,7 +16,7 @@ use crate::backend::connection::Backend;
 use crate::executor::ExecuteError;
 use crate::executor::fan_out::Show;
 use crate::executor::relay::{self, Expect, Relayed};
-use crate::planner::plan::{Access, Plan, StepSql};
+use crate::planner::plan::{Access, Plan};
 use crate::planner::{Binding, Refusal, Template};
 use crate::sql::lex;
 use crate::sql::split;
@@ -511,12 +511,12 @@ impl Session {
         frame: FrameView<'_>,
     ) -> Result<Place, Stop> {
         self.before(template, &plan).await?;
+        if let Some(step) = plan.passed() {
+            let shard = step.shard;
+            self.bind_on(prepared, shard, portal, frame).await?;
+            return Ok(Place::Shard(shard));
+        }
         match plan.steps.as_slice() {
-            [step] if step.sql == StepSql::AsSent => {
-                let shard = step.shard;
-                self.bind_on(prepared, shard, portal, frame).await?;
-                Ok(Place::Shard(shard))
-            }
             [] => Err(Stop::Gone),
             [first, ..] => {
                 // The client's own text, bound on one shard: it answers Bind and Describe.

@@ -10,6 +10,7 @@ pub mod extended_query;
 pub mod control;
 pub mod copy;
 pub mod known;
+mod key_move;
 pub mod statements;
 mod own_schema;
 mod sql_prepare;

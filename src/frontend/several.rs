@@ -29,7 +29,7 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
-    fn format_of(&self, parameter: usize) -> Format {
+    pub(super) fn format_of(&self, parameter: usize) -> Format {
         let format = match self.formats {
             [one] => Some(one),
             each => each.get(parameter),
@@ -51,11 +51,15 @@ impl Session {
         if !plan.inputs.is_empty() {
             return self.gather(plan, request, portal, show).await;
         }
-        self.fan_out(plan, show, |out, step| {
-            write_step(out, portal, request, step, &[], request.results);
-            frontend_message::write_sync(out);
-        })
-        .await
+        self.before_move(plan).await?;
+        let done = self
+            .fan_out(plan, show, |out, step| {
+                write_step(out, portal, request, step, &[], request.results);
+                frontend_message::write_sync(out);
+            })
+            .await?;
+        self.move_rows(plan, request, &done).await?;
+        Ok(done)
     }
 
     /// Runs a plan with inputs. Its rows are described as the client's own text describes them: as columns of tables.

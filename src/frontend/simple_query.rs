@@ -11,7 +11,7 @@ use crate::executor::ExecuteError;
 use crate::executor::fan_out::{self, FannedOut, Show, Start};
 use crate::executor::relay::{self, Answered, Ending, Relayed, Whole};
 use crate::planner::Binding;
-use crate::planner::plan::{Access, Plan, Step, StepSql};
+use crate::planner::plan::{Access, Merge, Plan, Step, StepSql};
 use crate::sql::lex::{self, Token};
 use crate::sql::split;
 use crate::sql::statement::{self, Statement};
@@ -222,7 +222,7 @@ impl Session {
             backend_message::write_command_complete(self.client.out(), &done.tag);
             return Ok(());
         }
-        if let [step] = plan.steps.as_slice() {
+        if let ([step], Merge::Relay) = (plan.steps.as_slice(), &plan.merge) {
             let (text, offset) = match &step.sql {
                 StepSql::AsSent => (sql, offset),
                 StepSql::Rewritten(text) => (&**text, 0),
@@ -241,11 +241,13 @@ impl Session {
         if own {
             self.begin_implicit().await?;
         }
+        self.before_move(plan).await?;
         let done = self
             .fan_out(plan, show, |out, step| {
                 frontend_message::write_query(out, text_of(step, sql));
             })
             .await?;
+        Box::pin(self.move_rows(plan, &Request::default(), &done)).await?;
         self.note_schema_change(plan.access);
         if own {
             self.commit().await?;

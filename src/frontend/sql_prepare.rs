@@ -15,7 +15,7 @@ use super::statements::{Bound, Place, Portal, Prepared, PreparedKind, backend_na
 use crate::backend::connection::Backend;
 use crate::executor::fan_out::Show;
 use crate::executor::relay::{self, Ending, Whole};
-use crate::planner::plan::{Access, Merge, Plan, StepSql, Tier};
+use crate::planner::plan::{Access, Merge, Plan, Tier};
 use crate::planner::{Binding, Template};
 use crate::sql::lex::{self, LexLimits, Token, TokenKind};
 use crate::sql::statement::{self, Statement};
@@ -370,8 +370,7 @@ impl Session {
                 formats: Vec::new(),
             };
             let plan = self.plan_of(&template, &values)?;
-            let on_one_shard =
-                matches!(plan.steps.as_slice(), [step] if step.sql == StepSql::AsSent);
+            let on_one_shard = plan.passed().is_some();
             let as_written = on_one_shard
                 && match &evaluated {
                     Some(template) => self.is_for_any_shard(template)?,
@@ -593,7 +592,7 @@ impl Session {
         values: Option<&Values>,
     ) -> Result<String, Stop> {
         let mut plan = call.plan.clone();
-        if plan.steps.len() == 1 {
+        if plan.merge == Merge::Relay {
             plan.merge = Merge::Append {
                 offset: 0,
                 limit: None,

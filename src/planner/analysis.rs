@@ -13,6 +13,7 @@
 
 use super::gathered::Gathered;
 use super::key::{Formula, Graph, KeyColumn, NodeId, Source};
+use super::key_move::MoveText;
 use super::partial::Partial;
 use super::plan::{SessionEffects, SettingChange};
 use super::refusal::{PlanError, Refusal};
@@ -91,6 +92,19 @@ pub struct Stored {
     pub split: bool,
 }
 
+/// An assignment to a key column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyUpdate {
+    /// Says which rows it is of.
+    pub formula: Formula,
+    /// The column.
+    pub column: Arc<KeyColumn>,
+    /// The new key.
+    pub key: Source,
+    /// What moves the rows to another shard, or why they are not moved.
+    pub moves: Result<MoveText, String>,
+}
+
 /// What is known of a statement.
 #[derive(Debug, Clone, Default)]
 pub struct Analysis {
@@ -98,8 +112,8 @@ pub struct Analysis {
     pub uses: Vec<Use>,
     /// Rows that are stored in sharded tables.
     pub stored: Vec<Stored>,
-    /// Assignments to key columns: the node's formula and the new key.
-    pub key_updates: Vec<(Formula, Arc<KeyColumn>, Source)>,
+    /// Assignments to key columns.
+    pub key_updates: Vec<KeyUpdate>,
     /// Local tables and their shards.
     pub locals: Vec<(ShardId, Arc<str>)>,
     /// Whether it reads a reference table.
@@ -148,6 +162,10 @@ pub struct Analysis {
     pub(super) sources: Vec<Gathered>,
     /// Whether it uses a row of a table or view as a value.
     pub whole_row: bool,
+    /// Whether it is an UPDATE, and writes no other table.
+    pub is_update: bool,
+    /// Whether it names a system column, which says where a row is.
+    pub system_column: bool,
     /// Whether it uses columns that it does not name.
     pub every_column: bool,
     /// The query in two parts, if the shards can make parts of its aggregates.
@@ -229,7 +247,7 @@ pub(super) struct Analyzer<'a> {
     pub(super) recursive: Vec<usize>,
     pub(super) relations: usize,
     pub(super) next_column: u32,
-    pub(super) key_updates: Vec<(NodeId, Source)>,
+    pub(super) key_updates: Vec<(NodeId, Source, Result<MoveText, String>)>,
     /// Parameters by how they are used: stored in columns that hold no time, or in any other way.
     pub(super) parameters_stored: Vec<u16>,
     pub(super) parameters_used: Vec<u16>,
@@ -292,7 +310,12 @@ pub fn analyze(
         .collect();
     found.key_updates = key_updates
         .into_iter()
-        .map(|(node, source)| (graph.formula(node), graph.column(node).clone(), source))
+        .map(|(node, key, moves)| KeyUpdate {
+            formula: graph.formula(node),
+            column: graph.column(node).clone(),
+            key,
+            moves,
+        })
         .collect();
     found.shape = rows.obstacle;
     if found.shape.is_none() && !rows.partitioned && !found.uses.is_empty() {

@@ -88,6 +88,11 @@ impl Plan {
                 ));
             }
             Merge::InTurn(_) => lines.push("merge: in the order of VALUES".to_owned()),
+            Merge::Move(key_move) => {
+                let target = topology.shard_name(key_move.target);
+                lines.push(format!("then: {}", key_move.delete));
+                lines.push(format!("on {target}: {}", key_move.insert));
+            }
             Merge::First => lines.push("merge: first".to_owned()),
             Merge::Of(place) => {
                 let step = self.steps.get(usize::from(*place));

@@ -408,6 +408,7 @@ impl<'a> Analyzer<'a> {
             self.whole_row();
         }
         if SYSTEM_COLUMNS.contains(&name.as_str()) && matches!(scope.find(parts), Found::Unknown) {
+            self.found.system_column = true;
             self.differs_by_shard(PlanError::refused(
                 Refusal::SystemColumn,
                 format!("the system column {name}"),

@@ -20,6 +20,7 @@ mod gather;
 mod gathered;
 mod insert;
 mod key;
+mod key_move;
 mod merge;
 mod order;
 mod partial;

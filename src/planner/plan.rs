@@ -79,8 +79,20 @@ pub struct Plan {
     pub inputs: Vec<Input>,
     /// One for each shard, ascending by shard, never empty.
     pub steps: Vec<Step>,
-    /// How the outputs become one. [`Merge::Relay`] if and only if there is one step.
+    /// How the outputs become one. [`Merge::Relay`] if there is one step, unless it moves rows.
     pub merge: Merge,
+}
+
+impl Plan {
+    /// The one step that runs the client's own text and whose answer is the client's, if that is all.
+    pub fn passed(&self) -> Option<&Step> {
+        match (self.steps.as_slice(), &self.merge) {
+            ([step], Merge::Relay) if step.sql == StepSql::AsSent && self.inputs.is_empty() => {
+                Some(step)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// An intermediate relation: the rows of all its steps.
@@ -173,6 +185,23 @@ pub enum Merge {
     First,
     /// The output of this step (an index into the steps) counts; none has rows.
     Of(u16),
+    /// The output of the one step; then the rows that it has changed move.
+    Move(Arc<KeyMove>),
+}
+
+/// How the rows that a step has given another sharding key come to another shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyMove {
+    /// The shard of the new key.
+    pub target: ShardId,
+    /// Takes the rows from the step's shard; `$1` is [`Self::parameter`].
+    pub delete: Arc<str>,
+    /// Stores one row on the target; its parameters are the row's columns.
+    pub insert: Arc<str>,
+    /// The columns.
+    pub columns: Arc<[Transport]>,
+    /// The new key if it is a parameter of the client's, from zero, and its type if the client's text says one.
+    pub parameter: Option<(u16, u32)>,
 }
 
 /// One sort key of a [`Merge::Sort`].

@@ -101,7 +101,8 @@ refusals! {
     KeyValue = "key-value", "Give the sharding key as a literal or a parameter of the column's type.";
     /// INSERT … SELECT whose rows may belong to another shard than the one that makes them.
     InsertSelect = "insert-select", "Select the source's sharding key into the target's, or insert the rows by VALUES or COPY.";
-    /// UPDATE of the sharding key.
+    /// UPDATE of the sharding key to what is not one known value, or where the table has what would notice that its rows
+    /// are deleted here and inserted there.
     KeyUpdate = "key-update", "Delete the row and insert it with the new key.";
     /// INSERT that leaves a sequence's column of a sharded table to its default.
     SequenceDefault = "sequence-default", "Give the column a value: the shards' sequences would repeat each other's.";

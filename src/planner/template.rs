@@ -1,7 +1,7 @@
 //! [`template()`]: a statement's text → [`Template`], once; [`Template::plan`]: parameters and ownership → [`Plan`],
 //! each time. A template depends on the schema and the declared tables, never on who owns which slot.
 
-use super::analysis::{self, Analysis, Count, Use};
+use super::analysis::{self, Analysis, Count, KeyUpdate, Use};
 use super::clock;
 use super::gather::{self, GatherText};
 use super::gathered::Gathered;
@@ -241,6 +241,8 @@ fn understood(
         parameter_types,
     )?;
     refused_anywhere(&analysis)?;
+    analysis.is_update =
+        matches!(parsed.statement, parse::ast::Statement::Update(_)) && analysis.writers == 1;
     let mut formulas: Vec<Formula> = Vec::new();
     for used in &analysis.uses {
         if !formulas.contains(&used.formula) {
@@ -363,6 +365,17 @@ fn refused_anywhere(analysis: &Analysis) -> Result<(), PlanError> {
     Ok(())
 }
 
+/// Why a key is not changed.
+fn key_update(update: &KeyUpdate, reason: &str) -> PlanError {
+    PlanError::refused(
+        Refusal::KeyUpdate,
+        format!(
+            "the sharding key {} is updated {reason}",
+            update.column.name
+        ),
+    )
+}
+
 /// Why each shard might make other rows of what all have.
 fn copies_differ(analysis: &Analysis) -> Option<String> {
     if let Some(function) = analysis.designated.as_ref().or(analysis.unknown.as_ref()) {
@@ -399,11 +412,8 @@ fn several(
     if let Some(obstacle) = obstacle {
         return Err(obstacle.clone());
     }
-    if let Some((_, column, _)) = analysis.key_updates.first() {
-        return Err(PlanError::refused(
-            Refusal::KeyUpdate,
-            format!("the sharding key {} is updated", column.name),
-        ));
+    if let Some(update) = analysis.key_updates.first() {
+        return Err(key_update(update, "for rows of several shards"));
     }
     match analysis.stored.as_slice() {
         [] => {}
@@ -758,12 +768,12 @@ impl Template {
         if let Route::Statement(statement) = &self.route {
             let analysis = &statement.analysis;
             let updates = analysis.key_updates.iter();
-            let formulas = updates.clone().map(|(formula, _, _)| formula);
+            let formulas = updates.clone().map(|update| &update.formula);
             for formula in statement.formulas.iter().chain(formulas) {
                 formula.add_parameters(&mut parameters);
             }
             let stored = analysis.stored.iter().flat_map(|stored| &stored.keys);
-            let keys = stored.chain(updates.map(|(_, _, key)| key));
+            let keys = stored.chain(updates.map(|update| &update.key));
             parameters.extend(keys.filter_map(Source::parameter));
         }
         parameters
@@ -904,17 +914,34 @@ impl Template {
         if none {
             shards.push(any_shard(binding, topology));
         }
-        for (formula, column, key) in &analysis.key_updates {
-            let new = column.stored(key, arguments)?;
-            if formula
-                .slots(arguments)?
-                .is_none_or(|slots| slots.iter().any(|slot| *slot != new))
-            {
-                return Err(PlanError::refused(
-                    Refusal::KeyUpdate,
-                    format!("the sharding key {} is updated", column.name),
-                ));
+        let mut moves = None;
+        for update in &analysis.key_updates {
+            let new = update.column.stored(&update.key, arguments)?;
+            let slots = update.formula.slots(arguments)?;
+            if slots.is_some_and(|slots| slots.iter().all(|slot| *slot == new)) {
+                continue;
             }
+            let target = owner(topology, new)?;
+            if shards == [target] {
+                continue;
+            }
+            let reason = match &update.moves {
+                _ if shards.len() > 1 => "for rows of several shards",
+                _ if !analysis.is_update => "by more than a plain UPDATE",
+                _ if analysis.system_column => "by a statement that names a system column",
+                Ok(text) => {
+                    moves = Some(text.to(target));
+                    continue;
+                }
+                Err(reason) => reason,
+            };
+            return Err(key_update(update, reason));
+        }
+        if let (Some(moves), [shard]) = (moves, shards.as_slice()) {
+            return Ok(Plan {
+                merge: Merge::Move(Arc::new(moves)),
+                ..self.one(Tier::SingleShard, *shard)
+            });
         }
         if let [shard] = shards.as_slice() {
             return Ok(self.one(Tier::SingleShard, *shard));

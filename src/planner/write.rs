@@ -5,6 +5,7 @@ use super::analysis::{
 };
 use super::function::Effect;
 use super::key::NodeId;
+use super::key_move::MoveText;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{From, Scope};
 use super::{attached, catalog_text, clock};
@@ -152,7 +153,11 @@ impl<'a> Analyzer<'a> {
                         let source = self
                             .constant(&assignment.value, &column)
                             .ok_or_else(refused)?;
-                        self.key_updates.push((node, source));
+                        let schema = &self.topology.schema;
+                        let moves = relation.map_or(Err(String::new()), |relation| {
+                            MoveText::new(relation, &source, schema)
+                        });
+                        self.key_updates.push((node, source, moves));
                     }
                 }
                 ast::AssignmentTarget::Tuple(names) => {

@@ -12,6 +12,7 @@ mod create_as;
 mod deadlocks;
 mod failures;
 mod gather;
+mod key_updates;
 mod literals;
 mod memory;
 mod migrations;

@@ -24,9 +24,6 @@ WITH top AS (SELECT id FROM events ORDER BY amount LIMIT 5) SELECT count(*) FROM
 
 SELECT e.id, a.note FROM events e JOIN audit a ON a.id = e.id;
 
--- refused: key-update
-UPDATE events SET id = 5001 WHERE id = 5;
-
 -- fails: 23502
 -- refused: null-key
 INSERT INTO events (id) VALUES (NULL);
