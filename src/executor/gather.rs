@@ -87,7 +87,7 @@ impl Drop for Held<'_> {
 pub struct Source<'a> {
     /// Whose answers, one for each of `relations` and ReadyForQuery at the end, are awaited.
     pub backend: &'a mut Backend,
-    /// Whether it is asked for ParameterDescription and RowDescription of the client's statement first.
+    /// Whether it is asked for ParameterDescription, and RowDescription or NoData, of the client's statement first.
     pub describes: bool,
     /// Indexes into the relations, in the order of the requests.
     pub relations: VecDeque<usize>,
@@ -338,6 +338,7 @@ impl Open<'_> {
                     self.describes = false;
                     self.description = Some(frame);
                 }
+                (b'n', _) if self.describes => self.describes = false,
                 (b'D', Some(relation)) => {
                     held.take(relation.add(&frame)?)?;
                 }

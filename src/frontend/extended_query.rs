@@ -262,6 +262,40 @@ impl Session {
         self.forward_shard(&sentence, bound)
     }
 
+    /// Binds what one shard answers as it stands, or a cursor over several.
+    async fn bind_forward(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        bound: &Bound<'_>,
+        portal: &str,
+        frame: FrameView<'_>,
+    ) -> Result<Place, Stop> {
+        let declared = {
+            let tokens = lex::lex(&prepared.sql, &self.lex_limits())?;
+            let sentence = Sentence {
+                sql: &prepared.sql,
+                tokens: &tokens,
+                statement: statement::classify(&prepared.sql, &tokens)?,
+            };
+            self.declared(&sentence, bound)?
+        };
+        let Some(plan) = declared else {
+            let shard = self.shard_to_forward(prepared, Some(bound))?;
+            self.bind_on(prepared, shard, portal, frame).await?;
+            return Ok(Place::Shard(shard));
+        };
+        let [step] = plan.steps.as_slice() else {
+            return Err(Stop::Gone);
+        };
+        let described_on = step.shard;
+        self.bind_on(prepared, described_on, portal, frame).await?;
+        Ok(Place::Several {
+            plan: Arc::new(plan),
+            bind: self.held(frame),
+            described_on,
+        })
+    }
+
     /// Makes `shard` the one that the pipeline talks to.
     async fn talk_to(&mut self, shard: ShardId) -> Result<(), Stop> {
         if self.pipeline.shard == Some(shard) && self.pipeline.unsynced {
@@ -475,9 +509,8 @@ impl Session {
                     values: &values,
                     formats: &formats,
                 };
-                let shard = self.shard_to_forward(&prepared, Some(&bound))?;
-                self.bind_on(&prepared, shard, bind.portal, frame).await?;
-                Place::Shard(shard)
+                let forwarded = self.bind_forward(&prepared, &bound, bind.portal, frame);
+                Box::pin(forwarded).await?
             }
             PreparedKind::Explain => {
                 if self.transaction.block.phase() == Phase::Failed {
@@ -727,6 +760,10 @@ impl Session {
             }
             return Err(SessionError::UnknownPortal(name.to_owned()).into());
         };
+        if row_limit > 0 && matches!(portal.place, Place::Several { .. }) {
+            Box::pin(self.gather_portal(name)).await?;
+        }
+        let portal = self.portals.get(name).cloned().unwrap_or(portal);
         match portal.place {
             Place::Shard(shard) => {
                 self.note_forwarded(&portal.prepared, shard)?;
@@ -743,7 +780,12 @@ impl Session {
                 }
                 Ok(())
             }
-            Place::Several { plan, bind, .. } => {
+            Place::Several {
+                plan,
+                bind,
+                described_on,
+            } => {
+                self.note_forwarded(&portal.prepared, described_on)?;
                 let execute = self.execute_several(name, &portal.prepared, &plan, &bind, row_limit);
                 let place = Box::pin(execute).await?;
                 if let Some(portal) = self.portals.get_mut(name) {
@@ -811,8 +853,8 @@ impl Session {
             Place::Suspended => Err(SessionError::Refused {
                 what: "a second Execute of a portal over several shards".to_owned(),
                 code: "portal-row-limit",
-                reason: "the rows of several shards are not kept between two Executes",
-                hint: "Fetch all rows at once, or name the sharding key.",
+                reason: "the rows of several shards are kept between two Executes for a named portal in a block only",
+                hint: "Name the portal and BEGIN before, fetch all rows at once, or name the sharding key.",
             }
             .into()),
             Place::Done { again: Some(tag) } => {

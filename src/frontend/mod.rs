@@ -5,6 +5,7 @@ pub mod handshake;
 pub mod auth;
 pub mod session;
 mod several;
+mod cursor;
 pub mod simple_query;
 pub mod extended_query;
 pub mod control;

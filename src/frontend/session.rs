@@ -662,6 +662,28 @@ impl Session {
         self.template_by(hint.as_ref(), sql, parameter_types)
     }
 
+    /// The template of a query whose rows one server keeps between two requests.
+    pub(super) fn template_on_one(
+        &mut self,
+        sql: &str,
+        parameter_types: &[u32],
+    ) -> Result<Template, Stop> {
+        let topology = self.topology();
+        let search_path = self.search_path()?;
+        let hint = self.hint(sql)?;
+        let context = Context {
+            topology: &topology,
+            search_path: &search_path,
+            hint: hint.as_ref(),
+            limits: &self.lex_limits(),
+        };
+        Ok(crate::planner::template_on_one(
+            sql,
+            parameter_types,
+            &context,
+        )?)
+    }
+
     /// [`Self::template`] of a statement that runs by a hint from elsewhere than its own text.
     pub(super) fn template_by(
         &mut self,

@@ -4,7 +4,7 @@ use super::error::{self, Stop};
 use super::session::Session;
 use super::simple_query::text_of;
 use crate::executor::fan_out::{self, FannedOut, Show, Start};
-use crate::executor::gather::{self, Gathered, Source};
+use crate::executor::gather::{self, Gathered, Held, Source};
 use crate::executor::merge::MergeError;
 use crate::planner::plan::{Input, Merge, Plan, Step, StepArguments};
 use crate::topology::ShardId;
@@ -70,6 +70,92 @@ impl Session {
         portal: &str,
         show: Show,
     ) -> Result<FannedOut, Stop> {
+        let router = self.router.clone();
+        let mut held = router.merge_budget.statement();
+        let inputs = self.inputs(plan, request, portal, show.description, &mut held);
+        let (step, shards, arrays) = inputs.await?;
+        let Some(backend) = self.transaction.backend(step.shard) else {
+            return Err(Stop::Gone);
+        };
+        let out = backend.stream.out();
+        write_step(out, portal, request, step, &arrays, request.results);
+        frontend_message::write_sync(out);
+        drop(arrays);
+        let show = Show {
+            description: false,
+            ..show
+        };
+        let host = vec![backend];
+        match fan_out::fan_out(host, &Merge::Relay, Start::AtOnce, show, &mut self.client).await {
+            Ok(done) => {
+                self.after_steps(&plan.steps, &done)?;
+                Ok(done)
+            }
+            Err(error) => Err(self.after_several(&shards, error)),
+        }
+    }
+
+    /// Binds a plan with inputs to a portal on its host, where it stays for as long as the transaction.
+    pub(super) async fn bind_gathered(
+        &mut self,
+        plan: &Plan,
+        request: &Request<'_>,
+        portal: &str,
+    ) -> Result<ShardId, Stop> {
+        let router = self.router.clone();
+        let mut held = router.merge_budget.statement();
+        let inputs = self.inputs(plan, request, "", false, &mut held);
+        let (step, shards, arrays) = inputs.await?;
+        let host = step.shard;
+        let Some(backend) = self.transaction.backend(host) else {
+            return Err(Stop::Gone);
+        };
+        let out = backend.stream.out();
+        write_bound(out, portal, request, step, &arrays, request.results);
+        frontend_message::write_sync(out);
+        drop(arrays);
+        let source = Source {
+            backend,
+            describes: false,
+            relations: VecDeque::new(),
+        };
+        let bound = gather::gather(vec![source], &mut [], &mut held, &mut self.client).await;
+        bound.map_err(|error| self.after_several(&shards, error))?;
+        Ok(host)
+    }
+
+    /// Closes a portal on one shard.
+    pub(super) async fn close_portal(&mut self, shard: ShardId, name: &str) -> Result<(), Stop> {
+        let router = self.router.clone();
+        let mut held = router.merge_budget.statement();
+        let Some(backend) = self.transaction.backend(shard) else {
+            return Ok(());
+        };
+        let out = backend.stream.out();
+        frontend_message::write_close(out, Target::Portal, name);
+        frontend_message::write_sync(out);
+        let source = Source {
+            backend,
+            describes: false,
+            relations: VecDeque::new(),
+        };
+        let closed = gather::gather(vec![source], &mut [], &mut held, &mut self.client).await;
+        match closed {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.after_several(&[shard], error)),
+        }
+    }
+
+    /// Gathers the inputs of a plan: its one step, all shards that take part, and the arrays that `held` has. With
+    /// `describes` the client is sent the RowDescription of its own text.
+    async fn inputs<'p>(
+        &mut self,
+        plan: &'p Plan,
+        request: &Request<'_>,
+        portal: &str,
+        describes: bool,
+        held: &mut Held<'_>,
+    ) -> Result<(&'p Step, Vec<ShardId>, Vec<BytesMut>), Stop> {
         let [step] = plan.steps.as_slice() else {
             return Err(Stop::Gone);
         };
@@ -92,7 +178,7 @@ impl Session {
             inputs.map(|input| Gathered::new(&input.columns)).collect();
         let mut sources = Vec::with_capacity(shards.len());
         for backend in self.transaction.backends() {
-            let describes = show.description && backend.shard == host;
+            let describes = describes && backend.shard == host;
             if describes {
                 let out = backend.stream.out();
                 frontend_message::write_parse(out, "", request.sql, request.types);
@@ -117,39 +203,35 @@ impl Session {
                 });
             }
         }
-        let router = self.router.clone();
-        let mut held = router.merge_budget.statement();
-        let gathered = gather::gather(sources, &mut relations, &mut held, &mut self.client).await;
+        let gathered = gather::gather(sources, &mut relations, held, &mut self.client).await;
         let description = gathered.map_err(|error| self.after_several(&shards, error))?;
         if let Some(description) = description {
             self.client.out().extend_from_slice(description.bytes());
         }
-
-        let arrays: Vec<BytesMut> = relations.into_iter().flat_map(Gathered::arrays).collect();
-        let Some(backend) = self.transaction.backend(host) else {
-            return Err(Stop::Gone);
-        };
-        let out = backend.stream.out();
-        write_step(out, portal, request, step, &arrays, request.results);
-        frontend_message::write_sync(out);
-        drop(arrays);
-        let show = Show {
-            description: false,
-            ..show
-        };
-        let host = vec![backend];
-        match fan_out::fan_out(host, &Merge::Relay, Start::AtOnce, show, &mut self.client).await {
-            Ok(done) => {
-                self.after_steps(&plan.steps, &done)?;
-                Ok(done)
-            }
-            Err(error) => Err(self.after_several(&shards, error)),
-        }
+        let arrays = relations.into_iter().flat_map(Gathered::arrays);
+        Ok((step, shards, arrays.collect()))
     }
 }
 
 /// Writes all that runs one step of a plan up to, but without, Sync. `arrays` are further values, in binary form.
 fn write_step(
+    out: &mut BytesMut,
+    portal: &str,
+    request: &Request<'_>,
+    step: &Step,
+    arrays: &[BytesMut],
+    results: &[Format],
+) {
+    write_bound(out, portal, request, step, arrays, results);
+    frontend_message::write_describe(out, Target::Portal, portal);
+    frontend_message::write_execute(out, portal, 0);
+    if !portal.is_empty() {
+        frontend_message::write_close(out, Target::Portal, portal);
+    }
+}
+
+/// Writes the Parse and Bind of a step.
+fn write_bound(
     out: &mut BytesMut,
     portal: &str,
     request: &Request<'_>,
@@ -177,9 +259,4 @@ fn write_step(
         values.chain(arrays.iter().map(|array| Some(&array[..]))),
         results.iter().copied(),
     );
-    frontend_message::write_describe(out, Target::Portal, portal);
-    frontend_message::write_execute(out, portal, 0);
-    if !portal.is_empty() {
-        frontend_message::write_close(out, Target::Portal, portal);
-    }
 }

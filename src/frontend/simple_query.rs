@@ -152,6 +152,7 @@ impl Session {
                     self.adopt_settings(step.shard, template.settings()).await?;
                 }
             }
+            Statement::Declare { .. } if Box::pin(self.declare_over_shards(sentence)).await? => {}
             statement if control::is_forwarded(statement) => {
                 let shard = self.forward_shard(sentence, Some(&Bound::default()))?;
                 if !matches!(sentence.statement, Statement::Show(_)) {

@@ -193,6 +193,36 @@ pub fn template(
     parameter_types: &[u32],
     context: &Context<'_>,
 ) -> Result<Template, PlanError> {
+    template_for(sql, parameter_types, context, Answer::AnyWay)
+}
+
+/// As [`template()`], for a query whose rows one server keeps: a cursor, or a portal that is run in pieces.
+///
+/// # Errors
+/// As [`template()`]; plans over several shards may be refused that [`template()`] has.
+pub fn template_on_one(
+    sql: &str,
+    parameter_types: &[u32],
+    context: &Context<'_>,
+) -> Result<Template, PlanError> {
+    template_for(sql, parameter_types, context, Answer::OnOne)
+}
+
+/// Who may answer a statement over several shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Whoever does it best.
+    AnyWay,
+    /// One server has all rows of the answer.
+    OnOne,
+}
+
+fn template_for(
+    sql: &str,
+    parameter_types: &[u32],
+    context: &Context<'_>,
+    answer: Answer,
+) -> Result<Template, PlanError> {
     match context.hint {
         None => {}
         Some(Hint::Shard(shard)) => {
@@ -218,7 +248,7 @@ pub fn template(
     let work = || {
         let parsed = parse::parse(sql, tokens)?;
         let views = texts.parse();
-        let template = understood(sql, &parsed, &views, parameter_types, context);
+        let template = understood(sql, &parsed, &views, parameter_types, context, answer);
         // Dropping the trees recurses as parsing them does.
         drop((parsed, views));
         template
@@ -232,6 +262,7 @@ fn understood(
     views: &Views,
     parameter_types: &[u32],
     context: &Context<'_>,
+    answer: Answer,
 ) -> Result<Template, PlanError> {
     let mut analysis = analysis::analyze(
         &parsed.statement,
@@ -250,7 +281,14 @@ fn understood(
         }
     }
     let lone = lone(&analysis, &formulas);
-    let several = several(sql, parsed, &analysis, context).or_else(|obstacle| {
+    let several = match several(sql, parsed, &analysis, context) {
+        Ok(_) if answer == Answer::OnOne => Err(PlanError::refused(
+            Refusal::Rewrite,
+            "one server would have to have all rows of the answer",
+        )),
+        several => several,
+    };
+    let several = several.or_else(|obstacle| {
         let is_placed = |lone: &Lone| {
             lone.column
                 .slot(&lone.source, Arguments::default())
@@ -259,6 +297,10 @@ fn understood(
         let text = match &lone {
             // A literal says where it runs: it never needs several shards.
             Some(lone) if is_placed(lone) => None,
+            // The rows are described by the text that is run, so it is the client's but for the tables' names.
+            _ if answer == Answer::OnOne => {
+                gathered(sql, parsed, parameter_types, &analysis, &obstacle, context)
+            }
             _ => partial(sql, parsed, parameter_types, &analysis, context)
                 .or_else(|| gathered(sql, parsed, parameter_types, &analysis, &obstacle, context)),
         };

@@ -490,7 +490,10 @@ fn what_belongs_to_one_servers_session_is_refused() {
         ("CREATE DATABASE other", "server-object"),
         ("DO $$ BEGIN PERFORM 1; END $$", "procedural-function"),
         ("SET client_encoding = 'LATIN1'", "client-encoding"),
-        ("DECLARE c CURSOR FOR SELECT * FROM accounts", "cursor"),
+        (
+            "DECLARE c CURSOR FOR SELECT * FROM accounts FOR UPDATE",
+            "cursor",
+        ),
         ("PREPARE TRANSACTION 'mine'", "prepare-transaction"),
         ("COMMIT PREPARED 'mine'", "prepare-transaction"),
     ] {

@@ -9,6 +9,7 @@ mod attached;
 mod behaviours;
 mod copy;
 mod create_as;
+mod cursors;
 mod deadlocks;
 mod failures;
 mod gather;
