@@ -59,6 +59,7 @@ impl Config {
             state,
             recovery,
             deadlock,
+            snapshot,
         } = listen_half;
         let ShardsFile {
             cluster,
@@ -79,6 +80,7 @@ impl Config {
             state,
             recovery,
             deadlock,
+            snapshot,
             cluster,
             ring,
             shards,
@@ -99,6 +101,7 @@ struct ListenFile {
     state: State,
     recovery: Recovery,
     deadlock: Deadlock,
+    snapshot: Snapshot,
 }
 
 /// What `shards.toml` says. Where a problem was reported a field holds a placeholder.
@@ -123,6 +126,7 @@ fn read_listen_file(directory: &Path, document: &Document) -> Option<ListenFile>
         state: read_state(root.section("state"), directory),
         recovery: read_recovery(root.section("recovery")),
         deadlock: read_deadlock(root.section("deadlock")),
+        snapshot: read_snapshot(root.section("snapshot")),
     };
     root.finish();
     Some(file)
@@ -375,6 +379,12 @@ fn read_deadlock(mut section: Section<'_>) -> Deadlock {
     let timeout = section.duration("timeout", 100 * MS..=HOUR, SECOND);
     section.finish();
     Deadlock { timeout }
+}
+
+fn read_snapshot(mut section: Section<'_>) -> Snapshot {
+    let wait = section.duration("wait", 100 * MS..=HOUR, 5 * SECOND);
+    section.finish();
+    Snapshot { wait }
 }
 
 fn read_ring(mut section: Section<'_>) -> Ring {

@@ -39,6 +39,8 @@ pub struct Config {
     pub recovery: Recovery,
     /// `[deadlock]`
     pub deadlock: Deadlock,
+    /// `[snapshot]`
+    pub snapshot: Snapshot,
     /// `[cluster]`
     pub cluster: Cluster,
     /// `[ring]`
@@ -222,6 +224,13 @@ pub struct Deadlock {
     /// How long a transaction of several shards runs one statement before the shards are asked who waits for whom, and
     /// how often they are asked while that goes on. Default 1s.
     pub timeout: Duration,
+}
+
+/// Consistent snapshots over several shards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// How long opening one may take, and so how long it may keep distributed transactions from committing. Default 5s.
+    pub wait: Duration,
 }
 
 /// The cluster as a whole.

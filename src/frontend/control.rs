@@ -2,7 +2,7 @@
 
 use super::error::{self, SessionError, Stop};
 use super::extended_query::write_plan_description;
-use super::parameters::ROUTER_PREFIX;
+use super::parameters::{CONSISTENT, PER_SHARD, ROUTER_PREFIX, SNAPSHOT};
 use super::session::Session;
 use super::simple_query::{Sentence, text_of};
 use super::statements::{Bound, Prepared};
@@ -25,9 +25,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 /// The router's own settings, and what each may be.
-const ROUTER_SETTINGS: [(&str, &str); 2] = [
+const ROUTER_SETTINGS: [(&str, &str); 3] = [
     ("pgring.shard", "the name of a shard, or empty"),
     ("pgring.key", "a value of the sharding key, or empty"),
+    (SNAPSHOT, "shard, or consistent"),
 ];
 
 /// The settings that are modes of the transaction, and what shows them.
@@ -576,6 +577,61 @@ impl Session {
         Ok(())
     }
 
+    /// Before a statement: opens the snapshots that `pgring.snapshot` asks for. Outside a block, and for a read of several
+    /// shards, in one of the router's own.
+    pub(super) async fn open_snapshot(
+        &mut self,
+        access: Access,
+        crosses: bool,
+    ) -> Result<(), Stop> {
+        if !self.parameters.is_consistent() || self.transaction.is_consistent() {
+            return Ok(());
+        }
+        let shards: Vec<ShardId> = self.router.topology().shard_ids().collect();
+        let reads_several = crosses && access == Access::Read;
+        let settings = self.parameters.before_block();
+        let is_repeatable = self.transaction.is_repeatable_read(settings);
+        match self.transaction.block.phase() {
+            _ if shards.len() < 2 => return Ok(()),
+            Phase::Idle if reads_several && !self.pipeline.executed => {
+                self.leave_shard(None).await?;
+                self.begin_implicit().await?;
+                self.transaction.block.set_modes(&TransactionModes {
+                    isolation: Some(IsolationLevel::RepeatableRead),
+                    ..TransactionModes::default()
+                });
+            }
+            Phase::Implicit | Phase::Open if is_repeatable => {
+                self.leave_shard(None).await?;
+            }
+            Phase::Idle | Phase::Implicit | Phase::Open if reads_several => {
+                return Err(refused(
+                    "a read of several shards with pgring.snapshot = consistent in READ COMMITTED or SERIALIZABLE",
+                    "snapshot-isolation",
+                    "only a REPEATABLE READ block opens snapshots that agree, once and on all shards",
+                    "Use BEGIN ISOLATION LEVEL REPEATABLE READ, or one statement outside a block.",
+                ));
+            }
+            Phase::Idle | Phase::Implicit | Phase::Open | Phase::Failed => return Ok(()),
+        }
+        if self.transaction.has_unused() {
+            // It leaves shards, which a cancel must not reach any more.
+            self.in_use.clear().await;
+            self.reports_are_stale = true;
+        }
+        let first = shards[0];
+        let wait = self.router.config.snapshot.wait;
+        let (transaction, tenant) = self.transaction();
+        let opened = transaction.open_consistent(shards, tenant, wait).await;
+        self.note_in_use();
+        let asides = opened.map_err(error::of_join)?;
+        self.pass_asides(&asides);
+        if std::mem::take(&mut self.reports_are_stale) {
+            self.report_all_parameters(first);
+        }
+        Ok(())
+    }
+
     async fn check_snapshot(&mut self) -> Result<(), Stop> {
         if self.transaction.has_unused() {
             // It may leave shards, which a cancel must not reach any more.
@@ -767,9 +823,8 @@ impl Session {
     }
 
     pub(super) fn has_hint(&self) -> bool {
-        ROUTER_SETTINGS
-            .iter()
-            .any(|(name, _)| self.parameters.router_setting(name).is_some())
+        let is_set = |name: &&str| self.parameters.router_setting(name).is_some();
+        ["pgring.shard", "pgring.key"].iter().any(is_set)
     }
 
     async fn reset(&mut self, target: Option<&str>) -> Result<(), Stop> {
@@ -949,7 +1004,7 @@ impl Session {
             .parameters
             .router_setting(name)
             .cloned()
-            .unwrap_or_default();
+            .unwrap_or_else(|| if name == SNAPSHOT { PER_SHARD } else { "" }.into());
         if describe {
             let column = ColumnDescription::text(name);
             backend_message::write_row_description(self.client.out(), [column]);
@@ -1075,6 +1130,7 @@ impl Session {
             // What fails up to Sync takes it back.
             self.begin_implicit().await?;
         }
+        Box::pin(self.open_snapshot(plan.access, plan.steps.len() > 1)).await?;
         if hint.is_some() {
             self.taint(&plan).await?;
         }
@@ -1264,8 +1320,12 @@ pub(super) fn check_router_setting(
         expected: expected.to_owned(),
     };
     let known = ROUTER_SETTINGS.iter().find(|(known, _)| *known == name);
-    let (_, expected) =
-        known.ok_or_else(|| invalid("pgring.shard or pgring.key: there is no other setting"))?;
+    let (_, expected) = known.ok_or_else(|| {
+        invalid("pgring.shard, pgring.key or pgring.snapshot: there is no other setting")
+    })?;
+    if name == SNAPSHOT && !["", PER_SHARD, CONSISTENT].contains(&value) {
+        return Err(invalid(expected));
+    }
     if name == "pgring.shard" && !value.is_empty() && topology.shard_named(value).is_none() {
         return Err(invalid(expected));
     }

@@ -109,6 +109,7 @@ impl Session {
                 Framing::HeaderLine
             }
         };
+        Box::pin(self.open_snapshot(Access::Read, plan.steps.len() > 1)).await?;
         for step in &plan.steps {
             self.join(step.shard).await?;
             self.transaction.mark_used(step.shard);
@@ -176,6 +177,7 @@ impl Session {
             started: Vec::new(),
             header: Vec::new(),
         };
+        Box::pin(self.open_snapshot(Access::Write, false)).await?;
         if !matches!(route, CopyRoute::One(_)) {
             self.join(first).await?;
             let (transaction, tenant) = self.transaction();

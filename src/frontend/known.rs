@@ -54,7 +54,11 @@ impl Session {
             Phase::Idle | Phase::Open => true,
             Phase::Implicit | Phase::Failed => false,
         };
-        running && !self.schema_changed && self.temporary.is_none() && !self.has_hint()
+        running
+            && !self.parameters.is_consistent()
+            && !self.schema_changed
+            && self.temporary.is_none()
+            && !self.has_hint()
     }
 
     fn way(&mut self, sql: &str) -> Option<Way> {

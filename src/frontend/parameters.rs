@@ -6,6 +6,12 @@ use std::sync::Arc;
 
 /// Settings with this prefix are the router's own and never reach a shard.
 pub const ROUTER_PREFIX: &str = "pgring.";
+/// The setting of the router's own that says what a query over several shards sees,
+pub const SNAPSHOT: &str = "pgring.snapshot";
+/// what each shard sees by itself, which is the default,
+pub const PER_SHARD: &str = "shard";
+/// or every distributed transaction whole or not at all.
+pub const CONSISTENT: &str = "consistent";
 
 /// The values at one point of a session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,6 +99,12 @@ impl Parameters {
         let local = self.now.router_local.get(name);
         let value = local.or_else(|| self.now.router.get(name));
         value.filter(|value| !value.is_empty())
+    }
+
+    /// Whether snapshots of several shards are to agree.
+    pub fn is_consistent(&self) -> bool {
+        let snapshot = self.router_setting(SNAPSHOT);
+        snapshot.is_some_and(|snapshot| **snapshot == *CONSISTENT)
     }
 
     /// SET: the value that PostgreSQL confirmed. What the block set of it for itself is over.

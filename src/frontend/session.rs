@@ -570,7 +570,7 @@ impl Session {
         self.report_all_parameters(shard);
     }
 
-    fn report_all_parameters(&mut self, shard: ShardId) {
+    pub(super) fn report_all_parameters(&mut self, shard: ShardId) {
         let Some(backend) = self.transaction.backend(shard) else {
             return;
         };

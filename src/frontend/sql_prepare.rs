@@ -511,6 +511,10 @@ impl Session {
         for change in template.settings() {
             self.note_custom(&change.name);
         }
+        if self.parameters.is_consistent() {
+            let crosses = plan.steps.len() > 1 || !plan.inputs.is_empty();
+            Box::pin(self.open_snapshot(plan.access, crosses)).await?;
+        }
         if template.is_hinted() {
             Box::pin(self.taint(plan)).await?;
         }

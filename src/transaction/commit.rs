@@ -9,7 +9,7 @@
 use super::command::{self, CommandError, Reply};
 use super::gid::GlobalTransactionId;
 use super::participants::Participants;
-use super::{Participant, Tenant, Transaction};
+use super::{Participant, Tenant, Transaction, visibility};
 use crate::backend::control::ControlError;
 use crate::topology::ShardId;
 use crate::topology::snapshot::Topology;
@@ -120,6 +120,7 @@ impl Transaction {
         self.block.end();
         let ended = commit_all(participants, tenant, topology).await;
         self.distributed = None;
+        self.consistent = false;
         ended
     }
 }
@@ -321,7 +322,7 @@ async fn commit_in_two_phases(
     if let Err(error) = tenant.control.make_ids_durable(decider_shard).await {
         take_back(
             Vec::new(),
-            decider,
+            Some(decider),
             prepared
                 .into_iter()
                 .map(|(one, _)| (one.lease.shard, one))
@@ -338,7 +339,12 @@ async fn commit_in_two_phases(
     let mut failure = None;
     let mut done = Vec::new();
     let mut asides = Vec::new();
-    for (answer, (participant, gid)) in join_all(prepares).await.into_iter().zip(prepared) {
+    let (answers, entered) =
+        tokio::join!(join_all(prepares), visibility::enter(&mut decider.lease));
+    if let Err(error) = entered {
+        failure = Some(Some(error));
+    }
+    for (answer, (participant, gid)) in answers.into_iter().zip(prepared) {
         match answer {
             // A part that had failed already answers ROLLBACK.
             Ok(reply) if reply.tag == "PREPARE TRANSACTION" => {
@@ -357,7 +363,7 @@ async fn commit_in_two_phases(
         }
     }
     if let Some(error) = failure {
-        take_back(done, decider, readers).await;
+        take_back(done, left(decider).await, readers).await;
         return match error {
             Some(error) => Err(CommitError::RolledBack(error)),
             None => Ok(Ended {
@@ -369,20 +375,22 @@ async fn commit_in_two_phases(
 
     // 2. The decider commits: the decision.
     let decider_name = decider.lease.shard_name.clone();
+    let mut visible = None;
     match command::run(&mut decider.lease, "COMMIT").await {
         Ok(reply) if reply.tag == "COMMIT" => {
-            finish(decider, &reply, true, tenant);
+            decider.lease.applied = tenant.committed.clone();
+            visible = Some(decider).filter(|_| reply.status == TransactionStatus::Idle);
             asides.extend(reply.asides);
         }
         Ok(_) => {
-            take_back(done, decider, readers).await;
+            take_back(done, left(decider).await, readers).await;
             return Ok(Ended {
                 committed: false,
                 asides,
             });
         }
         Err(error @ CommandError::Refused(_)) => {
-            take_back(done, decider, readers).await;
+            take_back(done, left(decider).await, readers).await;
             return Err(CommitError::RolledBack(error));
         }
         Err(error @ CommandError::Lost { .. }) => {
@@ -413,16 +421,25 @@ async fn commit_in_two_phases(
                 .map(|participant| commit_one(participant, tenant))
         )
     );
+    if let Some(decider) = visible {
+        visibility::leave_and_release(decider).await;
+    }
     Ok(Ended {
         committed: true,
         asides,
     })
 }
 
+/// A decider that does not decide any more, if it is of use still.
+async fn left(mut decider: Participant) -> Option<Participant> {
+    let left = visibility::leave(&mut decider.lease).await;
+    left.is_ok().then_some(decider)
+}
+
 /// Before the decision: everything goes back.
 async fn take_back(
     prepared: Vec<(Participant, String)>,
-    decider: Participant,
+    decider: Option<Participant>,
     readers: Participants,
 ) {
     let undo = prepared
@@ -436,7 +453,9 @@ async fn take_back(
             }
         });
     let mut rest = readers;
-    rest.insert(decider.lease.shard, decider);
+    if let Some(decider) = decider {
+        rest.insert(decider.lease.shard, decider);
+    }
     tokio::join!(join_all(undo), roll_back(rest));
 }
 

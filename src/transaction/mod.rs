@@ -12,6 +12,7 @@ pub mod pin;
 pub mod in_use;
 pub mod deadlock;
 pub mod detection;
+pub mod visibility;
 mod participants;
 
 use crate::backend::connection::Backend;
@@ -58,6 +59,14 @@ pub struct Participant {
 }
 
 impl Participant {
+    /// Makes the backend's settings the session's.
+    async fn prepare(&mut self, tenant: Tenant<'_>) -> Result<(), CommandError> {
+        settings::apply(&mut self.lease, tenant.settings).await?;
+        settings::create_custom(&mut self.lease, tenant.custom, tenant.settings).await?;
+        self.settings_before = self.lease.applied.clone();
+        Ok(())
+    }
+
     /// Gives the lease back, which stands at ReadyForQuery 'I': to its pool, or to the session that keeps it.
     fn release(self) {
         if self.reasons.is_empty() {
@@ -105,6 +114,18 @@ pub enum JoinError {
     /// A second shard in a block whose snapshot would have to span both.
     #[error("a REPEATABLE READ or SERIALIZABLE block cannot span several shards")]
     SnapshotIsolation,
+    /// Something ran in the block before its shards' snapshots were opened.
+    #[error("the transaction's snapshots cannot be opened after it has begun on a shard")]
+    SnapshotTooLate,
+    /// The shards' snapshots could not be opened in time.
+    #[error("no consistent snapshot of the shards within snapshot.wait ({after:?})")]
+    SnapshotNotInTime {
+        /// The limit.
+        after: std::time::Duration,
+    },
+    /// A transaction is half committed and cannot be settled now.
+    #[error("no consistent snapshot of the shards: {0}")]
+    Unsettled(String),
 }
 
 impl ErrorReply for JoinError {
@@ -112,14 +133,17 @@ impl ErrorReply for JoinError {
         match self {
             Self::Lease(error) => error.sqlstate(),
             Self::Command(error) => error.sqlstate(),
-            Self::SnapshotIsolation => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::SnapshotIsolation | Self::SnapshotTooLate => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::SnapshotNotInTime { .. } | Self::Unsettled(_) => SqlState::SERIALIZATION_FAILURE,
         }
     }
     fn fault(&self) -> Fault {
         match self {
             Self::Lease(error) => error.fault(),
             Self::Command(error) => error.fault(),
-            Self::SnapshotIsolation => Fault::Client,
+            Self::SnapshotIsolation | Self::SnapshotTooLate => Fault::Client,
+            Self::SnapshotNotInTime { .. } => Fault::Router,
+            Self::Unsettled(_) => Fault::Backend,
         }
     }
     fn detail(&self) -> Option<String> {
@@ -129,6 +153,7 @@ impl ErrorReply for JoinError {
             Self::SnapshotIsolation => {
                 Some("Each shard would see a snapshot of its own.".to_owned())
             }
+            Self::SnapshotTooLate | Self::SnapshotNotInTime { .. } | Self::Unsettled(_) => None,
         }
     }
     fn hint(&self) -> Option<String> {
@@ -136,7 +161,13 @@ impl ErrorReply for JoinError {
             Self::Lease(error) => error.hint(),
             Self::Command(error) => error.hint(),
             Self::SnapshotIsolation => {
-                Some("Use READ COMMITTED, or keep the block to one sharding key.".to_owned())
+                Some("Use READ COMMITTED, keep the block to one sharding key, or SET pgring.snapshot = 'consistent' for REPEATABLE READ.".to_owned())
+            }
+            Self::SnapshotTooLate => {
+                Some("SET pgring.snapshot before the block's first statement.".to_owned())
+            }
+            Self::SnapshotNotInTime { .. } | Self::Unsettled(_) => {
+                Some("Try the transaction again.".to_owned())
             }
         }
     }
@@ -144,7 +175,8 @@ impl ErrorReply for JoinError {
         match self {
             Self::Lease(error) => error.refusal(),
             Self::Command(error) => error.refusal(),
-            Self::SnapshotIsolation => Some("snapshot-isolation"),
+            Self::SnapshotIsolation | Self::SnapshotTooLate => Some("snapshot-isolation"),
+            Self::SnapshotNotInTime { .. } | Self::Unsettled(_) => None,
         }
     }
 }
@@ -159,6 +191,8 @@ pub struct Transaction {
     pub pins: Arc<Pins>,
     /// The block spans, or spanned, several shards.
     distributed: Option<Distributed>,
+    /// It has snapshots of all shards that agree.
+    consistent: bool,
 }
 
 impl Transaction {
@@ -233,9 +267,7 @@ impl Transaction {
                 joining.release();
                 return Err(JoinError::SnapshotIsolation);
             }
-            settings::apply(&mut joining.lease, tenant.settings).await?;
-            settings::create_custom(&mut joining.lease, tenant.custom, tenant.settings).await?;
-            joining.settings_before = joining.lease.applied.clone();
+            joining.prepare(tenant).await?;
             let mark = self.distribute(1, tenant);
             if let Some(sql) = self.block.preamble(mark) {
                 // At once with the first shard's, so that the mark costs a block no time.
@@ -299,6 +331,13 @@ impl Transaction {
         }
     }
 
+    /// Whether the block has one snapshot for all of its statements, and no more than that.
+    pub fn is_repeatable_read(&self, before_block: &Settings) -> bool {
+        let level = self.block.modes().isolation;
+        let level = level.or_else(|| settings::default_isolation(before_block));
+        self.block.phase() != Phase::Idle && level == Some(IsolationLevel::RepeatableRead)
+    }
+
     /// Whether the block has one snapshot for all of its statements.
     fn has_snapshot(&self, before_block: &Settings) -> bool {
         match (self.block.phase(), self.block.modes().isolation) {
@@ -313,6 +352,9 @@ impl Transaction {
     /// # Errors
     /// [`JoinError::SnapshotIsolation`].
     pub async fn check_snapshot(&mut self) -> Result<(), JoinError> {
+        if self.consistent {
+            return Ok(());
+        }
         let isolation = self.block.modes().isolation;
         if isolation.is_some_and(IsolationLevel::has_snapshot) && self.participants.len() > 1 {
             self.leave_unused().await;
@@ -491,6 +533,7 @@ impl Transaction {
     pub fn abandon(&mut self) {
         self.participants.clear();
         self.distributed = None;
+        self.consistent = false;
         self.block.end();
     }
 
@@ -532,6 +575,7 @@ impl Transaction {
             });
         let asides = futures_util::future::join_all(rollbacks).await;
         self.distributed = None;
+        self.consistent = false;
         self.block.end();
         asides.into_iter().flatten().collect()
     }

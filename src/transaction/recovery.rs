@@ -19,6 +19,8 @@ const SHARD_WAIT: Duration = Duration::from_secs(30);
 const FINISH_WAIT: Duration = Duration::from_secs(10);
 /// Session-level advisory lock of whoever recovers a shard: the bytes of "pgring" and one more.
 const LOCK_KEY: i64 = 0x7067_7269_6e67_0001;
+/// Between two looks at what is decided.
+const SETTLE_PAUSE: Duration = Duration::from_millis(10);
 /// A part that stays in doubt is logged this often, in rounds.
 const LOG_EVERY: u64 = 60;
 
@@ -158,6 +160,51 @@ pub async fn recover_once(control: &Control) -> Report {
             all.in_doubt.extend(one.in_doubt);
             all
         })
+}
+
+/// Finishes every part whose decider has committed, as long as that takes.
+///
+/// # Errors
+/// Why it cannot be said of one whether its decider has.
+pub async fn settle(control: &Control) -> Result<(), String> {
+    loop {
+        let topology = control.topology.load_full();
+        let shards = topology.shard_ids();
+        let decided = join_all(shards.map(|shard| has_decided(control, shard))).await;
+        let decided: Result<Vec<bool>, String> = decided.into_iter().collect();
+        if !decided?.contains(&true) {
+            return Ok(());
+        }
+        recover_once(control).await;
+        tokio::time::sleep(SETTLE_PAUSE).await;
+    }
+}
+
+/// Whether the shard has a part whose decider has committed.
+async fn has_decided(control: &Control, shard: ShardId) -> Result<bool, String> {
+    let client = control
+        .client(shard)
+        .await
+        .map_err(|error| error.to_string())?;
+    let prefix = GlobalTransactionId::prefix(control.cluster());
+    let rows = client.query_typed(PREPARED, &[(&prefix, Type::TEXT)]).await;
+    let rows = rows.map_err(|error| crate::backend::store::reason(&error))?;
+    drop(client);
+    let mut decided = false;
+    for row in rows {
+        let text: String = row.try_get(0).map_err(|error| error.to_string())?;
+        let verdict = match text.parse::<GlobalTransactionId>() {
+            Ok(gid) => ask_decider(control, &gid).await,
+            Err(error) => Verdict::Unknown(error.to_string()),
+        };
+        match verdict {
+            Verdict::Committed => decided = true,
+            // It cannot commit while nobody may.
+            Verdict::Aborted | Verdict::InProgress => {}
+            Verdict::Unknown(reason) => return Err(format!("{text} is in doubt: {reason}")),
+        }
+    }
+    Ok(decided)
 }
 
 /// One prepared part.

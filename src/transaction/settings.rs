@@ -108,11 +108,15 @@ pub async fn create_custom(
     Ok(())
 }
 
+/// What transactions are isolated by unless they say otherwise.
+pub fn default_isolation(settings: &Settings) -> Option<IsolationLevel> {
+    let level = settings.get("default_transaction_isolation");
+    level.and_then(|level| IsolationLevel::named(level))
+}
+
 /// Whether transactions see one snapshot from begin to end unless they say otherwise.
 pub fn snapshot_by_default(settings: &Settings) -> bool {
-    let level = settings.get("default_transaction_isolation");
-    let level = level.and_then(|level| IsolationLevel::named(level));
-    level.is_some_and(IsolationLevel::has_snapshot)
+    default_isolation(settings).is_some_and(IsolationLevel::has_snapshot)
 }
 
 /// Whether a setting may be one that PostgreSQL makes when it is set.

@@ -28,6 +28,7 @@ mod routing;
 mod session_soak;
 mod sessions;
 mod shard_defaults;
+mod snapshots;
 mod soak;
 mod sql_prepare;
 mod temporary;

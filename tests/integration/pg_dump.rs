@@ -1,5 +1,5 @@
-//! `pg_dump` through the router: of one shard it is what the shard itself gives; of several it is refused, since each
-//! shard would give a snapshot of its own.
+//! `pg_dump` through the router: of one shard it is what the shard itself gives; of several it needs a consistent snapshot,
+//! and is refused without, since each shard would give one of its own.
 
 use crate::support::Deployment;
 use std::process::Command;
@@ -47,6 +47,27 @@ fn a_dump_of_one_shard_is_what_the_shard_gives() {
         let through = dump(deployment.program("pg_dump"), arguments);
         assert_eq!(through.expect("a dump through the router"), direct);
     }
+}
+
+#[test]
+fn a_dump_of_several_shards_has_the_rows_of_all_in_a_consistent_snapshot() {
+    let deployment = deployment(4);
+    deployment
+        .connect()
+        .run("INSERT INTO places VALUES (1, 'here')");
+    let mut pg_dump = deployment.program("pg_dump");
+    pg_dump.env("PGOPTIONS", "-c pgring.snapshot=consistent");
+    let whole = dump(pg_dump, &["--schema=public"]).expect("a dump");
+    let rows = |copy: &str| -> Vec<&str> {
+        let mut lines = whole.lines().skip_while(|line| !line.starts_with(copy));
+        lines.next().expect("the table's rows");
+        let mut rows: Vec<_> = lines.take_while(|line| *line != "\\.").collect();
+        rows.sort_unstable();
+        rows
+    };
+    assert_eq!(rows("COPY public.accounts "), ["1\t1", "2\t1", "3\t1"]);
+    assert_eq!(rows("COPY public.places "), ["1\there"]);
+    assert_eq!(whole.matches("CREATE VIEW public.rich").count(), 1);
 }
 
 #[test]
