@@ -4,6 +4,7 @@
 
 use super::merge::MergeError;
 use super::merge::columns;
+use super::merge::fold::Folded;
 use super::merge::order::RowOrder;
 use super::merge::tournament::Tournament;
 use super::{ExecuteError, fill_watched, flush_large, shard_lost, stop, unexpected};
@@ -239,6 +240,7 @@ pub async fn fan_out(
         Merge::Relay
         | Merge::Append { .. }
         | Merge::InTurn(_)
+        | Merge::Fold(_)
         | Merge::Sort { .. }
         | Merge::Move(_) => backend_message::sum_tags(tags),
     };
@@ -287,6 +289,7 @@ async fn pull(
         Merge::Relay
         | Merge::Append { .. }
         | Merge::InTurn(_)
+        | Merge::Fold(_)
         | Merge::First
         | Merge::Of(_)
         | Merge::Move(_) => 0,
@@ -316,6 +319,20 @@ async fn pull(
             };
             let mut window = Window::new(offset, limit, show.rows_max);
             append(inputs, heads, &mut window, shown, client, &mut notices).await?;
+            Ok(Some(window.given))
+        }
+        Merge::Fold(folds) => {
+            let first = inputs.iter().find_map(|input| input.description.as_ref());
+            let first = first.ok_or(MergeError::Row)?.clone();
+            let mut folded = Folded::new(folds, &columns_of(&first)?)?;
+            for (input, head) in inputs.iter_mut().zip(heads) {
+                folded.add(head.ok_or(MergeError::Row)?.body())?;
+                if next_row(input, client, &mut notices).await?.is_some() {
+                    return Err(MergeError::Row.into());
+                }
+            }
+            let mut window = Window::new(0, None, show.rows_max);
+            window.pass(&folded.row(), shown, client)?;
             Ok(Some(window.given))
         }
         Merge::Of(_) => Err(MergeError::Row.into()),

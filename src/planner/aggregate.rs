@@ -1,6 +1,7 @@
 //! Which of PostgreSQL's aggregates are made of parts: what each shard computes of its rows, and what is computed of
 //! that, equal to the last digit to what PostgreSQL computes of all rows at once.
 
+use super::plan::Fold;
 use super::typing::oid;
 
 /// An aggregate in parts.
@@ -10,6 +11,30 @@ pub(super) struct Split {
     pub(super) parts: Vec<(&'static str, u32)>,
     /// What the parts become.
     pub(super) whole: Final,
+}
+
+impl Split {
+    /// How the router itself makes the aggregate of its only part, where that is of a simple type.
+    pub(super) fn fold(&self) -> Option<Fold> {
+        let [(_, type_oid)] = self.parts.as_slice() else {
+            return None;
+        };
+        let is_integer = matches!(*type_oid, oid::INT2 | oid::INT4 | oid::INT8);
+        match self.whole {
+            Final::Count | Final::SumOfBigint => Some(Fold::Sum),
+            Final::Again("bool_and") => Some(Fold::And),
+            Final::Again("bool_or") => Some(Fold::Or),
+            Final::Again(function) if is_integer => match function {
+                "min" => Some(Fold::Min),
+                "max" => Some(Fold::Max),
+                "bit_and" => Some(Fold::BitAnd),
+                "bit_or" => Some(Fold::BitOr),
+                "bit_xor" => Some(Fold::BitXor),
+                _ => None,
+            },
+            Final::Again(_) | Final::Quotient | Final::IntervalQuotient => None,
+        }
+    }
 }
 
 /// What the parts of all shards become.

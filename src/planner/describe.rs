@@ -1,6 +1,6 @@
 //! [`Plan::describe`]: a plan in words, for EXPLAIN and for the plan cases.
 
-use super::plan::{Access, Merge, Plan, SortKey, StepArguments, StepSql, Tier};
+use super::plan::{Access, Fold, Merge, Plan, SortKey, StepArguments, StepSql, Tier};
 use crate::topology::snapshot::Topology;
 
 impl Plan {
@@ -87,6 +87,10 @@ impl Plan {
                     bounds(*offset, *limit)
                 ));
             }
+            Merge::Fold(folds) => {
+                let folds: Vec<&str> = folds.iter().map(|fold| fold_name(*fold)).collect();
+                lines.push(format!("merge: one row ({})", folds.join(", ")));
+            }
             Merge::InTurn(_) => lines.push("merge: in the order of VALUES".to_owned()),
             Merge::Move(key_move) => {
                 let target = topology.shard_name(key_move.target);
@@ -129,6 +133,19 @@ fn bounds(offset: u64, limit: Option<u64>) -> String {
         .map(|limit| format!(" limit({limit})"))
         .unwrap_or_default();
     format!("{offset}{limit}")
+}
+
+fn fold_name(fold: Fold) -> &'static str {
+    match fold {
+        Fold::Sum => "sum",
+        Fold::Min => "min",
+        Fold::Max => "max",
+        Fold::And => "and",
+        Fold::Or => "or",
+        Fold::BitAnd => "bit and",
+        Fold::BitOr => "bit or",
+        Fold::BitXor => "bit xor",
+    }
 }
 
 fn sort_key(key: &SortKey) -> String {

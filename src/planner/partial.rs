@@ -11,6 +11,7 @@
 use super::aggregate::{self, Final, Split};
 use super::analysis::{Analyzer, Block, bare, object_name};
 use super::function;
+use super::plan::Fold;
 use super::scope::{Lookup, Scope};
 use super::select::output_name;
 use super::typing::{self, Typed};
@@ -22,6 +23,7 @@ use ast::{
     OrderByExpr, Select, SelectItem, SetExpr, Statement, Value, WindowFrameBound, WindowType,
 };
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// The name of the partial rows.
 pub(super) const PARTIAL: &str = "pgring_partial";
@@ -48,6 +50,9 @@ pub(super) struct Partial {
     pub(super) select: Box<Select>,
     /// Its ORDER BY.
     pub(super) order: Vec<OrderByExpr>,
+    /// How the router itself makes the one row of the shards' answers to the client's own text, where each of its columns
+    /// is an aggregate of a simple type.
+    pub(super) folds: Option<Arc<[Fold]>>,
 }
 
 /// An expression that partial rows are grouped by, which is a column of theirs.
@@ -98,7 +103,11 @@ pub(super) enum Edit {
     /// Of an item of GROUP BY: a group.
     GroupBy { item: usize, group: usize },
     /// Of an aggregate's call: this text.
-    Call { place: Place, text: String },
+    Call {
+        place: Place,
+        text: String,
+        fold: Option<Fold>,
+    },
     /// Behind an item of the select list: its name.
     Called { item: usize, name: String },
 }
@@ -201,6 +210,29 @@ fn expression(text: &str) -> Option<Expr> {
     }
 }
 
+/// How the router makes the only row, if it can.
+fn folds(select: &Select, partial: &Partial) -> Option<Arc<[Fold]>> {
+    let is_row = partial.groups.is_empty()
+        && select.having.is_none()
+        && select.distinct.is_none()
+        && select.named_window.is_empty()
+        && partial.order.is_empty();
+    if !is_row {
+        return None;
+    }
+    let fold = |item: &SelectItem| {
+        let Expr::Function(function) = item_expr(item)? else {
+            return None;
+        };
+        let own = parse::place(&function.name)?;
+        partial.edits.iter().find_map(|edit| match edit {
+            Edit::Call { place, fold, .. } if *place == own => *fold,
+            _ => None,
+        })
+    };
+    select.projection.iter().map(fold).collect()
+}
+
 /// The item of the select list that a number in GROUP BY or ORDER BY stands for.
 fn ordinal(expr: &Expr) -> Option<usize> {
     match expr {
@@ -241,6 +273,7 @@ impl Analyzer<'_> {
             edits: Vec::new(),
             select: Box::new(select.clone()),
             order: order.to_vec(),
+            folds: None,
         };
         let projection = &select.projection;
         let is_grouped = block.aggregate || !grouping.is_empty() || select.having.is_some();
@@ -293,6 +326,7 @@ impl Analyzer<'_> {
         }
         partial.order = order;
         self.name_items(&mut partial)?;
+        partial.folds = folds(select, &partial);
         let columns = partial.groups.len() + partial.parts.len();
         (columns > 0 && columns <= COLUMNS_MAX).then_some(partial)
     }
@@ -537,9 +571,9 @@ impl Analyzer<'_> {
             && self.is_aggregate(function)?
         {
             let place = parse::place(&function.name)?;
-            let text = self.split(function, place, scope, partial)?;
+            let (text, fold) = self.split(function, place, scope, partial)?;
             *expr = expression(&text)?;
-            partial.edits.push(Edit::Call { place, text });
+            partial.edits.push(Edit::Call { place, text, fold });
             return Some(());
         }
         if let Some(group) = self.group_of(expr, scope, partial) {
@@ -684,14 +718,14 @@ impl Analyzer<'_> {
         Some(function::effect(schema, self.search_path, qualifier, &name, count).aggregate)
     }
 
-    /// The text that makes an aggregate of its parts, which are noted.
+    /// The text that makes an aggregate of its parts, which are noted, and how the router makes it.
     fn split(
         &self,
         function: &ast::Function,
         place: Place,
         scope: &Rc<Scope>,
         partial: &mut Partial,
-    ) -> Option<String> {
+    ) -> Option<(String, Option<Fold>)> {
         let FunctionArguments::List(list) = &function.args else {
             return None;
         };
@@ -720,10 +754,12 @@ impl Analyzer<'_> {
             Typed::Of { oid, .. } => Some(*oid),
             Typed::Open => None,
         });
-        let Split { parts, whole } = match aggregate::split(&name, argument, is_distinct) {
+        let split = match aggregate::split(&name, argument, is_distinct) {
             Some(split) => split,
             None => aggregate::extreme(&name).filter(|_| user_type.is_some())?,
         };
+        let fold = split.fold();
+        let Split { parts, whole } = split;
         let mut names = Vec::with_capacity(parts.len());
         for (function_name, type_oid) in parts {
             let mut call = function.clone();
@@ -752,7 +788,7 @@ impl Analyzer<'_> {
             };
             names.push(Partial::part_name(part));
         }
-        Some(Final::text(whole, &names))
+        Some((Final::text(whole, &names), fold))
     }
 
     /// The column that `expr` is, if it is of an array type, or of a type that users made but that is no domain.

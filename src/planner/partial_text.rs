@@ -4,7 +4,7 @@
 use super::analysis::is_constant;
 use super::gather::{GatherText, InputText, define, has_own_cast, quoted};
 use super::partial::{Edit, Home, PARTIAL, Partial, anchor};
-use super::plan::{StepArguments, Tier, Transport};
+use super::plan::{Fold, StepArguments, Tier, Transport};
 use super::rewrite::{self, Splice};
 use super::template::Context;
 use crate::sql::lex::{LexLimits, Token, TokenKind};
@@ -12,6 +12,14 @@ use crate::sql::parse::{self, Parsed, Place, ast};
 use crate::topology::schema::Column;
 use ast::{Expr, GroupByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, Value};
 use std::ops::Range;
+use std::sync::Arc;
+
+/// How the router makes the only row of the shards' answers to the client's text, if it can.
+pub(super) fn folds(parsed: &Parsed, partial: &Partial) -> Option<Arc<[Fold]>> {
+    let (query, _) = plain_query(&parsed.statement)?;
+    let is_whole = query.limit_clause.is_none() && query.fetch.is_none();
+    partial.folds.clone().filter(|_| is_whole)
+}
 
 /// Both texts; `uses` are all those of the analysis. None if the client's text is not understood well enough.
 pub(super) fn partial_text(
@@ -462,7 +470,7 @@ impl Text<'_> {
                     clauses.group_by.get(*item)?.clone(),
                     Partial::group_name(*group),
                 ),
-                Edit::Call { place, text } => {
+                Edit::Call { place, text, .. } => {
                     let arguments = self.arguments(*place)?;
                     (self.token_at(*place)?..arguments.end, text.clone())
                 }

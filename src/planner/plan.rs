@@ -14,7 +14,7 @@ pub enum Tier {
     NamedShard,
     /// The catalog, asked of one designated shard.
     Catalog,
-    /// Runs on several shards; outputs are appended or merge-sorted.
+    /// Runs on several shards; outputs are appended, merge-sorted, or made one row.
     PushDown,
     /// Runs on one shard, over rows that all made of theirs: a row for each group, with parts of its aggregates.
     Partial,
@@ -181,6 +181,8 @@ pub enum Merge {
     /// Rows of all steps, taken from them in this order (indexes into the steps), as far as they give that many; then
     /// what is left. Tags are summed. For RETURNING of a VALUES list that was split: clients count on its order.
     InTurn(Arc<[u16]>),
+    /// Each step gives one row; so does the merge, whose columns are made of theirs.
+    Fold(Arc<[Fold]>),
     /// Every step must say the same (a write of a reference table): the first step's output counts.
     First,
     /// The output of this step (an index into the steps) counts; none has rows.
@@ -202,6 +204,27 @@ pub struct KeyMove {
     pub columns: Arc<[Transport]>,
     /// The new key if it is a parameter of the client's, from zero, and its type if the client's text says one.
     pub parameter: Option<(u16, u32)>,
+}
+
+/// What a column of a [`Merge::Fold`] is of those of the steps, of which NULL counts for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fold {
+    /// The sum, of bigint.
+    Sum,
+    /// The least, of integers.
+    Min,
+    /// The greatest, of integers.
+    Max,
+    /// Whether all are true.
+    And,
+    /// Whether any is true.
+    Or,
+    /// The bits that all integers have.
+    BitAnd,
+    /// The bits that any integer has.
+    BitOr,
+    /// The bits that an odd number of integers have.
+    BitXor,
 }
 
 /// One sort key of a [`Merge::Sort`].

@@ -8,7 +8,7 @@ use super::gathered::Gathered;
 use super::key::{Arguments, Formula, KeyColumn, KeySet, Source};
 use super::partial_text;
 use super::plan::{
-    Access, Input, Merge, Plan, SessionEffects, SettingChange, SortKey, Step, StepArguments,
+    Access, Fold, Input, Merge, Plan, SessionEffects, SettingChange, SortKey, Step, StepArguments,
     StepSql, Tier,
 };
 use super::refusal::{PlanError, Refusal};
@@ -179,6 +179,8 @@ enum Several {
     },
     /// The rows of a VALUES list, each where it belongs.
     Split(InsertText),
+    /// The same text everywhere; the rows, one of each, become one.
+    Fold(Arc<[Fold]>),
     /// On one shard, over rows that are gathered there, or that the shards made of theirs.
     Gather(GatherText),
 }
@@ -294,17 +296,20 @@ fn understood(
                 .slot(&lone.source, Arguments::default())
                 .is_some()
         };
-        let text = match &lone {
+        let way = match &lone {
             // A literal says where it runs: it never needs several shards.
             Some(lone) if is_placed(lone) => None,
             // The rows are described by the text that is run, so it is the client's but for the tables' names.
             _ if answer == Answer::OnOne => {
                 gathered(sql, parsed, parameter_types, &analysis, &obstacle, context)
+                    .map(Several::Gather)
             }
-            _ => partial(sql, parsed, parameter_types, &analysis, context)
-                .or_else(|| gathered(sql, parsed, parameter_types, &analysis, &obstacle, context)),
+            _ => partial(sql, parsed, parameter_types, &analysis, context).or_else(|| {
+                gathered(sql, parsed, parameter_types, &analysis, &obstacle, context)
+                    .map(Several::Gather)
+            }),
         };
-        text.map(Several::Gather).ok_or(obstacle)
+        way.ok_or(obstacle)
     });
     // They are of use for no more than the text.
     analysis.sources = Vec::new();
@@ -532,21 +537,25 @@ fn is_query(parsed: &Parsed, analysis: &Analysis) -> bool {
         && analysis.stored.is_empty()
 }
 
-/// How the statement runs over partial rows of the shards, if it can.
+/// How the statement is answered of parts that the shards make, if it can be.
 fn partial(
     sql: &str,
     parsed: &Parsed,
     parameter_types: &[u32],
     analysis: &Analysis,
     context: &Context<'_>,
-) -> Option<GatherText> {
+) -> Option<Several> {
     let is_clear = is_query(parsed, analysis)
         && analysis.locals.is_empty()
         && analysis.unstable.is_none()
         && analysis.rows_obstacle.is_none();
     let partial = analysis.partial.as_deref().filter(|_| is_clear)?;
+    if let Some(folds) = partial_text::folds(parsed, partial) {
+        return Some(Several::Fold(folds));
+    }
     let uses = analysis.uses.len();
     partial_text::partial_text(sql, parsed, partial, parameter_types, uses, context)
+        .map(Several::Gather)
 }
 
 /// How the statement runs over gathered rows, if all that stands in its way is its shape.
@@ -1051,6 +1060,7 @@ impl Template {
                 };
                 (steps, merge)
             }
+            Several::Fold(folds) => (plain(&shards), Merge::Fold(folds.clone())),
             Several::Split(text) => {
                 let mut steps = Vec::with_capacity(shards.len());
                 for shard in &shards {

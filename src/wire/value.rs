@@ -192,6 +192,16 @@ pub fn decode(sort_type: SortType, format: Format, bytes: &[u8]) -> Result<Value
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Value<'a>(Place<'a>);
 
+impl Value<'_> {
+    /// An integer as it is; 1 and 0 of a boolean.
+    pub fn integer(&self) -> Option<i64> {
+        match &self.0 {
+            Place::Integer(value) => Some(*value),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Place<'a> {
     /// Booleans, integers, and times: days or microseconds with the infinities at the ends.

@@ -137,6 +137,43 @@ fn parts_become_what_one_postgresql_computes() {
 }
 
 #[test]
+fn integers_and_booleans_become_one_row_in_the_router() {
+    let (_deployment, mut client) = filled();
+    let mut aggregates = vec!["count(*)".to_owned(), "sum(small)".to_owned()];
+    aggregates.push("sum(whole) FILTER (WHERE big > 0)".to_owned());
+    for column in ["small", "whole", "big"] {
+        for function in ["min", "max", "bit_and", "bit_or", "bit_xor", "count"] {
+            aggregates.push(format!("{function}({column}) AS {function}_{column}"));
+        }
+    }
+    aggregates.extend(["bool_and", "bool_or", "every"].map(|function| format!("{function}(ok)")));
+    aggregates
+        .push("bool_and(id >= 0), bool_or(id < 0), sum(length(label)), count(pad)".to_owned());
+    let list = aggregates.join(", ");
+    for tail in [
+        "",
+        " WHERE id < 0",
+        " WHERE id = 5 OR id = 6",
+        " WHERE ok IS NULL",
+    ] {
+        let sql = |table: &str| format!("SELECT {list} FROM {table}{tail}");
+        let plan = client.column(&format!("EXPLAIN {}", sql("spread")));
+        assert!(plan[0].starts_with("push down on s"), "{plan:?}");
+        let simple = client.rows(&sql("spread"));
+        assert_eq!(simple, client.rows(&sql("copies")), "{tail}");
+        for binary in [false, true] {
+            let mut outcome = |table: &str| {
+                let reply = client.extended(&sql(table), &[], binary);
+                assert!(reply.failure.is_none(), "{tail}: {:?}", reply.failure);
+                let outcome = reply.outcomes.into_iter().next().expect("an outcome");
+                (outcome.rows, outcome.tag)
+            };
+            assert_eq!(outcome("spread"), outcome("copies"), "{tail}");
+        }
+    }
+}
+
+#[test]
 fn a_shard_sends_a_row_for_each_of_its_groups() {
     let (_deployment, mut client) = filled();
     let explained = |client: &mut Client, sql: &str| {
@@ -148,8 +185,14 @@ fn a_shard_sends_a_row_for_each_of_its_groups() {
     };
     let (plan, tops) = explained(&mut client, "SELECT count(*) FROM spread");
     assert_eq!(
+        plan[..2],
+        ["push down on s0, s1, s2, s3", "merge: one row (sum)"]
+    );
+    assert_eq!(tops, ["Aggregate (actual rows=1 loops=1)"; 4], "{plan:?}");
+    let (plan, tops) = explained(&mut client, "SELECT avg(number) FROM spread");
+    assert_eq!(
         plan[1],
-        "partial from s0, s1, s2, s3: SELECT pg_catalog.count(*) FROM spread"
+        "partial from s0, s1, s2, s3: SELECT pg_catalog.sum(number), pg_catalog.count(number) FROM spread"
     );
     assert_eq!(tops, ["Aggregate (actual rows=1 loops=1)"; 4], "{plan:?}");
     let (plan, tops) = explained(&mut client, "SELECT ok, max(big) FROM spread GROUP BY ok");

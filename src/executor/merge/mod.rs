@@ -1,7 +1,8 @@
 //! How the rows of several shards become one stream, natively: only where that is provably PostgreSQL's own answer.
-//! Pure. [`order`] compares rows; [`tournament`] picks the next; [`columns`] checks that shards speak of the same.
+//! Pure. [`fold`] makes one row of several; [`order`] compares rows; [`tournament`] picks the next; [`columns`] checks that shards speak of the same.
 
 pub mod columns;
+pub mod fold;
 pub mod order;
 pub mod tournament;
 
@@ -67,6 +68,9 @@ pub enum MergeError {
         /// The limit.
         bytes_max: usize,
     },
+    /// A sum beyond a bigint.
+    #[error("bigint out of range")]
+    SumRange,
     /// A row that is not as described.
     #[error("a shard sent a row that cannot be read")]
     Row,
@@ -83,6 +87,7 @@ impl ErrorReply for MergeError {
             Self::TooLarge { .. } => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
             Self::TotalTooLarge { .. } => SqlState::OUT_OF_MEMORY,
             Self::InputOrder { .. } | Self::OutcomesDiffer => SqlState::INTERNAL_ERROR,
+            Self::SumRange => SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
             Self::Row => SqlState::PROTOCOL_VIOLATION,
         }
     }
@@ -91,7 +96,8 @@ impl ErrorReply for MergeError {
             Self::SortType { .. }
             | Self::SortCollation { .. }
             | Self::SortValue { .. }
-            | Self::RoundedFloats => Fault::Client,
+            | Self::RoundedFloats
+            | Self::SumRange => Fault::Client,
             Self::TooLarge { .. } | Self::TotalTooLarge { .. } => Fault::Router,
             Self::Columns { .. } | Self::Row | Self::InputOrder { .. } | Self::OutcomesDiffer => {
                 Fault::Backend
@@ -112,6 +118,7 @@ impl ErrorReply for MergeError {
             | Self::TooLarge { .. }
             | Self::TotalTooLarge { .. }
             | Self::OutcomesDiffer
+            | Self::SumRange
             | Self::Row => None,
         }
     }
@@ -132,7 +139,7 @@ impl ErrorReply for MergeError {
             Self::TotalTooLarge { .. } => {
                 Some("Try again later, or raise limits.merge_bytes_total.".to_owned())
             }
-            Self::InputOrder { .. } | Self::OutcomesDiffer | Self::Row => None,
+            Self::InputOrder { .. } | Self::OutcomesDiffer | Self::SumRange | Self::Row => None,
             Self::Columns { .. } => {
                 Some("Compare the table's definition on the shards.".to_owned())
             }
@@ -148,6 +155,7 @@ impl ErrorReply for MergeError {
             | Self::TotalTooLarge { .. }
             | Self::InputOrder { .. }
             | Self::OutcomesDiffer
+            | Self::SumRange
             | Self::Row => None,
         }
     }
