@@ -3,8 +3,9 @@
 //! [`QUERIES`] in another way has [`assemble`].
 
 use crate::topology::schema::{
-    Body, Collation, Column, ColumnDefault, Event, Expression, ForeignKey, Function, Placement,
-    Relation, RelationKind, Rule, Schema, Trigger, TriggerFunction, Unique, Volatility,
+    AutomaticCast, Body, Collation, Column, ColumnDefault, Event, EventTrigger, Expression,
+    ForeignKey, Function, Placement, Relation, RelationKind, Rule, Schema, Trigger,
+    TriggerFunction, Unique, Volatility,
 };
 use futures_util::future::try_join_all;
 use std::collections::{HashMap, HashSet};
@@ -114,6 +115,7 @@ const FINGERPRINT: &str = "
       UNION ALL SELECT 'l' || oid::text || xmin::text || ctid::text FROM pg_catalog.pg_policy
       UNION ALL SELECT 'q' || oid::text || xmin::text || ctid::text FROM pg_catalog.pg_operator WHERE oid >= 16384
       UNION ALL SELECT 's' || oid::text || xmin::text FROM pg_catalog.pg_cast WHERE oid >= 16384
+      UNION ALL SELECT 'e' || oid::text || xmin::text || ctid::text FROM pg_catalog.pg_event_trigger
       UNION ALL SELECT 'h' || h.inhrelid::text || h.inhparent::text
         FROM pg_catalog.pg_inherits h JOIN relation r ON r.oid = h.inhrelid
       UNION ALL SELECT 'r' || w.oid::text || w.xmin::text || w.ctid::text
@@ -163,7 +165,7 @@ pub const SETTINGS: &str = "
            set_config('quote_all_identifiers', 'off', true)";
 
 /// What tells of a catalog, to be asked in one snapshot and under [`SETTINGS`].
-pub const QUERIES: [&str; 16] = [
+pub const QUERIES: [&str; 18] = [
     RELATIONS,
     COLUMNS,
     DOMAINS,
@@ -180,6 +182,8 @@ pub const QUERIES: [&str; 16] = [
     CASTS,
     BODIES,
     INDEXES,
+    AUTOMATIC_CASTS,
+    EVENT_TRIGGERS,
 ];
 
 /// The catalog that the answers to [`QUERIES`] tell of; see [`load`].
@@ -205,6 +209,8 @@ pub fn assemble(answers: Vec<Vec<Row>>) -> Result<Schema, CatalogError> {
             casts,
             bodies,
             indexes,
+            automatic_casts,
+            event_triggers,
         ],
     ) = <[Vec<Row>; QUERIES.len()]>::try_from(answers)
     else {
@@ -233,6 +239,29 @@ pub fn assemble(answers: Vec<Vec<Row>>) -> Result<Schema, CatalogError> {
     for row in &casts {
         let called = called(row, 1, &bodies)?;
         schema.casts.insert(row.try_get::<&str>(0)?.into(), called);
+    }
+    for row in &automatic_casts {
+        let calls: bool = row.try_get(5)?;
+        schema.automatic_casts.push(AutomaticCast {
+            name: row.try_get::<&str>(0)?.into(),
+            is_implicit: row.try_get(1)?,
+            function: calls.then(|| called(row, 2, &bodies)).transpose()?,
+            types: row.try_get(6)?,
+        });
+    }
+    for row in &event_triggers {
+        let text = |column: usize| row.try_get::<&str>(column).map(Arc::<str>::from);
+        let tags = row.try_get::<&str>(1)?;
+        schema.event_triggers.push(EventTrigger {
+            name: text(0)?,
+            tags: tags.lines().map(Arc::from).collect(),
+            function: TriggerFunction {
+                schema: text(2)?,
+                name: text(3)?,
+                language: text(4)?,
+                body: text(5)?,
+            },
+        });
     }
     Ok(schema)
 }
@@ -351,6 +380,42 @@ const CASTS: &str = "
     CROSS JOIN LATERAL (VALUES (t.typname::text), (format_type(t.oid, NULL))) s(name)
     WHERE c.oid >= 16384
     GROUP BY 1";
+
+// With a type that a user made go its arrays, ranges, domains and the types with it inside. The row type of a table is
+// written by the table's name.
+const AUTOMATIC_CASTS: &str = "
+    WITH RECURSIVE automatic AS (
+      SELECT c.*, CASE WHEN s.oid >= 16384 THEN s.oid WHEN t.oid >= 16384 THEN t.oid END AS own
+      FROM pg_cast c JOIN pg_type s ON s.oid = c.castsource JOIN pg_type t ON t.oid = c.casttarget
+      WHERE c.oid >= 16384 AND c.castcontext IN ('i', 'a')
+        AND (c.castfunc <> 0 OR (c.castmethod = 'i' AND s.typcategory = 'S' AND t.typcategory = 'D'))
+    ), holding(cast_oid, type) AS (
+      SELECT a.oid, a.own
+      FROM automatic a JOIN pg_type t ON t.oid = a.own LEFT JOIN pg_class r ON r.oid = t.typrelid
+      WHERE r.relkind IS NULL OR r.relkind = 'c'
+      UNION
+      SELECT h.cast_oid, m.type
+      FROM holding h CROSS JOIN LATERAL (
+        SELECT t.oid FROM pg_type t WHERE h.type IN (t.typelem, t.typbasetype)
+        UNION ALL
+        SELECT t.oid FROM pg_attribute a JOIN pg_type t ON t.typrelid = a.attrelid WHERE a.atttypid = h.type
+        UNION ALL
+        SELECT unnest(ARRAY[r.rngtypid, r.rngmultitypid]) FROM pg_range r WHERE r.rngsubtype = h.type) m(type))
+    SELECT format('the cast from %s to %s', format_type(a.castsource, NULL), format_type(a.casttarget, NULL)),
+           a.castcontext = 'i', coalesce(p.provolatile::text, 's'), coalesce(l.lanname NOT IN ('internal', 'c'), false),
+           ARRAY[a.castfunc], a.castfunc <> 0,
+           ARRAY(SELECT h.type FROM holding h WHERE h.cast_oid = a.oid ORDER BY 1)
+    FROM automatic a LEFT JOIN pg_proc p ON p.oid = a.castfunc LEFT JOIN pg_language l ON l.oid = p.prolang
+    ORDER BY a.oid";
+
+// The triggers of logins are fired by no command.
+const EVENT_TRIGGERS: &str = "
+    SELECT e.evtname::text, coalesce(array_to_string(e.evttags, chr(10)), ''),
+           n.nspname::text, p.proname::text, l.lanname::text, coalesce(p.prosrc, '')
+    FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid
+    JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
+    WHERE e.evtenabled IN ('O', 'A') AND e.evtevent <> 'login'
+    ORDER BY 1";
 
 const PARENTS: &str = "SELECT inhrelid, inhparent FROM pg_inherits";
 
@@ -1040,6 +1105,8 @@ pub fn is_same(a: &Schema, b: &Schema) -> bool {
         && a.user_functions == b.user_functions
         && a.operators == b.operators
         && a.casts == b.casts
+        && a.automatic_casts == b.automatic_casts
+        && a.event_triggers == b.event_triggers
         && a.domains == b.domains
         && a.declared == b.declared
         && a.misfits == b.misfits

@@ -7,7 +7,7 @@ use super::session::Session;
 use super::simple_query::{Sentence, text_of};
 use super::statements::{Bound, Prepared};
 use crate::planner::plan::{Access, Merge, Plan, SettingChange, StepArguments};
-use crate::planner::{self, Binding, Template};
+use crate::planner::{self, Binding, PlanError, Refusal, Template};
 use crate::sql::lex;
 use crate::sql::statement::{
     self, Discard, IsolationLevel, SetArgument, SetScope, SetValue, Statement, TransactionModes,
@@ -1102,19 +1102,30 @@ impl Session {
                 "Write the query itself after AS.",
             ));
         }
-        let topology = self.topology();
         let search_path = self.search_path()?;
         let hint = self.hint(sentence.sql)?;
         let limits = self.lex_limits();
+        let (statement, sql, tokens) = (&sentence.statement, sentence.sql, sentence.tokens);
         let context = planner::Context {
-            topology: &topology,
+            topology: &self.topology(),
             search_path: &search_path,
             hint: hint.as_ref(),
             limits: &limits,
         };
-        let (statement, sql, tokens) = (&sentence.statement, sentence.sql, sentence.tokens);
+        let mut planned = planner::utility(statement, sql, tokens, &context);
+        let is_unloaded = matches!(&planned,
+            Err(PlanError::Refused { refusal, .. }) if *refusal == Refusal::UnloadedTable);
+        let is_news = is_unloaded && Box::pin(self.look_again()).await;
+        let topology = self.topology();
+        let context = planner::Context {
+            topology: &topology,
+            ..context
+        };
+        if is_news {
+            planned = planner::utility(statement, sql, tokens, &context);
+        }
+        let plan = planned?;
         let temporary = planner::temporary(statement, sql, tokens, &context)?.is_some();
-        let plan = planner::utility(statement, sql, tokens, &context)?;
         if plan.access == Access::OutsideBlock {
             self.check_alone(sentence.statement.command_word())?;
         }

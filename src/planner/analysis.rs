@@ -11,6 +11,7 @@
 //! Start at [`analyze`]. Each part of a statement is walked in the file that has its name: `query`, `with`, `select`,
 //! `source` (FROM), `order`, `write`, `insert`, `merge`, `expression`. Names are in `scope`, keys in `key`.
 
+use super::automatic::Touched;
 use super::gathered::Gathered;
 use super::key::{Formula, Graph, KeyColumn, NodeId, Source};
 use super::key_move::MoveText;
@@ -248,6 +249,7 @@ pub(super) struct Analyzer<'a> {
     pub(super) relations: usize,
     pub(super) next_column: u32,
     pub(super) key_updates: Vec<(NodeId, Source, Result<MoveText, String>)>,
+    pub(super) touched: Touched,
     /// Parameters by how they are used: stored in columns that hold no time, or in any other way.
     pub(super) parameters_stored: Vec<u16>,
     pub(super) parameters_used: Vec<u16>,
@@ -281,12 +283,14 @@ pub fn analyze(
         relations: 0,
         next_column: 1,
         key_updates: Vec::new(),
+        touched: Touched::default(),
         parameters_stored: Vec::new(),
         parameters_used: Vec::new(),
         setting_named: None,
         views,
     };
     let rows = analyzer.statement(statement, None)?;
+    analyzer.automatic_casts()?;
     let Analyzer {
         graph,
         mut found,

@@ -19,7 +19,10 @@ use std::sync::Arc;
 pub type Obstacle = Option<PlanError>;
 
 /// The relation, and the tables that it shows if it is a view.
-fn and_reads<'a>(relation: &'a Relation, schema: &'a Schema) -> impl Iterator<Item = &'a Relation> {
+pub(super) fn and_reads<'a>(
+    relation: &'a Relation,
+    schema: &'a Schema,
+) -> impl Iterator<Item = &'a Relation> {
     let reads = relation.reads.iter();
     let tables = reads.filter_map(|(namespace, name)| schema.relations.get(namespace)?.get(name));
     std::iter::once(relation).chain(tables.map(Arc::as_ref))

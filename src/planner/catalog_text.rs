@@ -117,8 +117,11 @@ pub(super) fn calls_by(
             };
             let of_type = first > 0 && symbol(first - 1, "::");
             if of_type && !symbol(index + 1, ".") {
+                let literal = tokens
+                    .get(first.wrapping_sub(2))
+                    .is_some_and(Token::is_string);
                 add(
-                    cast_effect(judge, &name_here),
+                    cast_effect(judge, &name_here, literal),
                     format!("the cast to {name_here}"),
                 );
             } else if symbol(index + 1, "(") && name_here != "varying" {
@@ -177,10 +180,11 @@ fn is_local_setting(name: &str, arguments: &[Token], text: &str) -> bool {
         })
 }
 
-/// What a cast to the type `name` means: of casts that users made, and of domains.
-pub(super) fn cast_effect(judge: &mut Judge<'_>, name: &str) -> Effect {
+/// What a cast to the type `name` means: of casts that users made, and of domains. What is a `literal` in quotes is read
+/// by the type itself, and cast by nothing.
+pub(super) fn cast_effect(judge: &mut Judge<'_>, name: &str, literal: bool) -> Effect {
     let schema = judge.schema;
-    let cast = schema.casts.get(name);
+    let cast = schema.casts.get(name).filter(|_| !literal);
     let mut worst = cast.map_or(Effect::Same, |cast| function::of_user(judge, "", cast));
     for check in judge.domain(name) {
         for (effect, _) in calls_by(judge, &check.text, &[]) {

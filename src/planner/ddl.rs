@@ -2,6 +2,7 @@
 //! finds them, and constraints that each shard would check among its own rows only; [`changes`] says what the rest of
 //! a block no longer knows after it.
 
+use super::automatic::{self, Touched};
 use super::catalog_text;
 use super::function::Effect;
 use super::refusal::{PlanError, Refusal};
@@ -464,6 +465,12 @@ pub fn evaluated(ddl: &Ddl<'_>, sql: &str, context: &Context<'_>) -> Result<(), 
         return Ok(());
     }
     let schema = &context.topology.schema;
+    // The rest of ALTER TABLE changes no rows.
+    let words = ["add", "type", "using", "index"];
+    if words.iter().any(|word| catalog_text::has_word(sql, word)) {
+        let copies = context.topology.shards.len() > 1;
+        automatic::check(&Touched::anything(), "the statement", copies, schema)?;
+    }
     let called = catalog_text::calls(sql, schema, context.search_path);
     match called
         .into_iter()
@@ -515,6 +522,10 @@ pub fn changes(
         tokens.any(|token| words.iter().any(|word| token.is(sql, word)))
     };
     match (ddl.verb, ddl.object) {
+        (_, Some(ObjectKind::Cast | ObjectKind::Operator | ObjectKind::Domain)) => {
+            changes.conversions = true;
+        }
+        (_, Some(ObjectKind::EventTrigger)) => changes.event_triggers = true,
         (DdlVerb::Create, Some(ObjectKind::View | ObjectKind::MaterializedView)) => {
             ddl.relations
                 .iter()

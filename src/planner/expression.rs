@@ -5,6 +5,7 @@
 //! have is refused.
 
 use super::analysis::{Allow, Analyzer, Outcome, bare, beyond, object_name, placeholder};
+use super::automatic::refuse_unloaded;
 use super::body::Judge;
 use super::function::{self, Effect};
 use super::key::{KeyColumn, KeySet, NodeId, Source};
@@ -251,7 +252,8 @@ impl<'a> Analyzer<'a> {
                 {
                     return beyond("this cast");
                 }
-                self.cast_type(data_type)?;
+                let literal = matches!(bare(expr), Expr::Value(value) if parse::string(&value.value).is_some());
+                self.cast_type(data_type, literal)?;
                 if holds_time(data_type) && self.may_be_text(expr, scope) {
                     self.effect(Effect::Time, "a text that is read as a time");
                 }
@@ -336,7 +338,7 @@ impl<'a> Analyzer<'a> {
                 }
             }
             Expr::TypedString(typed) => {
-                self.cast_type(&typed.data_type)?;
+                self.cast_type(&typed.data_type, true)?;
                 if let Some(text) = parse::string(&typed.value.value)
                     && clock::tells_time(text)
                 {
@@ -428,6 +430,7 @@ impl<'a> Analyzer<'a> {
             .values()
             .any(|functions| functions.contains_key(name))
         {
+            self.touched.add_anything();
             self.never_multi(
                 Refusal::ProceduralFunction,
                 format!("the field {name}, which may be a function"),
@@ -463,6 +466,10 @@ impl<'a> Analyzer<'a> {
         if schema.operators.is_empty() {
             return Ok(());
         }
+        let mut operators = schema.operators.values();
+        if operators.any(|operators| operators.contains_key(symbol)) {
+            self.touched.add_anything();
+        }
         let judge = &mut Judge::new(schema);
         let effect = catalog_text::operator_effect(judge, self.search_path, qualifier, symbol);
         self.called(effect, &format!("the operator {symbol}"))
@@ -486,7 +493,28 @@ impl<'a> Analyzer<'a> {
         }
     }
 
-    fn cast_type(&mut self, data_type: &DataType) -> Outcome<()> {
+    /// Casts that PostgreSQL applies by itself are called as if they were written.
+    pub(super) fn automatic_casts(&mut self) -> Outcome<()> {
+        let schema = &self.topology.schema;
+        refuse_unloaded(schema)?;
+        if schema.automatic_casts.is_empty() {
+            return Ok(());
+        }
+        self.touched.add_parameters(self.parameter_types);
+        for (effect, name) in self.touched.casts(schema, self.found.writers > 0) {
+            self.called(
+                effect,
+                &format!("{name}, which PostgreSQL applies by itself,"),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The type of a cast, of a `literal` in quotes or of anything.
+    fn cast_type(&mut self, data_type: &DataType, literal: bool) -> Outcome<()> {
+        if matches!(data_type, DataType::Custom(..)) {
+            self.touched.add_anything();
+        }
         self.found.casts_to_time |= type_oid(data_type).is_none_or(clock::may_be_time);
         let schema = &self.topology.schema;
         if !(schema.casts.is_empty() && schema.domains.is_empty()) {
@@ -496,14 +524,14 @@ impl<'a> Analyzer<'a> {
             };
             let plain = written.split('(').next().unwrap_or_default().trim();
             let plain = if plain == "int" { "integer" } else { plain };
-            let effect = catalog_text::cast_effect(&mut Judge::new(schema), plain);
+            let effect = catalog_text::cast_effect(&mut Judge::new(schema), plain, literal);
             self.called(effect, &format!("the cast to {plain}"))?;
         }
         let name = match data_type {
             DataType::Regclass => "regclass".to_owned(),
             DataType::Custom(name, _) => object_name(name)?.pop().unwrap_or_default(),
             DataType::Array(ast::ArrayElemTypeDef::SquareBracket(inner, _)) => {
-                return self.cast_type(inner);
+                return self.cast_type(inner, literal);
             }
             _ => return Ok(()),
         };
@@ -616,6 +644,10 @@ impl<'a> Analyzer<'a> {
             name,
             count,
         );
+        let mut own = self.topology.schema.user_functions.values();
+        if own.any(|functions| functions.contains_key(name)) {
+            self.touched.add_anything();
+        }
         let first_text = args.first().and_then(|arg| match arg {
             FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))) => {
                 parse::string(&value.value)

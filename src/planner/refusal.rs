@@ -129,6 +129,8 @@ refusals! {
     ServerObject = "server-object", "Run the statement on each shard's server.";
     /// A write that fires a trigger which may reach rows on other shards, or differ between them.
     Trigger = "trigger", "Let the trigger's function change its own row only (a local table's: name local tables only), or name the shard with SET pgring.shard.";
+    /// DDL that fires an event trigger which does more on several shards than on one.
+    EventTrigger = "event-trigger", "Let the event trigger's function look and complain only, disable it for this command, or name the shard with SET pgring.shard.";
     /// A write of a table with a rule.
     Rule = "rule", "Drop the rule, or name the shard with SET pgring.shard.";
     /// A use of a table whose policies read what is not on every shard, or differ between shards.

@@ -445,6 +445,10 @@ impl<'a> Analyzer<'a> {
                 }
                 vec![column]
             });
+        let mut defined = alias.iter().flat_map(|alias| &alias.columns);
+        if defined.any(|column| column.data_type.is_some()) {
+            self.touched.add_anything();
+        }
         let name = alias.map_or(name, |alias| parse::name(&alias.name));
         let item = Item {
             name,
@@ -596,6 +600,7 @@ impl<'a> Analyzer<'a> {
         };
         let full: Arc<str> = format!("{}.{}", relation.schema, relation.name).into();
         self.found.temporary |= relation.is_temporary();
+        self.touched.add_relation(&relation, false);
         if let Some(obstacle) = attached::read(&relation, &self.topology.schema)? {
             self.differs_by_shard(obstacle);
         }

@@ -1,9 +1,11 @@
 //! Statements that are placed by the tables they name, not by keys: DDL, TRUNCATE, LOCK, and COPY.
 
 use super::attached;
+use super::automatic::{self, Touched};
 use super::clock;
 use super::create_as::create_as;
 use super::ddl;
+use super::event_trigger;
 use super::key::{Arguments, KeyColumn, Source};
 use super::plan::{Access, Merge, Plan, Step, StepArguments, StepSql, Tier};
 use super::refusal::{PlanError, Refusal};
@@ -67,6 +69,9 @@ pub fn utility(
     tokens: &[Token],
     context: &Context<'_>,
 ) -> Result<Plan, PlanError> {
+    if context.hint.is_none() {
+        event_trigger::check(statement, sql, tokens, context)?;
+    }
     if let Some(plan) = temporary::plan(statement, sql, tokens, context)? {
         return Ok(plan);
     }
@@ -107,6 +112,9 @@ pub fn utility(
             None => match relation(name, context)
                 .map(|relation| {
                     attached::queries(relation, &topology.schema)?;
+                    let copies = relation.placement == Placement::Reference;
+                    let what = format!("the query of {}", relation.name);
+                    automatic::check(&Touched::anything(), &what, copies, &topology.schema)?;
                     Ok::<_, PlanError>(&relation.placement)
                 })
                 .transpose()?
@@ -335,7 +343,14 @@ pub fn copy_from(
         }
         return Ok(CopyRoute::One(default));
     };
-    let obstacle = attached::write(relation, &[Event::Insert], None, &context.topology.schema)?;
+    let schema = &context.topology.schema;
+    let obstacle = attached::write(relation, &[Event::Insert], None, schema)?;
+    let mut touched = Touched::default();
+    for table in attached::and_reads(relation, schema) {
+        touched.add_relation(table, true);
+    }
+    let copies = !matches!(relation.placement, Placement::Local(_));
+    automatic::check(&touched, "COPY", copies, schema)?;
     let order: Vec<&Column> = match columns {
         // Generated columns are not in the data.
         None => relation

@@ -35,6 +35,9 @@ impl<'a> Analyzer<'a> {
         let Some(relation) = relation else {
             return Ok(());
         };
+        for table in attached::and_reads(relation, &self.topology.schema) {
+            self.touched.add_relation(table, true);
+        }
         let obstacle = attached::write(relation, events, assigned, &self.topology.schema)?;
         if let Some(obstacle) = obstacle {
             self.differs_by_shard(obstacle);

@@ -329,6 +329,31 @@ pub struct Function {
     pub bodies: Vec<Arc<Body>>,
 }
 
+/// A cast that a user made and that PostgreSQL applies where the text shows no call, if that calls or reads something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AutomaticCast {
+    /// `the cast from … to …`.
+    pub name: Arc<str>,
+    /// Whether expressions apply it, not assignments to columns alone.
+    pub is_implicit: bool,
+    /// Its function. None: it reads texts as dates or times.
+    pub function: Option<Function>,
+    /// OIDs of a type that a user made, without which it is never applied, and of the types that are made of it. Empty:
+    /// anything may apply it.
+    pub types: Vec<u32>,
+}
+
+/// An event trigger that is enabled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventTrigger {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The command tags that it is for; empty: all.
+    pub tags: Vec<Arc<str>>,
+    /// What it calls.
+    pub function: TriggerFunction,
+}
+
 /// What the shard map says of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Declared {
@@ -359,18 +384,24 @@ pub struct Changes {
     pub relations: HashSet<(Arc<str>, Arc<str>)>,
     /// Functions, whatever their schema.
     pub functions: HashSet<Arc<str>>,
+    /// Whether casts, operators or domains, which act without a call of their functions.
+    pub conversions: bool,
+    /// Whether event triggers.
+    pub event_triggers: bool,
 }
 
 impl Changes {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.relations.is_empty() && self.functions.is_empty()
+        *self == Self::default()
     }
 
     /// Takes in others.
     pub fn extend(&mut self, others: Self) {
         self.relations.extend(others.relations);
         self.functions.extend(others.functions);
+        self.conversions |= others.conversions;
+        self.event_triggers |= others.event_triggers;
     }
 
     /// Takes in what is placed by the shard map in a schema.
@@ -415,8 +446,16 @@ pub struct Schema {
     pub operators: HashMap<Arc<str>, HashMap<Arc<str>, Function>>,
     /// type → what the functions are that cast to it, for casts that users made.
     pub casts: HashMap<Arc<str>, Function>,
+    /// Casts that users made and that PostgreSQL applies by itself.
+    pub automatic_casts: Vec<AutomaticCast>,
     /// domain → its CHECK constraints, and those of the domains that it is made of.
     pub domains: HashMap<Arc<str>, Vec<Expression>>,
+    /// Event triggers.
+    pub event_triggers: Vec<EventTrigger>,
+    /// Whether it no longer tells of all casts, operators and domains.
+    pub unloaded_conversions: bool,
+    /// Whether it no longer tells of all event triggers.
+    pub unloaded_event_triggers: bool,
 }
 
 impl Schema {
@@ -455,6 +494,8 @@ impl Schema {
             functions.retain(|name, _| !changes.functions.contains(name));
         }
         schema.unloaded = unloaded;
+        schema.unloaded_conversions = changes.conversions;
+        schema.unloaded_event_triggers = changes.event_triggers;
         schema
     }
 

@@ -6,6 +6,7 @@ mod random;
 mod support;
 
 mod attached;
+mod automatic;
 mod behaviours;
 mod copy;
 mod create_as;
