@@ -560,7 +560,7 @@ impl Draft {
                     });
                     ColumnDefault::Generated
                 }
-                Some(text) if calls_nextval(text) => ColumnDefault::Sequence,
+                Some(text) if is_sequence(text) => ColumnDefault::Sequence,
                 Some(text) => ColumnDefault::Expression(shared(&mut texts, text)),
                 None => ColumnDefault::Null,
             };
@@ -1070,8 +1070,11 @@ fn checks_of_domains(checks: &[Row]) -> Result<HashMap<u32, Vec<Expression>>, Ca
     Ok(checks_of)
 }
 
-fn calls_nextval(expression: &str) -> bool {
-    expression.contains("nextval(")
+/// Whether a default is the next value of a sequence and nothing else.
+fn is_sequence(expression: &str) -> bool {
+    let name = expression.strip_prefix("nextval('");
+    let name = name.and_then(|rest| rest.strip_suffix("'::regclass)"));
+    name.is_some_and(|name| !name.contains("'::"))
 }
 
 fn add_functions(schema: &mut Schema, rows: &[Row], bodies: &Bodies) -> Result<(), CatalogError> {
@@ -1210,7 +1213,14 @@ mod tests {
 
     #[test]
     fn a_serial_columns_default_is_a_sequence() {
-        assert!(calls_nextval("nextval('orders_id_seq'::regclass)"));
-        assert!(!calls_nextval("'nextval'::text"));
+        assert!(is_sequence("nextval('orders_id_seq'::regclass)"));
+        assert!(is_sequence("nextval('\"it''s (odd)\"'::regclass)"));
+        for expression in [
+            "'nextval'::text",
+            "(nextval('s'::regclass) + 1)",
+            "nextval('s'::regclass) + nextval('t'::regclass)",
+        ] {
+            assert!(!is_sequence(expression), "{expression}");
+        }
     }
 }

@@ -4,12 +4,15 @@
 use super::catalog_text::{self, LIMITS};
 use super::function::Effect;
 use crate::sql::lex::{self, Token};
+use crate::topology::ShardId;
 use crate::topology::schema::{Body, Expression, Function, Placement, Schema};
 use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Words after which a name is a relation's.
-const BEFORE_RELATION: [&str; 7] = ["from", "join", "only", "table", "into", "update", "using"];
+const BEFORE_RELATION: [&str; 8] = [
+    "from", "join", "only", "table", "into", "update", "using", "truncate",
+];
 
 /// What the code of other languages contains where it runs SQL.
 const RUNS_SQL: [&str; 6] = ["execute", "query", "plpy.", "plv8.", "spi_", "prepare"];
@@ -22,6 +25,8 @@ pub struct Judge<'a> {
     /// All schemas: a source's search path is the session's or its own.
     search_path: Option<Arc<[Arc<str>]>>,
     depth: usize,
+    /// The shard that all of it runs on.
+    home: Option<ShardId>,
 }
 
 impl<'a> Judge<'a> {
@@ -33,7 +38,21 @@ impl<'a> Judge<'a> {
             seen_domains: HashSet::new(),
             search_path: None,
             depth: 0,
+            home: None,
         }
+    }
+
+    /// One for what runs on `shard`, where local tables have their rows.
+    pub fn at_home(schema: &'a Schema, shard: ShardId) -> Self {
+        Self {
+            home: Some(shard),
+            ..Self::new(schema)
+        }
+    }
+
+    /// Whether what it looks into does there what it would do on one server.
+    pub(super) fn is_at_home(&self) -> bool {
+        self.home.is_some()
     }
 
     /// Whether it looks into a source.
@@ -129,10 +148,21 @@ impl<'a> Judge<'a> {
                     None => !matches!(&**known, "pg_catalog" | "information_schema"),
                 };
                 let found = relations.get(&*relation).filter(|_| is_named);
-                worst = worst.max(match found.map(|relation| &relation.placement) {
-                    None | Some(Placement::Reference) => Effect::Same,
-                    Some(Placement::Catalog) => Effect::Catalog,
-                    Some(Placement::Sharded { .. } | Placement::Local(_) | Placement::View) => {
+                let Some(found) = found else { continue };
+                worst = worst.max(match &found.placement {
+                    // What writes there may fire more.
+                    _ if self.is_at_home()
+                        && !(found.triggers.is_empty() && found.rules.is_empty()) =>
+                    {
+                        Effect::Procedural
+                    }
+                    Placement::Reference if self.is_at_home() && writes(text, tokens) => {
+                        Effect::Procedural
+                    }
+                    Placement::Reference => Effect::Same,
+                    Placement::Catalog => Effect::Catalog,
+                    Placement::Local(shard) if self.home == Some(*shard) => Effect::Same,
+                    Placement::Sharded { .. } | Placement::Local(_) | Placement::View => {
                         Effect::Procedural
                     }
                 });
@@ -140,6 +170,13 @@ impl<'a> Judge<'a> {
         }
         worst
     }
+}
+
+/// Whether a source may write rows.
+fn writes(text: &str, tokens: &[Token]) -> bool {
+    let words = ["insert", "update", "delete", "merge", "truncate", "copy"];
+    let mut tokens = tokens.iter();
+    tokens.any(|token| words.iter().any(|word| token.is(text, word)))
 }
 
 /// What the statements in a source mean by the words that they begin with.
@@ -182,7 +219,6 @@ fn statements(text: &str, tokens: &[Token]) -> Effect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::ShardId;
     use crate::topology::schema::{Relation, RelationKind};
 
     fn effect(language: &str, text: &str) -> Effect {

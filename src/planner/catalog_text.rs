@@ -197,15 +197,6 @@ pub(super) fn cast_effect(judge: &mut Judge<'_>, name: &str, literal: bool) -> E
     worst
 }
 
-/// The worst of [`calls`].
-pub fn effect(text: &str, schema: &Schema, search_path: &[Arc<str>]) -> Effect {
-    let effects = calls(text, schema, search_path).into_iter();
-    effects
-        .map(|(effect, _)| effect)
-        .max()
-        .unwrap_or(Effect::Same)
-}
-
 /// What using an operator means.
 pub(super) fn operator_effect(
     judge: &mut Judge<'_>,

@@ -219,8 +219,20 @@ const CATALOG: &[&str] = &[
 
 /// Aggregates whose result does not depend on the order of their rows.
 const UNORDERED: &[&str] = &[
-    "count", "min", "max", "bool_and", "bool_or", "every", "bit_and", "bit_or", "bit_xor", "sum",
+    "count", "min", "max", "bool_and", "bool_or", "every", "bit_and", "bit_or", "bit_xor",
+];
+
+/// Aggregates whose result does not depend on the order of their rows where the values are exact: floats are rounded
+/// with each that is added.
+pub(super) const UNORDERED_IF_EXACT: &[&str] = &[
+    "sum",
     "avg",
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "variance",
+    "var_pop",
+    "var_samp",
 ];
 
 /// What calling `name` (with its schema, if it was written) means.
@@ -373,6 +385,7 @@ pub(super) fn of_user(judge: &mut Judge<'_>, name: &str, function: &Function) ->
         (Volatility::Immutable, _) | (Volatility::Stable, false) => source,
         // What is called by a function that is said to be immutable is as good as its source.
         (Volatility::Stable, true) if judge.is_inside() => source,
+        (Volatility::Stable | Volatility::Volatile, true) if judge.is_at_home() => source,
         (Volatility::Stable | Volatility::Volatile, true) if source == Effect::Session => source,
         (Volatility::Stable | Volatility::Volatile, true) => Effect::Procedural,
         (Volatility::Volatile, false) => Effect::Designated,

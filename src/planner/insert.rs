@@ -169,6 +169,7 @@ impl<'a> Analyzer<'a> {
                     .map(|name| relation.column(name).unwrap_or(usize::MAX))
                     .collect()
             };
+            let mut given_names = Vec::with_capacity(given.len());
             for (index, column) in relation.columns.iter().enumerate() {
                 let defaulted = match given.iter().position(|given| *given == index) {
                     None => true,
@@ -181,8 +182,11 @@ impl<'a> Analyzer<'a> {
                 };
                 if defaulted {
                     self.defaulted(relation, column, reference)?;
+                } else {
+                    given_names.push(&*column.name);
                 }
             }
+            self.defaulted_behind(relation, &|name| given_names.contains(&name))?;
             if let Some(key) = sharded {
                 let Some(column) = relation
                     .columns

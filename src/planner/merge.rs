@@ -142,6 +142,8 @@ impl<'a> Analyzer<'a> {
         for column in &insert.columns {
             listed.push(object_name(column)?.pop().unwrap_or_default());
         }
+        // MERGE INTO a view is PostgreSQL 17's.
+        self.defaulted_behind(relation, &|_| false)?;
         for (index, column) in relation.columns.iter().enumerate() {
             let position = if listed.is_empty() {
                 Some(index)

@@ -326,6 +326,7 @@ impl<'a> Analyzer<'a> {
                                 OutColumn {
                                     key,
                                     collation,
+                                    is_exact: left.is_exact && right.is_exact,
                                     id: 0,
                                     name: left.name,
                                     origin: None,
@@ -393,6 +394,7 @@ impl<'a> Analyzer<'a> {
             key: None,
             collation: Collation::Other,
             origin: None,
+            is_exact: false,
         }
     }
 

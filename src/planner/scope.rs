@@ -28,6 +28,8 @@ pub struct OutColumn {
     pub key: Option<Key>,
     /// How it compares.
     pub collation: Collation,
+    /// Whether it is known to be of a type whose values add up to the same in any order: not of floats.
+    pub is_exact: bool,
     /// The table's column that its values are of, if they are that alone.
     pub origin: Option<Origin>,
 }

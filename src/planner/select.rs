@@ -439,6 +439,7 @@ impl<'a> Analyzer<'a> {
                     },
                     _ => OutColumn {
                         collation: explicit_collation(expr),
+                        is_exact: self.is_exact(expr, scope),
                         ..self.column(&name)
                     },
                 };

@@ -4,6 +4,7 @@ use super::analysis::{
     Allow, Analyzer, Outcome, Pending, RELATIONS_MAX, Rows, UseNode, beyond, object_name,
 };
 use super::attached;
+use super::expression::is_exact;
 use super::key::{KeyColumn, NodeId};
 use super::refusal::{PlanError, Refusal};
 use super::scope::{From, Item, Key, Lookup, Origin, OutColumn, Scope};
@@ -618,6 +619,7 @@ impl<'a> Analyzer<'a> {
                         key: None,
                         collation: column.collation,
                         origin: Some(Origin { relation, index }),
+                        is_exact: is_exact(column.type_oid),
                     }
                 })
                 .collect()

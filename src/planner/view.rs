@@ -6,6 +6,7 @@
 //! ([`means_the_same`]).
 
 use super::analysis::{Analyzer, Outcome};
+use super::expression::is_exact;
 use super::gathered::Inside;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{From, Item, Origin, OutColumn};
@@ -248,6 +249,7 @@ impl<'a> Analyzer<'a> {
                 relation: relation.clone(),
                 index,
             }),
+            is_exact: is_exact(column.type_oid),
         });
         rows.columns = Some(columns.collect());
         let mut from = self.derived(rows, alias)?;

@@ -3,6 +3,7 @@
 use super::analysis::{
     Allow, Analyzer, Block, Outcome, Rows, beyond, is_default, object_name, placeholder,
 };
+use super::body::Judge;
 use super::function::Effect;
 use super::key::NodeId;
 use super::key_move::MoveText;
@@ -10,7 +11,7 @@ use super::refusal::{PlanError, Refusal};
 use super::scope::{From, Scope};
 use super::{attached, catalog_text, clock};
 use crate::sql::parse::{self, ast};
-use crate::topology::schema::{Column, ColumnDefault, Event, Placement, Relation};
+use crate::topology::schema::{Column, ColumnDefault, Event, Placement, Relation, RelationKind};
 use crate::topology::snapshot::Topology;
 use ast::{Expr, FromTable, SelectItem, TableFactor, TableWithJoins};
 use std::rc::Rc;
@@ -131,6 +132,7 @@ impl<'a> Analyzer<'a> {
                 (Some(column), Some(relation)) if is_default(&assignment.value) => {
                     let reference = relation.placement == Placement::Reference;
                     self.defaulted(relation, column, reference)?;
+                    self.defaulted_behind(relation, &|name| *name != *column.name)?;
                 }
                 (column, _) => self.stored_value(&assignment.value, column, scope)?,
             }
@@ -364,6 +366,30 @@ impl<'a> Analyzer<'a> {
         Ok(rows)
     }
 
+    /// A write of a view leaves to their defaults the columns of the tables behind it that it does not give; `is_given`
+    /// tells of the view's own columns whether it does.
+    pub(super) fn defaulted_behind(
+        &mut self,
+        view: &Relation,
+        is_given: &dyn Fn(&str) -> bool,
+    ) -> Outcome<()> {
+        if view.kind != RelationKind::View {
+            return Ok(());
+        }
+        // PostgreSQL prints AS where a column of a view has another name than the table's.
+        let mut queries = view.queries.iter();
+        let alike = view.reads.len() == 1
+            && !queries.any(|query| catalog_text::has_word(&query.text, "as"));
+        let topology = self.topology;
+        for table in attached::and_reads(view, &topology.schema).skip(1) {
+            let columns = table.columns.iter();
+            for column in columns.filter(|column| !(alike && is_given(&column.name))) {
+                self.defaulted(table, column, table.placement == Placement::Reference)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A write leaves `column` to its default.
     pub(super) fn defaulted(
         &mut self,
@@ -410,11 +436,11 @@ pub(super) fn default_obstacle(
     topology: &Topology,
     search_path: &[Arc<str>],
 ) -> Option<(PlanError, bool)> {
-    // One shard has its rows and its sequences.
-    let local = matches!(relation.placement, Placement::Local(_));
     let text = match &column.default {
         ColumnDefault::Null | ColumnDefault::Generated => return None,
-        ColumnDefault::Sequence if local => return None,
+        ColumnDefault::Sequence if matches!(relation.placement, Placement::Local(_)) => {
+            return None;
+        }
         ColumnDefault::Sequence => {
             let reason = format!("{}.{} is left to its sequence", relation.name, column.name);
             return Some((PlanError::refused(Refusal::SequenceDefault, reason), true));
@@ -425,9 +451,17 @@ pub(super) fn default_obstacle(
         "{}.{} is left to its default {text}",
         relation.name, column.name
     );
-    let (refusal, always) = match catalog_text::effect(text, &topology.schema, search_path) {
+    let judge = &mut match relation.placement {
+        Placement::Local(shard) => Judge::at_home(&topology.schema, shard),
+        _ => Judge::new(&topology.schema),
+    };
+    let called = catalog_text::calls_by(judge, text, search_path).into_iter();
+    let effect = called.map(|(effect, _)| effect).max();
+    let (refusal, always) = match effect.unwrap_or(Effect::Same) {
         Effect::Session => (Refusal::SessionState, true),
-        _ if local => return None,
+        Effect::Procedural => (Refusal::ProceduralFunction, true),
+        // One shard has its rows and its sequences.
+        _ if matches!(relation.placement, Placement::Local(_)) => return None,
         Effect::Same => return None,
         Effect::Random if !reference => return None,
         Effect::Random | Effect::Time | Effect::Catalog | Effect::Unknown if reference => {
@@ -437,7 +471,6 @@ pub(super) fn default_obstacle(
             (Refusal::DefaultDiffers, false)
         }
         Effect::Designated => (Refusal::SequenceDefault, true),
-        Effect::Procedural => (Refusal::ProceduralFunction, true),
     };
     Some((PlanError::refused(refusal, reason), always))
 }

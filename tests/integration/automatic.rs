@@ -213,3 +213,112 @@ fn event_triggers_that_do_more_than_look_stand_in_the_way_of_ddl_on_every_shard(
     client.run("CREATE VIEW v AS SELECT 1");
     assert_eq!(client.value("SELECT count(*) FROM log"), "1");
 }
+
+#[test]
+fn defaults_behind_views_and_beside_sequences_are_seen() {
+    let deployment = Deployment::shared()
+        .schema(
+            "CREATE TABLE codes (code text PRIMARY KEY, at timestamptz DEFAULT now(), n float DEFAULT random());
+             CREATE TABLE counted (id serial PRIMARY KEY, name text);
+             CREATE TABLE orders (id int PRIMARY KEY, note text);
+             CREATE TABLE plain (id int, note text);
+             CREATE SEQUENCE s;
+             CREATE VIEW all_codes AS SELECT code, at, n FROM codes;
+             CREATE VIEW names AS SELECT code FROM codes;
+             CREATE VIEW swapped AS SELECT code, at AS n, n AS at FROM codes;
+             CREATE VIEW own AS SELECT code, at, n FROM codes;
+             ALTER VIEW own ALTER COLUMN n SET DEFAULT 1;
+             CREATE VIEW counted_names AS SELECT name FROM counted;
+             CREATE FUNCTION dynamic() RETURNS int LANGUAGE plpgsql AS
+                $$BEGIN EXECUTE 'SET work_mem = ''77kB'''; RETURN 1; END$$;
+             CREATE FUNCTION counts() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM orders';
+             CREATE FUNCTION copies() RETURNS int LANGUAGE sql AS 'INSERT INTO codes VALUES (''x''); SELECT 1';
+             CREATE FUNCTION next_id() RETURNS bigint LANGUAGE sql AS 'SELECT coalesce(max(id), 0) + 1 FROM plain';
+             CREATE TABLE beside (id int, n text DEFAULT nextval('s') || set_config('work_mem', '77kB', false));
+             CREATE TABLE random_beside (id int, n float DEFAULT nextval('s') + random());
+             CREATE TABLE dynamic_default (id int, n int DEFAULT dynamic());
+             CREATE TABLE counting_default (id int, n bigint DEFAULT counts());
+             CREATE TABLE copying_default (id int, n bigint DEFAULT copies());
+             CREATE TABLE local_default (id bigint DEFAULT next_id(), n int);
+             CREATE VIEW dynamic_view AS SELECT id FROM dynamic_default",
+        )
+        .reference("codes")
+        .reference("counted")
+        .sharded("orders", "id")
+        .start();
+    let mut client = deployment.connect();
+    for (sql, code, names) in [
+        (
+            "INSERT INTO names VALUES ('a')",
+            "reference-write-differs",
+            "codes.at is left",
+        ),
+        (
+            "INSERT INTO all_codes (code, at) VALUES ('a', NULL)",
+            "reference-write-differs",
+            "codes.n is left",
+        ),
+        (
+            "INSERT INTO all_codes VALUES ('a', NULL, DEFAULT)",
+            "reference-write-differs",
+            "codes.n is left",
+        ),
+        (
+            "INSERT INTO swapped (code, n, at) VALUES ('a', NULL, 1)",
+            "reference-write-differs",
+            "is left",
+        ),
+        (
+            "UPDATE all_codes SET at = DEFAULT",
+            "reference-write-differs",
+            "codes.at is left",
+        ),
+        (
+            "INSERT INTO counted_names VALUES ('a')",
+            "sequence-default",
+            "counted.id is left",
+        ),
+        (
+            "INSERT INTO beside (id) VALUES (1)",
+            "session-state",
+            "beside.n is left",
+        ),
+        (
+            "INSERT INTO dynamic_default (id) VALUES (1)",
+            "procedural-function",
+            "is left",
+        ),
+        (
+            "INSERT INTO dynamic_view (id) VALUES (1)",
+            "procedural-function",
+            "is left",
+        ),
+        (
+            "INSERT INTO counting_default (id) VALUES (1)",
+            "procedural-function",
+            "is left",
+        ),
+        (
+            "INSERT INTO copying_default (id) VALUES (1)",
+            "procedural-function",
+            "is left",
+        ),
+        (
+            "COPY dynamic_default (id) FROM STDIN",
+            "procedural-function",
+            "is left",
+        ),
+    ] {
+        refused(&mut client, sql, code, names);
+    }
+    client.run("INSERT INTO all_codes VALUES ('a', NULL, 1)");
+    client.run("INSERT INTO all_codes (n, at, code) VALUES (1, '2024-01-01', 'b')");
+    client.run("UPDATE all_codes SET n = 2 WHERE code = 'a'");
+    assert_eq!(
+        deployment.on_each_shard("SELECT sum(n) FROM codes"),
+        ["3"; 4]
+    );
+    client.run("INSERT INTO random_beside (id) VALUES (1)");
+    client.run("INSERT INTO local_default (n) VALUES (1)");
+    assert_eq!(client.value("SELECT id FROM local_default"), "1");
+}
