@@ -166,6 +166,8 @@ impl Session {
     async fn begin(&mut self, start: bool, modes: &TransactionModes) -> Result<(), Stop> {
         match self.transaction.block.phase() {
             Phase::Idle => {
+                // What a pipeline has only described so far was on shards that know of no block.
+                self.release_idle().await;
                 self.parameters.begin();
                 self.transaction.block.begin(modes);
             }
