@@ -20,6 +20,7 @@ fn topology() -> Topology {
         collation: Collation::None,
         collation_name: None,
         default: ColumnDefault::Null,
+        not_null: false,
     };
     let placement = Placement::Sharded {
         key: 0,

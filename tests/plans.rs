@@ -43,7 +43,7 @@ fn type_named(name: &str) -> (u32, &str, bool) {
     }
 }
 
-/// One column: `name type [C] [key] [serial] [= default]`.
+/// One column: `name type [C] [key] [serial] [notnull] [= default]`.
 fn column(text: &str) -> (Column, bool) {
     let (declared, default) = match text.split_once('=') {
         Some((declared, default)) => (declared, Some(default.trim())),
@@ -69,6 +69,7 @@ fn column(text: &str) -> (Column, bool) {
         collation,
         collation_name: (collation == Collation::Bytes).then(|| "pg_catalog.\"C\"".into()),
         default,
+        not_null: words.contains(&"notnull"),
     };
     (column, words.contains(&"key"))
 }

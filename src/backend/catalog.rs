@@ -282,7 +282,8 @@ const COLUMNS: &str = "
                 ELSE 'other' END,
            a.attidentity <> '', a.attgenerated <> '', pg_get_expr(e.adbin, e.adrelid),
            CASE WHEN a.attcollation <> t.typcollation
-                THEN format('%I.%I', s.nspname, o.collname) END
+                THEN format('%I.%I', s.nspname, o.collname) END,
+           a.attnotnull
     FROM pg_attribute a
     JOIN pg_type t ON t.oid = a.atttypid
     JOIN pg_class c ON c.oid = a.attrelid
@@ -580,6 +581,7 @@ impl Draft {
                     .try_get::<Option<&str>>(9)?
                     .map(|name| shared(&mut texts, name)),
                 default,
+                not_null: row.try_get(10)?,
             });
         }
         Ok(())

@@ -170,6 +170,7 @@ fn relations(reply: &Reply, shard: ShardId) -> Vec<Relation> {
                 },
                 collation_name: None,
                 default: ColumnDefault::Null,
+                not_null: false,
             });
         }
     }

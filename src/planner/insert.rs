@@ -4,11 +4,11 @@ use super::analysis::{
     Analyzer, Block, Outcome, Rows, Stored, bare, beyond, is_default, object_name,
 };
 use super::attached;
-use super::key::KeyColumn;
+use super::key::{KeyColumn, Source};
 use super::refusal::{PlanError, Refusal};
 use super::scope::{From, Scope};
 use crate::sql::parse::{self, ast};
-use crate::topology::schema::{Event, Placement, Relation};
+use crate::topology::schema::{ColumnDefault, Event, Placement, Relation};
 use ast::{Expr, SetExpr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -203,20 +203,26 @@ impl<'a> Analyzer<'a> {
                         format!("INSERT without the sharding key {}", column.name),
                     )
                 };
-                let position = given
-                    .iter()
-                    .position(|given| *given == key)
-                    .ok_or_else(missing)?;
+                let position = given.iter().position(|given| *given == key);
+                // A row without it has NULL there, unless the default says otherwise.
+                let is_null =
+                    column.not_null && relation.columns[key].default == ColumnDefault::Null;
+                let without = || is_null.then_some(Source::Null).ok_or_else(missing);
                 let column = Arc::new(column.clone());
                 match &source_rows {
-                    None => return Err(missing()),
+                    None => self.found.stored.push(Stored {
+                        column,
+                        keys: vec![without()?],
+                        split: false,
+                    }),
                     Some(InsertRows::Values(rows)) => {
                         let mut keys = Vec::with_capacity(rows.len());
                         for row in rows.iter() {
-                            let value = row.content.get(position).ok_or_else(missing)?;
-                            if is_default(value) {
-                                return Err(missing());
-                            }
+                            let value = position.and_then(|position| row.content.get(position));
+                            let Some(value) = value.filter(|value| !is_default(value)) else {
+                                keys.push(without()?);
+                                continue;
+                            };
                             keys.push(self.constant(value, &column).ok_or_else(|| {
                                 PlanError::refused(
                                     Refusal::KeyValue,
@@ -233,6 +239,7 @@ impl<'a> Analyzer<'a> {
                     Some(InsertRows::Query(rows)) => {
                         let refused =
                             |reason: String| PlanError::refused(Refusal::InsertSelect, reason);
+                        let position = position.ok_or_else(missing)?;
                         if let Some(Some(constant)) = rows.constants.get(position) {
                             let source = self.constant(constant, &column).ok_or_else(|| {
                                 refused(format!(

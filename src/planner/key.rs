@@ -30,6 +30,8 @@ pub struct KeyColumn {
     pub type_name: Arc<str>,
     /// `table.column`, for people.
     pub name: Arc<str>,
+    /// Whether PostgreSQL stores no NULL in it.
+    pub not_null: bool,
 }
 
 impl KeyColumn {
@@ -40,6 +42,7 @@ impl KeyColumn {
             key_type,
             type_name: column.type_name.clone(),
             name: format!("{table}.{}", column.name).into(),
+            not_null: column.not_null,
         })
     }
 
@@ -272,6 +275,7 @@ impl KeyColumn {
             Spot::Slot(slot) => Ok(slot),
             // PostgreSQL reports it, on any shard.
             Spot::Nowhere => Ok(SlotId(0)),
+            Spot::Null if self.not_null => Ok(SlotId(0)),
             Spot::Null => refuse(Refusal::NullKey, "NULL"),
             Spot::Unknown => refuse(Refusal::KeyValue, "a value that pgring does not read"),
         }
@@ -758,6 +762,7 @@ mod tests {
             collation: Collation::None,
             collation_name: None,
             default: ColumnDefault::Null,
+            not_null: false,
         };
         Arc::new(KeyColumn::new("t", &column).expect("a key type"))
     }

@@ -95,6 +95,8 @@ pub struct Column {
     pub collation_name: Option<Arc<str>>,
     /// Its default.
     pub default: ColumnDefault,
+    /// NOT NULL.
+    pub not_null: bool,
 }
 
 /// What kind of relation a name is.

@@ -550,6 +550,7 @@ mod tests {
             collation,
             collation_name: None,
             default: ColumnDefault::Null,
+            not_null: false,
         }
     }
 

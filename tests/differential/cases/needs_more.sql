@@ -25,11 +25,9 @@ WITH top AS (SELECT id FROM events ORDER BY amount LIMIT 5) SELECT count(*) FROM
 SELECT e.id, a.note FROM events e JOIN audit a ON a.id = e.id;
 
 -- fails: 23502
--- refused: null-key
 INSERT INTO events (id) VALUES (NULL);
 
 -- fails: 23502
--- refused: missing-key
 INSERT INTO events (kind) VALUES (1);
 
 -- refused: key-value

@@ -380,7 +380,7 @@ def refusals():
     row = {"tenant_id": 1, "name": "x", "email": "x", "id": uuid.uuid4()}
     statements = [
         ("key-update", sa.update(Tenant).where(Tenant.id == 1).values(id=100)),
-        ("missing-key", sa.insert(Tenant.__table__).values(name="x")),
+        ("key-value", sa.insert(Tenant.__table__).values(id=sa.text("90 + 1"), name="x")),
         ("on-conflict", insert(Customer).values(row).on_conflict_do_nothing(index_elements=["id"])),
         ("cursor", sa.select(Tenant.id).execution_options(stream_results=True)),
     ]
