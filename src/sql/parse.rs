@@ -9,6 +9,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError, ParserOptions};
 use sqlparser::tokenizer::{Span, Token as Cut, TokenWithSpan, Tokenizer, Word};
+use std::borrow::Cow;
 use thiserror::Error;
 
 pub use sqlparser::ast;
@@ -134,7 +135,7 @@ pub fn parse(sql: &str, tokens: Vec<Token>) -> Result<Parsed, ParseError> {
     let beyond = |reason: String| ParseError::Beyond { reason };
     let end = tokens.last().map_or(0, |token| token.end);
     let dialect = PostgreSqlDialect {};
-    let cuts = Tokenizer::new(&dialect, &sql[..end])
+    let cuts = Tokenizer::new(&dialect, &masked(&sql[..end], &tokens))
         .with_unescape(false)
         .tokenize_with_location()
         .map_err(|error| beyond(error.to_string()))?;
@@ -154,6 +155,37 @@ pub fn parse(sql: &str, tokens: Vec<Token>) -> Result<Parsed, ParseError> {
         Cut::EOF => Ok(Parsed { statement, tokens }),
         other => Err(beyond(format!("it stops at \"{other}\""))),
     }
+}
+
+/// The text with other characters in strings with escapes, as many and on the same lines: sqlparser reads escapes in its
+/// own way, and only where the strings are is asked of it.
+fn masked<'a>(sql: &'a str, tokens: &[Token]) -> Cow<'a, str> {
+    let escaped = |token: &&Token| {
+        matches!(
+            token.kind,
+            TokenKind::EscapeString | TokenKind::UnicodeString
+        )
+    };
+    if !tokens.iter().any(|token| escaped(&token)) {
+        return Cow::Borrowed(sql);
+    }
+    let mut masked = String::with_capacity(sql.len());
+    let mut done = 0;
+    for token in tokens.iter().filter(escaped) {
+        let inside = token.start + 2..token.end - 1;
+        masked.push_str(&sql[done..inside.start]);
+        let whole = token.kind == TokenKind::EscapeString;
+        let characters = sql[inside.clone()].chars();
+        masked.extend(characters.map(|character| match character {
+            '\n' => '\n',
+            '\\' => 'x',
+            _ if whole => 'x',
+            other => other,
+        }));
+        done = inside.end;
+    }
+    masked.push_str(&sql[done..]);
+    Cow::Owned(masked)
 }
 
 fn message(error: ParserError) -> String {
@@ -457,7 +489,9 @@ mod tests {
             (r"'a\b'", Some(r"a\b")),
             (r"E'a\\b\x41\'\''", Some(r"a\bA''")),
             (r"U&'\0041''\\'", Some(r"A'\")),
-            (r"U&'!0041\' UESCAPE '!'", None),
+            (r"U&'!0041\' UESCAPE '!'", Some(r"A\")),
+            (r"E'\xc3\xa9\ud83d\ude00ß'", Some("é😀ß")),
+            ("E'a\\\\' -- c\n '\\'b\nc'", Some("a\\'b\nc")),
             ("U&'d!0061!!' UESCAPE '!'", Some("da!")),
             ("$a$it''s$$$a$", Some("it''s$$")),
             ("'a'\n'b' -- c\n 'd'", Some("abd")),
