@@ -12,6 +12,7 @@ use super::key::{KeyColumn, KeySet, NodeId, Source};
 use super::plan::SettingChange;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{Found, Key, Scope};
+use super::typing::{Typed, oid};
 use super::{catalog_text, clock};
 use crate::sql::parse::{self, ast};
 use crate::topology::key_value::KeyType;
@@ -577,81 +578,11 @@ impl<'a> Analyzer<'a> {
 
     /// Whether an expression is known to be of a type whose values add up to the same in any order.
     pub(super) fn is_exact(&self, expr: &Expr, scope: &Rc<Scope>) -> bool {
-        let all = |list: &[&Expr]| list.iter().all(|expr| self.is_exact(expr, scope));
-        match expr {
-            Expr::Value(value) => match &value.value {
-                Value::Number(..) => true,
-                Value::Placeholder(text) => {
-                    placeholder(text).is_some_and(|index| is_exact(self.declared(index)))
-                }
-                _ => false,
-            },
-            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => self
-                .find(expr, scope)
+        match self.typed(expr, scope) {
+            Some(Typed::Of { oid, .. }) => is_exact(oid),
+            Some(Typed::Open) | None => self
+                .find(bare(expr), scope)
                 .is_some_and(|(_, column)| column.is_exact),
-            Expr::Nested(inner)
-            | Expr::UnaryOp {
-                op: UnaryOperator::Plus | UnaryOperator::Minus,
-                expr: inner,
-            } => all(&[inner]),
-            Expr::BinaryOp {
-                left,
-                op:
-                    BinaryOperator::Plus
-                    | BinaryOperator::Minus
-                    | BinaryOperator::Multiply
-                    | BinaryOperator::Divide
-                    | BinaryOperator::Modulo,
-                right,
-            } => self.topology.schema.operators.is_empty() && all(&[left, right]),
-            Expr::Cast { data_type, .. } => match data_type {
-                DataType::Numeric(_) | DataType::Decimal(_) | DataType::Dec(_) => true,
-                other => type_oid(other).is_some_and(is_exact),
-            },
-            Expr::Case {
-                conditions,
-                else_result,
-                ..
-            } => {
-                let results = conditions.iter().map(|when| &when.result);
-                let mut results = results.chain(else_result.as_deref());
-                results.all(|result| is_null(result) || self.is_exact(result, scope))
-            }
-            Expr::Function(function) => {
-                let name = object_name(&function.name).unwrap_or_default();
-                let FunctionArguments::List(list) = &function.args else {
-                    return false;
-                };
-                let mut own = self.topology.schema.user_functions.values();
-                if own.any(|own| {
-                    name.last()
-                        .is_some_and(|name| own.contains_key(name.as_str()))
-                }) {
-                    return false;
-                }
-                match name.as_slice() {
-                    [name]
-                        if ["count", "length", "row_number", "rank"].contains(&name.as_str()) =>
-                    {
-                        true
-                    }
-                    [name]
-                        if [
-                            "abs", "coalesce", "max", "min", "mod", "nullif", "round", "sum",
-                        ]
-                        .contains(&name.as_str()) =>
-                    {
-                        list.args.iter().all(|arg| match arg {
-                            FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)) => {
-                                is_null(arg) || self.is_exact(arg, scope)
-                            }
-                            _ => false,
-                        })
-                    }
-                    _ => false,
-                }
-            }
-            _ => false,
         }
     }
 
@@ -1576,13 +1507,12 @@ fn columns_in(expr: &Expr, each: &mut impl FnMut(&[String])) -> bool {
     }
 }
 
-fn is_null(expr: &Expr) -> bool {
-    matches!(bare(expr), Expr::Value(value) if value.value == Value::Null)
-}
-
 /// Whether values of a type add up to the same in any order: int8, int2, int4, interval, numeric.
 pub(super) fn is_exact(type_oid: u32) -> bool {
-    matches!(type_oid, 20 | 21 | 23 | 1186 | 1700)
+    matches!(
+        type_oid,
+        oid::INT2 | oid::INT4 | oid::INT8 | oid::INTERVAL | oid::NUMERIC
+    )
 }
 
 /// The type that a cast names, if it is one without a modifier that matters for keys.

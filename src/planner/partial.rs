@@ -145,6 +145,7 @@ fn column_of(name: String, type_oid: u32, typed: Option<&Typed>) -> Option<Colum
         collation,
         collation_name,
         default: ColumnDefault::Null,
+        not_null: false,
     })
 }
 
