@@ -7,10 +7,10 @@ use super::catalog::{self, CatalogError};
 use super::store::{self, ShardStatus, StoreError};
 use super::version::{self, ServerVersion};
 use crate::config::Config;
-use crate::topology::ownership::{self, OwnershipRecord};
+use crate::topology::ownership::{self, Owners, OwnershipRecord};
 use crate::topology::schema::Schema;
 use crate::topology::shard_map;
-use crate::topology::snapshot::{Shard, SlotOwner, Topology};
+use crate::topology::snapshot::{Shard, Topology};
 use crate::topology::{Epoch, ShardId, colocation};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
@@ -161,7 +161,7 @@ pub struct Control {
 struct Known {
     /// By [`ShardId`].
     records: Vec<Option<OwnershipRecord>>,
-    owners: Arc<[SlotOwner]>,
+    owners: Owners,
     schema: Arc<Schema>,
 }
 

@@ -16,7 +16,9 @@ use crate::planner::plan::{Merge, Plan, StepArguments, StepSql};
 use crate::planner::{Arguments, Binding, Context, Template};
 use crate::router::{Parsed, TemplateKey, TemplateRef};
 use crate::sql::lex;
+use crate::sql::shape::Reading;
 use crate::topology::ShardId;
+use crate::topology::snapshot::Topology;
 use crate::transaction::state::Phase;
 use crate::wire::frame::{self, FrameView};
 use crate::wire::frontend_message::{self, Bind, FrontendMessage, Target};
@@ -25,6 +27,14 @@ use std::sync::{Arc, OnceLock};
 
 /// Literals of a statement that need no allocation.
 const LITERALS: usize = 8;
+
+/// What is known of the shape of the simple query that was read last.
+pub(super) struct Shaped {
+    /// None: its template does not serve here.
+    template: Option<Arc<Template>>,
+    schema_version: u64,
+    search_path: Arc<[Arc<str>]>,
+}
 
 /// Where a known query runs.
 enum Way {
@@ -62,35 +72,27 @@ impl Session {
     }
 
     fn way(&mut self, sql: &str) -> Option<Way> {
-        if !self.is_plain() || lex::leading_hint(sql).is_some() || !self.shape.read(sql) {
+        if !self.is_plain() || lex::leading_hint(sql).is_some() {
             return None;
         }
         let search_path = self.search_path().ok()?;
         let topology = self.router.control.topology.load();
-        let key = TemplateRef {
-            sql: self.shape.text(),
-            parameter_types: self.shape.types(),
-            search_path: &search_path,
-            schema_version: topology.schema.version,
+        let version = topology.schema.version;
+        let known = match self.shape.read(sql) {
+            Reading::None => return None,
+            Reading::Anew => false,
+            Reading::Same => self.shaped.as_ref().is_some_and(|shaped| {
+                shaped.schema_version == version && Arc::ptr_eq(&shaped.search_path, &search_path)
+            }),
         };
-        let template = match self.router.shapes.get(&key) {
-            Some(known) => known?,
-            None => {
-                let limits = self.lex_limits();
-                let context = Context {
-                    topology: &topology,
-                    search_path: &search_path,
-                    hint: None,
-                    limits: &limits,
-                };
-                let template = crate::planner::template(key.sql, key.parameter_types, &context);
-                let template = template.ok().filter(is_plain).map(Arc::new);
-                self.router
-                    .shapes
-                    .insert(TemplateKey::from(key), template.clone());
-                template?
-            }
-        };
+        if !known {
+            self.shaped = Some(Shaped {
+                template: self.template_of_shape(&topology, &search_path),
+                schema_version: version,
+                search_path,
+            });
+        }
+        let template = self.shaped.as_ref()?.template.as_ref()?;
         let literals: SmallVec<[_; LITERALS]> = self.shape.values(sql).collect();
         let values: SmallVec<[_; LITERALS]> = literals
             .iter()
@@ -131,6 +133,36 @@ impl Session {
             step.arguments = StepArguments::AsSent;
         }
         Some(Way::Shards(plan))
+    }
+}
+
+impl Session {
+    fn template_of_shape(
+        &self,
+        topology: &Topology,
+        search_path: &Arc<[Arc<str>]>,
+    ) -> Option<Arc<Template>> {
+        let key = TemplateRef {
+            sql: self.shape.text(),
+            parameter_types: self.shape.types(),
+            search_path,
+            schema_version: topology.schema.version,
+        };
+        if let Some(known) = self.router.shapes.get(&key) {
+            return known;
+        }
+        let limits = self.lex_limits();
+        let context = Context {
+            topology,
+            search_path,
+            hint: None,
+            limits: &limits,
+        };
+        let template = crate::planner::template(key.sql, key.parameter_types, &context);
+        let template = template.ok().filter(is_plain).map(Arc::new);
+        let shapes = &self.router.shapes;
+        shapes.insert(TemplateKey::from(key), template.clone());
+        template
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::cancel::Cancels;
 use super::error::{self, SessionError, Stop};
+use super::known::Shaped;
 use super::own_schema::OwnSchema;
 use super::parameters::Parameters;
 use super::statements::{Portal, Prepared};
@@ -77,6 +78,8 @@ pub struct Session {
     search_path: Option<SearchPath>,
     /// The shape of the simple query that was read last.
     pub(super) shape: Shape,
+    /// What is known of that.
+    pub(super) shaped: Option<Shaped>,
     /// The message that is answered, if it is a large one; else empty.
     pub(super) large: Bytes,
 }
@@ -189,6 +192,7 @@ impl Session {
             temporary: Temporary::default(),
             search_path: None,
             shape: Shape::default(),
+            shaped: None,
             large: Bytes::new(),
         })
     }

@@ -24,7 +24,30 @@ pub struct Shape {
     text: String,
     types: Vec<u32>,
     literals: Vec<Range<usize>>,
+    /// Where the parameters stand in the text.
+    places: Vec<Place>,
     comments: bool,
+    /// The statement that was read last has this shape.
+    whole: bool,
+}
+
+/// A parameter in the text of a shape.
+#[derive(Debug, Clone)]
+struct Place {
+    range: Range<usize>,
+    /// Its literal had a sign.
+    signed: bool,
+}
+
+/// What a statement's shape is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// That of the statement that was read before.
+    Same,
+    /// Perhaps another.
+    Anew,
+    /// It has none.
+    None,
 }
 
 /// What came before a literal, as far as it matters.
@@ -102,13 +125,56 @@ impl Shape {
         Some(whole)
     }
 
-    /// Reads `sql`. Whether it has a shape; without one the rest of this says nothing.
-    pub fn read(&mut self, sql: &str) -> bool {
+    /// Reads `sql`. If it has no shape the rest of this says nothing.
+    pub fn read(&mut self, sql: &str) -> Reading {
+        if self.whole && !self.comments && self.read_again(sql).is_some() {
+            return Reading::Same;
+        }
         self.text.clear();
         self.types.clear();
         self.literals.clear();
+        self.places.clear();
         self.comments = false;
-        self.scan(sql).is_some()
+        self.whole = self.scan(sql).is_some();
+        match self.whole {
+            true => Reading::Anew,
+            false => Reading::None,
+        }
+    }
+
+    /// Reads `sql` if it is the statement that was read before, but for literals of the same types with signs where those
+    /// had signs: a scan comes to each of them in the same state then, and goes on behind it in the same.
+    fn read_again(&mut self, sql: &str) -> Option<()> {
+        let bytes = sql.as_bytes();
+        let (mut at, mut compared) = (0, 0);
+        for (index, place) in self.places.iter().enumerate() {
+            let between = &self.text.as_bytes()[compared..place.range.start];
+            compared = place.range.end;
+            if !bytes[at..].starts_with(between) {
+                return None;
+            }
+            at += between.len();
+            let oid = self.types[index];
+            let (end, inside) = if oid == UNKNOWN_OID {
+                string(bytes, at)?
+            } else {
+                let first = at + usize::from(place.signed);
+                let signed = bytes.get(at) == Some(&b'-');
+                if signed != place.signed || !bytes.get(first)?.is_ascii_digit() {
+                    return None;
+                }
+                let (end, own) = number(bytes, first, signed)?;
+                if own != oid || bytes.get(end) == Some(&b':') {
+                    return None;
+                }
+                (end, at..end)
+            };
+            self.literals[index] = inside;
+            at = end;
+        }
+        let end = &self.text.as_bytes()[compared..];
+        let rest = bytes[at..].strip_prefix(end)?;
+        is_end(rest).then_some(())
     }
 
     fn scan(&mut self, sql: &str) -> Option<()> {
@@ -156,12 +222,8 @@ impl Shape {
                     at = end;
                 }
                 b'\'' => {
-                    let end = lex::quoted_end(bytes, at + 1, b'\'')?;
-                    if lex::continuation(bytes, end).is_some() {
-                        return None;
-                    }
+                    let (end, inside) = string(bytes, at)?;
                     if self.is_taken(before) {
-                        let inside = at + 1..end - 1;
                         self.take(sql, &mut copied, at..end, inside, UNKNOWN_OID);
                     }
                     before = Before::Other;
@@ -196,13 +258,8 @@ impl Shape {
                     };
                     at += 1;
                 }
-                b';' => {
-                    let rest = &bytes[at + 1..];
-                    if !rest.iter().all(u8::is_ascii_whitespace) {
-                        return None;
-                    }
-                    break;
-                }
+                b';' if is_end(&bytes[at..]) => break,
+                b';' => return None,
                 b'-' if bytes.get(at + 1) == Some(&b'-') => {
                     let end = lex::line_end(bytes, at);
                     self.skip(sql, &mut copied, at..end, "");
@@ -255,10 +312,15 @@ impl Shape {
     ) {
         self.text.push_str(&sql[*copied..whole.start]);
         *copied = whole.end;
+        let start = self.text.len();
         self.literals.push(inside);
         self.types.push(oid);
         self.text.push('$');
         push_number(&mut self.text, self.literals.len());
+        self.places.push(Place {
+            range: start..self.text.len(),
+            signed: sql.as_bytes()[whole.start] == b'-',
+        });
     }
 
     /// Leaves a comment out, but for `rest`.
@@ -267,6 +329,27 @@ impl Shape {
         self.text.push_str(rest);
         self.comments = true;
         *copied = comment.end;
+    }
+}
+
+/// Whether nothing follows but the end of the statement.
+fn is_end(rest: &[u8]) -> bool {
+    match rest {
+        [] => true,
+        [b';', rest @ ..] => rest.iter().all(u8::is_ascii_whitespace),
+        _ => false,
+    }
+}
+
+/// The end of the string whose quote is at `start`, and what lies between its quotes. None: there is none, or it goes on.
+fn string(bytes: &[u8], start: usize) -> Option<(usize, Range<usize>)> {
+    if bytes.get(start) != Some(&b'\'') {
+        return None;
+    }
+    let end = lex::quoted_end(bytes, start + 1, b'\'')?;
+    match lex::continuation(bytes, end) {
+        Some(_) => None,
+        None => Some((end, start + 1..end - 1)),
     }
 }
 
@@ -359,7 +442,7 @@ mod tests {
 
     fn shape(sql: &str) -> Option<(String, Vec<u32>, Vec<String>)> {
         let mut shape = Shape::default();
-        shape.read(sql).then(|| {
+        (shape.read(sql) != Reading::None).then(|| {
             let values = shape.values(sql).map(Cow::into_owned).collect();
             (shape.text.clone(), shape.types.clone(), values)
         })
@@ -416,7 +499,7 @@ mod tests {
     fn literals_are_put_back_as_they_were_written() {
         let sql = "INSERT INTO t VALUES (-1, 'it''s', '$1'), (2, '', f('$2'))";
         let mut shape = Shape::default();
-        assert!(shape.read(sql));
+        assert_eq!(shape.read(sql), Reading::Anew);
         assert_eq!(
             shape.with_literals(shape.text(), sql, Some).as_deref(),
             Some(sql)
@@ -492,7 +575,73 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_statement_with_other_literals_has_the_same_shape() {
+        let mut shape = Shape::default();
+        let mut read = |sql: &str| {
+            let reading = shape.read(sql);
+            (reading, shape.values(sql).map(Cow::into_owned).collect())
+        };
+        let values =
+            |values: &[&str]| -> Vec<String> { values.iter().map(|it| it.to_string()).collect() };
+        let first = "SELECT a FROM t WHERE k = 5 AND b IN ('x', -6)";
+        assert_eq!(read(first), (Reading::Anew, values(&["5", "x", "-6"])));
+        let same = "SELECT a FROM t WHERE k = 4711 AND b IN ('it''s', -7);\n";
+        assert_eq!(read(same), (Reading::Same, values(&["4711", "it's", "-7"])));
+        for other in [
+            "SELECT a FROM t WHERE k = -5 AND b IN ('x', -6)",
+            "SELECT a FROM t WHERE k = 5 AND b IN ('x', 6)",
+            "SELECT a FROM t WHERE k = 5.0 AND b IN ('x', -6)",
+            "SELECT a FROM t WHERE k = 5 AND b IN ('x', -6) LIMIT 1",
+            "SELECT a FROM t WHERE k = 5 AND b IN ('x', -6) --",
+        ] {
+            read(first);
+            assert_eq!(read(other).0, Reading::Anew, "{other}");
+        }
+        assert_eq!(read("SELECT 1 WHERE a = 'x'").0, Reading::Anew);
+        assert_eq!(read("SELECT 1 WHERE a = 'x'\n'y'").0, Reading::None);
+        assert_eq!(read("SELECT 1 WHERE a = 'x'").0, Reading::Anew);
+    }
+
     proptest! {
+        /// What was read before changes nothing.
+        #[test]
+        fn a_statement_is_read_alike_after_another(
+            parts in prop::collection::vec(
+                (prop::sample::select(vec![
+                    "a", "=", "=", "<", "-", "(", ")", ",", "IN (", "AND", "::int", "/**/", "LIMIT", "||", "LIKE", "é", " ", ";", "@",
+                ]), prop::sample::select(vec!["5", "-5", "6.5", "'x'", "''", "'it''s'", "''\n'x'", "99999999999", ""])),
+                1..8,
+            ),
+            others in prop::collection::vec(
+                prop::sample::select(vec!["5", "7", "-5", "1.25", "'y'", "'-'", "88888888888", "5x", "'a''", "", "5::"]),
+                8,
+            ),
+            end in prop::sample::select(vec!["", ";", " ;", "; ", " --"]),
+            space in prop::sample::select(vec!["", " "]),
+        ) {
+            let text = |literals: Vec<&str>, end: &str| {
+                let parts = parts.iter().zip(literals).map(|((part, _), literal)| format!("{part}{space}{literal}{space}"));
+                parts.collect::<String>() + end
+            };
+            let first = text(parts.iter().map(|(_, literal)| *literal).collect(), "");
+            let one = parts.iter().zip(&others).map(|((_, own), other)| if own.len() % 2 == 0 { *own } else { *other });
+            for second in [text(one.collect(), end), text(others.clone(), end)] {
+                let mut shape = Shape::default();
+                shape.read(&first);
+                let read = shape.read(&second) != Reading::None;
+                let alone = super::tests::shape(&second);
+                prop_assert_eq!(read, alone.is_some());
+                if let Some((alone, types, values)) = alone {
+                    prop_assert_eq!(shape.text(), alone);
+                    prop_assert_eq!(shape.types(), types);
+                    let own: Vec<String> = shape.values(&second).map(Cow::into_owned).collect();
+                    prop_assert_eq!(own, values);
+                    prop_assert!(!shape.has_comments() || second.contains("/*") || second.contains("--"));
+                }
+            }
+        }
+
         /// The shape's tokens are the statement's, but for the literals, which are whole tokens of it.
         #[test]
         fn a_shape_is_the_statement_but_for_its_literals(
@@ -504,7 +653,7 @@ mod tests {
             let sql = parts.join(" ");
             let limits = LexLimits { tokens_max: usize::MAX, depth_max: usize::MAX };
             let mut shape = Shape::default();
-            prop_assume!(shape.read(&sql));
+            prop_assume!(shape.read(&sql) != Reading::None);
             let whole = lex::lex(&sql, &limits);
             prop_assume!(whole.is_ok());
             let shaped = lex::lex(shape.text(), &limits).expect("a shape is SQL where its statement is");

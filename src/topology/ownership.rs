@@ -3,7 +3,7 @@
 use super::slot::SlotSet;
 use super::snapshot::SlotOwner;
 use super::{Epoch, SLOT_COUNT, ShardId, SlotId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The one row of `pgring.ownership` on a shard.
@@ -21,8 +21,48 @@ pub struct OwnershipRecord {
     pub fenced: SlotSet,
 }
 
+/// Who owns each slot. Looked at for every statement, so what is the same for many slots is there once, and a slot takes
+/// two bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owners {
+    kinds: Arc<[SlotOwner]>,
+    /// By [`SlotId`]: an index into [`Self::kinds`].
+    of_slots: Arc<[u16]>,
+}
+
+impl Owners {
+    /// Who owns `slot`.
+    pub fn of(&self, slot: SlotId) -> SlotOwner {
+        self.kinds[usize::from(self.of_slots[usize::from(slot.0)])]
+    }
+
+    /// All slots in order.
+    pub fn iter(&self) -> impl Iterator<Item = (SlotId, SlotOwner)> {
+        (0..SLOT_COUNT as u16).map(|slot| (SlotId(slot), self.of(SlotId(slot))))
+    }
+}
+
+impl FromIterator<SlotOwner> for Owners {
+    /// There are as many owners as slots, so that any of them has an index.
+    fn from_iter<I: IntoIterator<Item = SlotOwner>>(owners: I) -> Self {
+        let mut kinds = Vec::new();
+        let mut indexes = HashMap::new();
+        let of_slots = owners.into_iter().map(|owner| {
+            *indexes.entry(owner).or_insert_with(|| {
+                kinds.push(owner);
+                (kinds.len() - 1) as u16
+            })
+        });
+        let of_slots = of_slots.collect();
+        Self {
+            kinds: kinds.into(),
+            of_slots,
+        }
+    }
+}
+
 /// Who owns each slot, by the records in the order of [`ShardId`]; None where nothing is known of a shard.
-pub fn owners(records: &[Option<&OwnershipRecord>]) -> Arc<[SlotOwner]> {
+pub fn owners(records: &[Option<&OwnershipRecord>]) -> Owners {
     let mut owners = vec![SlotOwner::Gap; SLOT_COUNT];
     for (shard, record) in known(records) {
         for slot in record.owned.iter() {
@@ -36,7 +76,7 @@ pub fn owners(records: &[Option<&OwnershipRecord>]) -> Arc<[SlotOwner]> {
             };
         }
     }
-    owners.into()
+    owners.into_iter().collect()
 }
 
 /// Something that no set of records of one healthy cluster shows.
@@ -98,13 +138,12 @@ pub fn problems(names: &[Arc<str>], records: &[Option<&OwnershipRecord>]) -> Vec
     }
     let mut gaps = SlotSet::new();
     let mut overlaps: BTreeMap<(ShardId, ShardId), SlotSet> = BTreeMap::new();
-    for (slot, owner) in owners(records).iter().enumerate() {
-        let slot = SlotId(slot as u16);
+    for (slot, owner) in owners(records).iter() {
         match owner {
             SlotOwner::Shard(_) | SlotOwner::Fenced(_) => {}
             SlotOwner::Gap => gaps.insert(slot),
             SlotOwner::Overlap(first, second) => {
-                overlaps.entry((*first, *second)).or_default().insert(slot)
+                overlaps.entry((first, second)).or_default().insert(slot)
             }
         }
     }
@@ -149,10 +188,11 @@ mod tests {
         let first = record("a", "c", "{[0,8000)}", "{[10,20),[9000,9001)}");
         let second = record("b", "c", "{[7990,16000)}", "{}");
         let owners = owners(&[Some(&first), Some(&second), None]);
+        let of = |slot| owners.of(SlotId(slot));
         let (a, b) = (ShardId(0), ShardId(1));
-        assert_eq!(owners.len(), SLOT_COUNT);
+        assert_eq!(owners.iter().count(), SLOT_COUNT);
         assert_eq!(
-            (owners[0], owners[10], owners[20]),
+            (of(0), of(10), of(20)),
             (
                 SlotOwner::Shard(a),
                 SlotOwner::Fenced(a),
@@ -160,17 +200,14 @@ mod tests {
             )
         );
         assert_eq!(
-            (owners[7989], owners[7990], owners[8000]),
+            (of(7989), of(7990), of(8000)),
             (
                 SlotOwner::Shard(a),
                 SlotOwner::Overlap(a, b),
                 SlotOwner::Shard(b)
             )
         );
-        assert_eq!(
-            (owners[9000], owners[16000]),
-            (SlotOwner::Shard(b), SlotOwner::Gap)
-        );
+        assert_eq!((of(9000), of(16000)), (SlotOwner::Shard(b), SlotOwner::Gap));
     }
 
     #[test]
@@ -178,7 +215,10 @@ mod tests {
         let first = record("a", "c", "{[0,1)}", "{[0,1)}");
         let second = record("b", "c", "{[0,16384)}", "{}");
         let owners = owners(&[Some(&first), Some(&second)]);
-        assert_eq!(owners[0], SlotOwner::Overlap(ShardId(0), ShardId(1)));
+        assert_eq!(
+            owners.of(SlotId(0)),
+            SlotOwner::Overlap(ShardId(0), ShardId(1))
+        );
     }
 
     #[test]

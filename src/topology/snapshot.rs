@@ -2,10 +2,10 @@
 
 use super::hash;
 use super::key_value::KeyValue;
-use super::ownership::{self, OwnershipRecord};
+use super::ownership::{self, Owners, OwnershipRecord};
 use super::schema::Schema;
 use super::shard_map::{self, PlacementErrors};
-use super::{Epoch, SLOT_COUNT, ShardId, SlotId};
+use super::{Epoch, ShardId, SlotId};
 use crate::config::Config;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub struct Shard {
 }
 
 /// Who owns a slot now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SlotOwner {
     /// One shard, as it must be.
     Shard(ShardId),
@@ -38,8 +38,8 @@ pub struct Topology {
     pub cluster: Arc<str>,
     /// By [`ShardId`].
     pub shards: Vec<Shard>,
-    /// By [`SlotId`]; [`SLOT_COUNT`] long.
-    pub owners: Arc<[SlotOwner]>,
+    /// Of all slots.
+    pub owners: Owners,
     /// Home of local tables and of catalog queries.
     pub default_shard: ShardId,
     /// Tables and functions.
@@ -72,7 +72,7 @@ impl Topology {
         let topology = Self {
             cluster: config.cluster.name.as_str().into(),
             shards,
-            owners: Arc::from([]),
+            owners: ownership::owners(&[]),
             default_shard,
             schema: Arc::new(schema),
         };
@@ -100,8 +100,7 @@ impl Topology {
 
     /// Who owns `slot`.
     pub fn owner(&self, slot: SlotId) -> SlotOwner {
-        debug_assert!(usize::from(slot.0) < SLOT_COUNT);
-        self.owners[usize::from(slot.0)]
+        self.owners.of(slot)
     }
 
     /// All shards in order.

@@ -7,13 +7,16 @@ use super::spare;
 use super::sqlstate::SqlState;
 use crate::config::Address;
 use bytes::{Buf, Bytes, BytesMut};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future as _, poll_fn};
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, Interest};
 use tokio::net::{TcpStream, UnixStream};
 
 /// The most that one read of a stream takes that is not in the midst of something large.
@@ -78,24 +81,40 @@ impl Transport {
         }
     }
 
+    /// Reads what there is into `landing`, as far as it goes. What falls short of it was all: the reactor is told so,
+    /// which spares the call that would find nothing (the manual page epoll(7), on edge-triggered sockets).
     fn poll_read_into(
-        &mut self,
+        &self,
         context: &mut Context<'_>,
         landing: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let mut landing = ReadBuf::new(landing);
-        ready!(match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(context, &mut landing),
-            Self::Unix(stream) => Pin::new(stream).poll_read(context, &mut landing),
-        })?;
-        Poll::Ready(Ok(landing.filled().len()))
+        loop {
+            let mut short = None;
+            let read = self.try_io(Interest::READABLE, |socket| {
+                let (read, _) = recv(socket, &mut *landing, RecvFlags::empty())?;
+                if 0 < read && read < landing.len() {
+                    short = Some(read);
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(read)
+            });
+            match (short, read) {
+                (Some(read), _) => return Poll::Ready(Ok(read)),
+                (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                (None, Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
+                (None, read) => return Poll::Ready(read),
+            }
+            if !self.poll_readable(context) {
+                return Poll::Pending;
+            }
+        }
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         // There is room nearly always, and to ask the reactor first costs more than to find none.
-        match self.try_write(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            written => return Poll::Ready(written),
+        match send(self.socket(), bytes, SendFlags::NOSIGNAL) {
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            written => return Poll::Ready(written.map_err(io::Error::from)),
         }
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
@@ -103,10 +122,21 @@ impl Transport {
         }
     }
 
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn socket(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Tcp(stream) => stream.try_write(bytes),
-            Self::Unix(stream) => stream.try_write(bytes),
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+
+    fn try_io<R>(
+        &self,
+        interest: Interest,
+        call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>,
+    ) -> io::Result<R> {
+        match self {
+            Self::Tcp(stream) => stream.try_io(interest, || call(stream.as_fd())),
+            Self::Unix(stream) => stream.try_io(interest, || call(stream.as_fd())),
         }
     }
 
