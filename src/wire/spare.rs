@@ -27,12 +27,16 @@ pub fn take() -> BytesMut {
 /// Keeps a buffer for others; what is in it is gone.
 pub fn give(mut buffer: BytesMut) {
     buffer.clear();
-    // One that has less room left than that is moved to its front, and then tells all of its capacity.
-    let may_hide = buffer.capacity() >= SPARE_BYTES;
-    if may_hide && has_room_for(&mut buffer, SPARE_BYTES_MAX + 1) {
-        return;
-    }
-    if !has_room_for(&mut buffer, SPARE_BYTES) || buffer.capacity() > SPARE_BYTES_MAX {
+    let kept = match buffer.capacity() {
+        // It may be what is left of a larger one.
+        SPARE_BYTES..=SPARE_BYTES_MAX => !has_room_for(&mut buffer, SPARE_BYTES_MAX + 1),
+        // One that has less room left than that is moved to its front, and then tells all of its capacity.
+        0..SPARE_BYTES => {
+            has_room_for(&mut buffer, SPARE_BYTES) && buffer.capacity() <= SPARE_BYTES_MAX
+        }
+        _ => false,
+    };
+    if !kept {
         return;
     }
     SPARES.with_borrow_mut(|spares| {

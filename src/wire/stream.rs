@@ -294,7 +294,7 @@ impl FrameStream {
 
     /// Drops `bytes` from the head of the input.
     pub fn consume(&mut self, bytes: usize) {
-        self.input.advance(bytes);
+        advance(&mut self.input, bytes);
     }
 
     /// Takes all of the input with its buffer, which [`Self::put_back`] has used again.
@@ -550,8 +550,16 @@ impl FrameStream {
             if written == 0 {
                 return Poll::Ready(Err(StreamError::Closed));
             }
-            self.output.advance(written);
+            advance(&mut self.output, written);
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Drops `bytes` from the head of `buffer`, which keeps its room if nothing is left.
+fn advance(buffer: &mut BytesMut, bytes: usize) {
+    match bytes == buffer.len() {
+        true => buffer.clear(),
+        false => buffer.advance(bytes),
     }
 }
