@@ -97,6 +97,7 @@ fn plan(criterion: &mut Criterion) {
             formats: &[1],
             preferred: None,
             spread: 0,
+            drawn: &[],
         };
         criterion.bench_function(&format!("plan/{name}"), |bencher| {
             bencher.iter(|| {

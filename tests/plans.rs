@@ -554,11 +554,14 @@ fn plan(topology: &Topology, statement: &str) -> String {
     for (values, prefix) in &binds {
         let formats: Vec<i16> = values.iter().map(|(_, format)| *format).collect();
         let values: Vec<Option<&[u8]>> = values.iter().map(|(value, _)| value.as_deref()).collect();
+        let rows = template.fill().map_or(0, |fill| fill.rows as i64);
+        let drawn: Vec<i64> = (1..=rows).collect();
         let binding = Binding {
             values: &values,
             formats: &formats,
             preferred: None,
             spread: 1,
+            drawn: &drawn,
         };
         if !out.is_empty() {
             out.push('\n');

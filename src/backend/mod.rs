@@ -10,6 +10,7 @@ pub mod defaults;
 pub mod version;
 pub mod control;
 pub mod catalog;
+pub mod sequence;
 pub mod store;
 pub mod init;
 mod cache;

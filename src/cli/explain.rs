@@ -97,6 +97,7 @@ fn explain_query(sql: &str, context: &Context<'_>) -> Result<Vec<String>, PlanEr
         formats: &[],
         preferred: None,
         spread: 0,
+        drawn: &[],
     };
     Ok(template.plan(&binding, topology)?.describe(topology))
 }

@@ -1041,6 +1041,7 @@ impl Session {
                     formats: bound.formats,
                     preferred: self.transaction.preferred(),
                     spread: self.router.next_spread(),
+                    drawn: &[],
                 };
                 let plan = template.plan_or_report(&binding, &topology)?;
                 match plan.steps.as_slice() {
@@ -1173,6 +1174,7 @@ impl Session {
             formats: bound.formats,
             preferred: self.transaction.preferred(),
             spread: self.router.next_spread(),
+            drawn: &[],
         };
         let plan = template.plan_or_report(&binding, &topology)?;
         if explain.analyze {

@@ -35,6 +35,7 @@ impl Session {
             formats: bound.formats,
             preferred: self.transaction.preferred(),
             spread: self.router.next_spread(),
+            drawn: &[],
         };
         let plan = template.plan_or_report(&binding, &topology)?;
         if plan.steps.len() == 1 && plan.inputs.is_empty() {
@@ -73,6 +74,7 @@ impl Session {
         let [step] = plan.steps.as_slice() else {
             return Err(Stop::Gone);
         };
+        Box::pin(self.open_snapshot(plan.access, true)).await?;
         self.join(step.shard).await?;
         self.hold_cursor(&sentence.statement, step.shard)?;
         let request = Request {
@@ -143,6 +145,7 @@ impl Session {
             formats: &codes,
             preferred: self.transaction.preferred(),
             spread: self.router.next_spread(),
+            drawn: &[],
         };
         let Ok(plan) = template.plan(&binding, &self.topology()) else {
             return Ok(None);

@@ -1,5 +1,6 @@
 //! How a conversation's step ends early, and the errors that only a session can raise.
 
+use crate::backend::control::ControlError;
 use crate::executor::ExecuteError;
 use crate::planner::Refusal;
 use crate::transaction::JoinError;
@@ -231,6 +232,9 @@ pub enum SessionError {
     /// The rows that an UPDATE gave another key are not those that were found under it.
     #[error("the rows whose sharding key was changed cannot be moved")]
     KeyMove,
+    /// A sequence's values could not be had.
+    #[error("cannot draw values of a sequence: {0}")]
+    Sequence(#[source] ControlError),
     /// The router stops.
     #[error("terminating connection due to administrator command")]
     Stopping,
@@ -270,6 +274,12 @@ impl ErrorReply for SessionError {
             Self::Message(error) => error.sqlstate(),
             Self::UnknownMessage(_) => SqlState::PROTOCOL_VIOLATION,
             Self::LostPin { .. } => SqlState::CONNECTION_FAILURE,
+            Self::Sequence(ControlError::Query { source, .. }) => {
+                let code = source.code().map(|code| code.code().as_bytes());
+                let code = code.and_then(SqlState::parse);
+                code.unwrap_or(SqlState::CONNECTION_FAILURE)
+            }
+            Self::Sequence(_) => SqlState::CONNECTION_FAILURE,
             Self::Stopping => SqlState::ADMIN_SHUTDOWN,
             Self::PartlyDone { .. } | Self::KeyMove => SqlState::INTERNAL_ERROR,
         }
@@ -278,7 +288,9 @@ impl ErrorReply for SessionError {
     fn fault(&self) -> Fault {
         match self {
             Self::Stopping => Fault::Router,
-            Self::PartlyDone { .. } | Self::LostPin { .. } | Self::KeyMove => Fault::Backend,
+            Self::PartlyDone { .. } | Self::LostPin { .. } | Self::KeyMove | Self::Sequence(_) => {
+                Fault::Backend
+            }
             _ => Fault::Client,
         }
     }

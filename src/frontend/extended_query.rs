@@ -287,6 +287,7 @@ impl Session {
         let [step] = plan.steps.as_slice() else {
             return Err(Stop::Gone);
         };
+        Box::pin(self.open_snapshot(plan.access, true)).await?;
         let described_on = step.shard;
         self.bind_on(prepared, described_on, portal, frame).await?;
         Ok(Place::Several {
@@ -487,6 +488,7 @@ impl Session {
                     template = self.current_template(&prepared);
                 }
                 let template = template?;
+                let drawn = Box::pin(self.draw(&template)).await?;
                 let topology = self.topology();
                 let preferred = if self.pipeline.unsynced {
                     self.pipeline.shard
@@ -498,6 +500,7 @@ impl Session {
                     formats: &formats,
                     preferred: preferred.or(self.transaction.preferred()),
                     spread: self.router.next_spread(),
+                    drawn: &drawn,
                 };
                 let plan = template.plan_or_report(&binding, &topology)?;
                 let bound = self.bind_planned(&prepared, &template, plan, bind.portal, frame);

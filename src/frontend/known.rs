@@ -110,6 +110,7 @@ impl Session {
             formats: &[],
             preferred: self.transaction.preferred(),
             spread: self.router.next_spread(),
+            drawn: &[],
         };
         let mut plan = template.plan(&binding, &topology).ok()?;
         // What is gathered are parameters, which a simple query has not; nor has it those of a move.
@@ -529,4 +530,5 @@ pub(super) fn is_plain(template: &Template) -> bool {
         && template.session_effects().is_none()
         && !template.has_unknown_name()
         && !template.is_hinted()
+        && template.fill().is_none()
 }

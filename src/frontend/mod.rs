@@ -11,6 +11,7 @@ pub mod extended_query;
 pub mod control;
 pub mod copy;
 pub mod known;
+mod draw;
 mod key_move;
 pub mod statements;
 mod own_schema;

@@ -136,6 +136,7 @@ impl Session {
                 let template = self
                     .planned(&sql, &Arc::from([]), i64::from(offset))
                     .await?;
+                let drawn = Box::pin(self.draw(&template)).await?;
                 let plan = {
                     let topology = self.router.topology();
                     let binding = Binding {
@@ -143,6 +144,7 @@ impl Session {
                         formats: &[],
                         preferred: self.transaction.preferred(),
                         spread: self.router.next_spread(),
+                        drawn: &drawn,
                     };
                     template.plan_or_report(&binding, &topology)?
                 };

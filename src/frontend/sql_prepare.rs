@@ -412,6 +412,7 @@ impl Session {
             formats: &formats,
             preferred: self.transaction.preferred(),
             spread: self.router.next_spread(),
+            drawn: &[],
         };
         Ok(template.plan_or_report(&binding, &topology)?)
     }

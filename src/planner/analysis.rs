@@ -93,6 +93,23 @@ pub struct Stored {
     pub split: bool,
 }
 
+/// A column of an INSERT's rows that a sequence fills.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fill {
+    /// The table's schema.
+    pub schema: Arc<str>,
+    /// The table.
+    pub table: Arc<str>,
+    /// The column.
+    pub column: Arc<str>,
+    /// The columns that are given, if the INSERT does not list them.
+    pub(super) unlisted: Vec<Arc<str>>,
+    /// How many rows there are.
+    pub rows: usize,
+    /// Whether it is the sharding key.
+    pub(super) is_key: bool,
+}
+
 /// An assignment to a key column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyUpdate {
@@ -113,6 +130,8 @@ pub struct Analysis {
     pub uses: Vec<Use>,
     /// Rows that are stored in sharded tables.
     pub stored: Vec<Stored>,
+    /// A column that its sequence fills, since the INSERT leaves it out.
+    pub fill: Option<Fill>,
     /// Assignments to key columns.
     pub key_updates: Vec<KeyUpdate>,
     /// Local tables and their shards.

@@ -1,14 +1,14 @@
 //! INSERT: where its rows go, and ON CONFLICT.
 
 use super::analysis::{
-    Analyzer, Block, Outcome, Rows, Stored, bare, beyond, is_default, object_name,
+    Analyzer, Block, Fill, Outcome, Rows, Stored, bare, beyond, is_default, object_name,
 };
 use super::attached;
 use super::key::{KeyColumn, Source};
 use super::refusal::{PlanError, Refusal};
 use super::scope::{From, Scope};
 use crate::sql::parse::{self, ast};
-use crate::topology::schema::{ColumnDefault, Event, Placement, Relation};
+use crate::topology::schema::{Column, ColumnDefault, Event, Placement, Relation, RelationKind};
 use ast::{Expr, SetExpr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl<'a> Analyzer<'a> {
             assignments,
             partitioned,
             after_columns,
-            overriding: _,
+            overriding,
             has_table_keyword,
             on,
             returning,
@@ -170,7 +170,38 @@ impl<'a> Analyzer<'a> {
                     .collect()
             };
             let mut given_names = Vec::with_capacity(given.len());
+            let is_sequence = |column: &Column| column.default == ColumnDefault::Sequence;
+            let mut sequences = (0..).zip(&relation.columns);
+            let filled = match (
+                &source_rows,
+                sequences.find(|(_, column)| is_sequence(column)),
+            ) {
+                (Some(InsertRows::Values(rows)), Some((index, column)))
+                    if sharded.is_some()
+                        && relation.kind == RelationKind::Table
+                        && overriding.is_none()
+                        && !given.contains(&index)
+                        && !sequences.any(|(_, column)| is_sequence(column)) =>
+                {
+                    let unlisted = relation.columns.iter().take(width);
+                    let unlisted = unlisted.map(|column| column.name.clone());
+                    self.found.fill = Some(Fill {
+                        schema: relation.schema.clone(),
+                        table: relation.name.clone(),
+                        column: column.name.clone(),
+                        unlisted: unlisted.filter(|_| listed.is_empty()).collect(),
+                        rows: rows.len(),
+                        is_key: sharded == Some(index),
+                    });
+                    Some(index)
+                }
+                _ => None,
+            };
             for (index, column) in relation.columns.iter().enumerate() {
+                if filled == Some(index) {
+                    given_names.push(&*column.name);
+                    continue;
+                }
                 let defaulted = match given.iter().position(|given| *given == index) {
                     None => true,
                     Some(position) => match &source_rows {
@@ -210,6 +241,14 @@ impl<'a> Analyzer<'a> {
                 let without = || is_null.then_some(Source::Null).ok_or_else(missing);
                 let column = Arc::new(column.clone());
                 match &source_rows {
+                    // The values are drawn when it is planned.
+                    Some(InsertRows::Values(rows)) if filled == Some(key) => {
+                        self.found.stored.push(Stored {
+                            column,
+                            keys: vec![Source::Null; rows.len()],
+                            split: true,
+                        });
+                    }
                     None => self.found.stored.push(Stored {
                         column,
                         keys: vec![without()?],

@@ -40,6 +40,7 @@ mod view;
 mod with;
 mod write;
 
+pub use analysis::Fill;
 pub use ddl::changes;
 pub use key::Arguments;
 pub use refusal::{PlanError, Refusal};

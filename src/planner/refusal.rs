@@ -104,8 +104,9 @@ refusals! {
     /// UPDATE of the sharding key to what is not one known value, or where the table has what would notice that its rows
     /// are deleted here and inserted there.
     KeyUpdate = "key-update", "Delete the row and insert it with the new key.";
-    /// INSERT that leaves a sequence's column of a sharded table to its default.
-    SequenceDefault = "sequence-default", "Give the column a value: the shards' sequences would repeat each other's.";
+    /// INSERT that leaves a sequence's column of a sharded or reference table to its default, in a form in which the router
+    /// does not fill it in.
+    SequenceDefault = "sequence-default", "Leave the column out of an INSERT … VALUES, or give it a value: the shards' sequences would repeat each other's.";
     /// INSERT over several shards that leaves a column to a default which differs between shards.
     DefaultDiffers = "default-differs", "Give the column a value, or insert the rows of one sharding key at a time.";
     /// ON CONFLICT whose columns lack the key: the row that conflicts may be on another shard.

@@ -1,6 +1,8 @@
 //! Texts for the shards, spliced from the client's text at its tokens, never printed from a tree; and the proof that
 //! a spliced text still means what it should: it is parsed again and its tree compared with the original's.
 
+use super::analysis::Fill;
+use super::gather::quoted;
 use super::refusal::{PlanError, Refusal};
 use crate::sql::lex::{LexLimits, Token, TokenKind};
 use crate::sql::parse::{self, ast};
@@ -10,6 +12,9 @@ use std::sync::Arc;
 
 /// The LIMIT of the text that is proven; every other number in its place is as good.
 const PROOF_LIMIT: u64 = 4_294_967_291;
+
+/// The value that is added to each row of the text that is proven; every other one in its place is as good.
+const PROOF_VALUE: i64 = 4_294_967_291;
 
 /// The name of an added column.
 fn hidden_name(index: usize) -> String {
@@ -421,6 +426,8 @@ pub struct InsertText {
     tokens: Box<[Token]>,
     rows: Box<[(usize, usize)]>,
     end: usize,
+    /// What stands before the rows if each is given one value more.
+    head: Vec<(usize, usize, String)>,
 }
 
 /// The parts of an INSERT whose VALUES list may be split by rows.
@@ -428,6 +435,7 @@ pub fn insert_text(
     sql: &str,
     tokens: &[Token],
     statement: &Statement,
+    fill: Option<&Fill>,
     limits: &LexLimits,
 ) -> Result<InsertText, PlanError> {
     let failed = || refused("its VALUES list is not understood");
@@ -463,15 +471,41 @@ pub fn insert_text(
             .collect(),
         rows: rows.into(),
         end: tokens.last().map_or(0, |token| token.end),
+        head: match fill {
+            None => Vec::new(),
+            Some(fill) => {
+                let before = values.checked_sub(1).and_then(|before| outer.get(before));
+                let before = &tokens[*before.ok_or_else(failed)?];
+                head(fill, before, &tokens[outer[values]]).ok_or_else(failed)?
+            }
+        },
     };
     // Each row stands by itself if all of them, in reverse order, still parse to the same rows.
     let reversed: Vec<usize> = (0..count).rev().collect();
-    let proof = text.assemble(sql, &reversed, &|_| None);
+    let drawn = vec![PROOF_VALUE; fill.map_or(0, |_| count)];
+    let proof = text.assemble(sql, &reversed, &drawn, &|_| None);
     let mut rewritten = parse::parse(&proof, parse::tokens(&proof, limits)?)?.statement;
-    values_of_mut(&mut rewritten)
-        .ok_or_else(failed)?
-        .rows
-        .reverse();
+    let rows = &mut values_of_mut(&mut rewritten).ok_or_else(failed)?.rows;
+    rows.reverse();
+    if let Some(fill) = fill {
+        for row in rows {
+            let added = row.content.pop().map(|added| added.to_string());
+            if added != Some(PROOF_VALUE.to_string()) {
+                return Err(failed());
+            }
+        }
+        let Statement::Insert(insert) = &mut rewritten else {
+            return Err(failed());
+        };
+        insert.overriding = None;
+        let added = insert.columns.pop().map(|added| added.to_string());
+        if added != Some(quoted(&fill.column)) {
+            return Err(failed());
+        }
+        if !fill.unlisted.is_empty() {
+            insert.columns.clear();
+        }
+    }
     if rewritten != *statement {
         return Err(refused(
             "the rewritten text does not parse to the same tree",
@@ -480,9 +514,32 @@ pub fn insert_text(
     Ok(text)
 }
 
+/// What is put into the text before VALUES for rows with one value more; `before` is the token in front of it.
+fn head(fill: &Fill, before: &Token, values: &Token) -> Option<Vec<(usize, usize, String)>> {
+    const OVERRIDING: &str = "OVERRIDING SYSTEM VALUE ";
+    let column = quoted(&fill.column);
+    if !fill.unlisted.is_empty() {
+        let names: Vec<String> = fill.unlisted.iter().map(|name| quoted(name)).collect();
+        let list = format!("({}, {column}) {OVERRIDING}", names.join(", "));
+        return Some(vec![(values.start, values.start, list)]);
+    }
+    // The end of the list of columns.
+    let close = before.end.checked_sub(1)?;
+    Some(vec![
+        (close, close, format!(", {column}")),
+        (values.start, values.start, OVERRIDING.to_owned()),
+    ])
+}
+
 impl InsertText {
-    /// The statement with these of its rows only, and the parameters that are left in it, if any are gone.
-    pub fn with_rows(&self, sql: &str, rows: &[usize]) -> (Arc<str>, Option<Arc<[u16]>>) {
+    /// The statement with these of its rows only, each with its value of `drawn` if there are any, and the parameters that
+    /// are left in it, if any are gone.
+    pub fn with_rows(
+        &self,
+        sql: &str,
+        rows: &[usize],
+        drawn: &[i64],
+    ) -> (Arc<str>, Option<Arc<[u16]>>) {
         let (first, last) = (self.rows[0].0, self.rows[self.rows.len() - 1].1);
         let all = parameters(sql, &self.tokens, |_| true);
         let mut spans = rows.iter().map(|row| self.rows[*row]).peekable();
@@ -495,7 +552,7 @@ impl InsertText {
             spans.peek().is_some_and(|(start, _)| token.start >= *start)
         });
         if left.len() == all.len() {
-            return (self.assemble(sql, rows, &|_| None).into(), None);
+            return (self.assemble(sql, rows, drawn, &|_| None).into(), None);
         }
         let number = |number: u16| {
             left.binary_search(&number)
@@ -503,31 +560,41 @@ impl InsertText {
                 .and_then(|index| u16::try_from(index).ok())
         };
         (
-            self.assemble(sql, rows, &number).into(),
+            self.assemble(sql, rows, drawn, &number).into(),
             Some(left.clone().into()),
         )
     }
 
-    fn assemble(&self, sql: &str, rows: &[usize], number: &dyn Fn(u16) -> Option<u16>) -> String {
-        let render = |from: usize, to: usize| {
+    fn assemble(
+        &self,
+        sql: &str,
+        rows: &[usize],
+        drawn: &[i64],
+        number: &dyn Fn(u16) -> Option<u16>,
+    ) -> String {
+        let render = |from: usize, to: usize, edits: Vec<(usize, usize, String)>| {
             let start = self.tokens.partition_point(|token| token.start < from);
             let end = self.tokens.partition_point(|token| token.start < to);
             Splice {
                 sql,
                 tokens: &self.tokens[start..end],
-                edits: Vec::new(),
+                edits,
             }
             .render(from, to, number)
         };
-        let mut out = render(0, self.rows[0].0);
+        let mut out = render(0, self.rows[0].0, self.head.clone());
         for (index, row) in rows.iter().enumerate() {
             if index > 0 {
                 out.push_str(", ");
             }
             let (start, end) = self.rows[*row];
-            out.push_str(&render(start, end));
+            let close = end - 1;
+            let added = drawn.get(*row);
+            let added = added.map(|added| (close, close, format!(", {added}")));
+            out.push_str(&render(start, end, added.into_iter().collect()));
         }
-        out.push_str(&render(self.rows[self.rows.len() - 1].1, self.end));
+        let last = self.rows[self.rows.len() - 1].1;
+        out.push_str(&render(last, self.end, Vec::new()));
         out
     }
 }
@@ -665,15 +732,15 @@ mod tests {
         let sql =
             "INSERT INTO t (a, b) VALUES (1, '), (2'), (ARRAY[(3), 4], $2) RETURNING (VALUES (5))";
         let parsed = parsed(sql);
-        let text =
-            insert_text(sql, &parsed.tokens, &parsed.statement, &LIMITS).expect("it is split");
-        let (first, parameters) = text.with_rows(sql, &[0]);
+        let text = insert_text(sql, &parsed.tokens, &parsed.statement, None, &LIMITS)
+            .expect("it is split");
+        let (first, parameters) = text.with_rows(sql, &[0], &[]);
         assert_eq!(
             &*first,
             "INSERT INTO t (a, b) VALUES (1, '), (2') RETURNING (VALUES (5))"
         );
         assert_eq!(parameters.as_deref(), Some(&[][..]));
-        let (second, parameters) = text.with_rows(sql, &[1]);
+        let (second, parameters) = text.with_rows(sql, &[1], &[]);
         assert_eq!(
             &*second,
             "INSERT INTO t (a, b) VALUES (ARRAY[(3), 4], $2) RETURNING (VALUES (5))"
@@ -687,7 +754,7 @@ mod tests {
         if let Ok(tokens) = parse::tokens(sql, &LIMITS)
             && let Ok(parsed) = parse::parse(sql, tokens)
         {
-            assert!(insert_text(sql, &parsed.tokens, &parsed.statement, &LIMITS).is_err());
+            assert!(insert_text(sql, &parsed.tokens, &parsed.statement, None, &LIMITS).is_err());
         }
     }
 }

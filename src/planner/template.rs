@@ -1,7 +1,7 @@
 //! [`template()`]: a statement's text → [`Template`], once; [`Template::plan`]: parameters and ownership → [`Plan`],
 //! each time. A template depends on the schema and the declared tables, never on who owns which slot.
 
-use super::analysis::{self, Analysis, Count, KeyUpdate, Use};
+use super::analysis::{self, Analysis, Count, Fill, KeyUpdate, Use};
 use super::clock;
 use super::gather::{self, GatherText};
 use super::gathered::Gathered;
@@ -125,6 +125,8 @@ pub struct Binding<'a> {
     pub preferred: Option<ShardId>,
     /// Picks a shard for what any shard can answer, when none is preferred.
     pub spread: usize,
+    /// The values that [`Template::fill`] asks for, one a row.
+    pub drawn: &'a [i64],
 }
 
 /// A statement, parsed and understood.
@@ -311,6 +313,13 @@ fn understood(
         };
         way.ok_or(obstacle)
     });
+    if let Some(fill) = &analysis.fill
+        && !(matches!(parsed.statement, parse::ast::Statement::Insert(_))
+            && analysis.writers == 1
+            && matches!(several, Ok(Several::Split(_))))
+    {
+        return Err(left_to_sequence(fill));
+    }
     // They are of use for no more than the text.
     analysis.sources = Vec::new();
     analysis.partial = None;
@@ -343,7 +352,8 @@ fn understood(
 }
 
 fn lone(analysis: &Analysis, formulas: &[Formula]) -> Option<Lone> {
-    if !analysis.locals.is_empty() || !analysis.key_updates.is_empty() {
+    let is_plain = analysis.locals.is_empty() && analysis.key_updates.is_empty();
+    if !is_plain || analysis.fill.is_some() {
         return None;
     }
     match (formulas, analysis.stored.as_slice()) {
@@ -412,6 +422,14 @@ fn refused_anywhere(analysis: &Analysis) -> Result<(), PlanError> {
     Ok(())
 }
 
+/// Why a column is not filled.
+fn left_to_sequence(fill: &Fill) -> PlanError {
+    PlanError::refused(
+        Refusal::SequenceDefault,
+        format!("{}.{} is left to its sequence", fill.table, fill.column),
+    )
+}
+
 /// Why a key is not changed.
 fn key_update(update: &KeyUpdate, reason: &str) -> PlanError {
     PlanError::refused(
@@ -465,8 +483,14 @@ fn several(
     match analysis.stored.as_slice() {
         [] => {}
         [stored] if stored.split && analysis.uses.is_empty() => {
-            return rewrite::insert_text(sql, &parsed.tokens, &parsed.statement, context.limits)
-                .map(Several::Split);
+            return rewrite::insert_text(
+                sql,
+                &parsed.tokens,
+                &parsed.statement,
+                analysis.fill.as_ref(),
+                context.limits,
+            )
+            .map(Several::Split);
         }
         _ => {
             return Err(PlanError::refused(
@@ -756,6 +780,14 @@ impl Template {
         }
     }
 
+    /// The column that a sequence is to fill: its values go into [`Binding::drawn`].
+    pub fn fill(&self) -> Option<&Fill> {
+        match &self.route {
+            Route::Shard(_) | Route::Key(_) => None,
+            Route::Statement(statement) => statement.analysis.fill.as_ref(),
+        }
+    }
+
     /// The statement's text.
     pub fn sql(&self) -> &Arc<str> {
         &self.sql
@@ -930,9 +962,22 @@ impl Template {
             }
         }
         let mut rows: Vec<(ShardId, usize)> = Vec::new();
+        if let Some(fill) = &analysis.fill
+            && binding.drawn.len() != fill.rows
+        {
+            return Err(left_to_sequence(fill));
+        }
+        let is_drawn = analysis.fill.as_ref().is_some_and(|fill| fill.is_key);
         for stored in &analysis.stored {
             for (row, key) in stored.keys.iter().enumerate() {
-                let shard = owner(topology, stored.column.stored(key, arguments)?)?;
+                let slot = match binding.drawn.get(row) {
+                    Some(drawn) if is_drawn => {
+                        let key = Source::Number(drawn.to_string().into());
+                        stored.column.stored(&key, arguments)?
+                    }
+                    _ => stored.column.stored(key, arguments)?,
+                };
+                let shard = owner(topology, slot)?;
                 shards.push(shard);
                 if stored.split {
                     rows.push((shard, row));
@@ -995,7 +1040,13 @@ impl Template {
             });
         }
         if let [shard] = shards.as_slice() {
-            return Ok(self.one(Tier::SingleShard, *shard));
+            let mut plan = self.one(Tier::SingleShard, *shard);
+            if let (Some(fill), Ok(Several::Split(text))) = (&analysis.fill, several) {
+                let rows: Vec<usize> = (0..fill.rows).collect();
+                let (sql, _) = text.with_rows(&self.sql, &rows, binding.drawn);
+                plan.steps[0].sql = StepSql::Rewritten(sql);
+            }
+            return Ok(plan);
         }
         let several = several.as_ref().map_err(Clone::clone)?;
         let plain = |shards: &[ShardId]| {
@@ -1069,7 +1120,7 @@ impl Template {
                         .filter(|(owner, _)| owner == shard)
                         .map(|(_, row)| *row)
                         .collect();
-                    let (sql, parameters) = text.with_rows(&self.sql, &own);
+                    let (sql, parameters) = text.with_rows(&self.sql, &own, binding.drawn);
                     steps.push(Step {
                         shard: *shard,
                         sql: StepSql::Rewritten(sql),

@@ -26,6 +26,7 @@ mod pinning;
 mod prepared;
 mod protocol_errors;
 mod routing;
+mod sequences;
 mod session_soak;
 mod sessions;
 mod shard_defaults;

@@ -117,6 +117,7 @@ fn the_setting_says_what_it_is_and_what_it_does_not_do() {
         ("BEGIN", SUM),
         ("BEGIN ISOLATION LEVEL SERIALIZABLE", SUM),
         ("BEGIN", "COPY accounts TO STDOUT"),
+        ("BEGIN", "DECLARE c CURSOR FOR SELECT balance FROM accounts"),
     ] {
         client.run(begin);
         let failure = client.fails(read);
