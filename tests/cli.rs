@@ -194,11 +194,12 @@ fn the_demo_shows_a_sharded_database_and_vanishes() {
             && stdout.contains("each row to the shard of its o_orderkey"),
         "{stdout}"
     );
-    let (code, stdout, stderr) = run(&["explain", "-c", &map, "SELECT count(o.*) FROM orders o"]);
+    let refused = "UPDATE orders SET o_orderkey = 8 WHERE o_orderkey = 7";
+    let (code, stdout, stderr) = run(&["explain", "-c", &map, refused]);
     assert_eq!((code, stdout.as_str()), (1, ""));
     assert!(
         stderr.contains("0A000")
-            && stderr.contains("refusal: aggregate")
+            && stderr.contains("refusal: key-update")
             && stderr.contains("hint: "),
         "{stderr}"
     );
