@@ -98,6 +98,7 @@ fn plan(criterion: &mut Criterion) {
             preferred: None,
             spread: 0,
             drawn: &[],
+            cursor: None,
         };
         criterion.bench_function(&format!("plan/{name}"), |bencher| {
             bencher.iter(|| {

@@ -562,6 +562,7 @@ fn plan(topology: &Topology, statement: &str) -> String {
             preferred: None,
             spread: 1,
             drawn: &drawn,
+            cursor: None,
         };
         if !out.is_empty() {
             out.push('\n');

@@ -98,6 +98,7 @@ fn explain_query(sql: &str, context: &Context<'_>) -> Result<Vec<String>, PlanEr
         preferred: None,
         spread: 0,
         drawn: &[],
+        cursor: None,
     };
     Ok(template.plan(&binding, topology)?.describe(topology))
 }

@@ -1042,6 +1042,7 @@ impl Session {
                     preferred: self.transaction.preferred(),
                     spread: self.router.next_spread(),
                     drawn: &[],
+                    cursor: self.cursor_of(&template),
                 };
                 let plan = template.plan_or_report(&binding, &topology)?;
                 match plan.steps.as_slice() {
@@ -1056,6 +1057,16 @@ impl Session {
             }
             _ => Ok(self.any_shard()),
         }
+    }
+
+    /// The shard of the cursor, or portal, whose row a statement changes.
+    pub(super) fn cursor_of(&self, template: &Template) -> Option<ShardId> {
+        let name = template.current_of()?;
+        let portal = || match self.portals.get(&**name)?.place {
+            super::statements::Place::Shard(shard) => Some(shard),
+            _ => None,
+        };
+        self.cursors.get(&**name).copied().or_else(portal)
     }
 
     /// Remembers cursors that came and went.
@@ -1175,6 +1186,7 @@ impl Session {
             preferred: self.transaction.preferred(),
             spread: self.router.next_spread(),
             drawn: &[],
+            cursor: self.cursor_of(&template),
         };
         let plan = template.plan_or_report(&binding, &topology)?;
         if explain.analyze {

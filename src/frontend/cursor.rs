@@ -36,6 +36,7 @@ impl Session {
             preferred: self.transaction.preferred(),
             spread: self.router.next_spread(),
             drawn: &[],
+            cursor: self.cursor_of(&template),
         };
         let plan = template.plan_or_report(&binding, &topology)?;
         if plan.steps.len() == 1 && plan.inputs.is_empty() {
@@ -146,6 +147,7 @@ impl Session {
             preferred: self.transaction.preferred(),
             spread: self.router.next_spread(),
             drawn: &[],
+            cursor: self.cursor_of(template),
         };
         let Ok(plan) = template.plan(&binding, &self.topology()) else {
             return Ok(None);

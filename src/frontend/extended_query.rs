@@ -501,6 +501,7 @@ impl Session {
                     preferred: preferred.or(self.transaction.preferred()),
                     spread: self.router.next_spread(),
                     drawn: &drawn,
+                    cursor: self.cursor_of(&template),
                 };
                 let plan = template.plan_or_report(&binding, &topology)?;
                 let bound = self.bind_planned(&prepared, &template, plan, bind.portal, frame);

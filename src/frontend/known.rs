@@ -111,6 +111,7 @@ impl Session {
             preferred: self.transaction.preferred(),
             spread: self.router.next_spread(),
             drawn: &[],
+            cursor: None,
         };
         let mut plan = template.plan(&binding, &topology).ok()?;
         // What is gathered are parameters, which a simple query has not; nor has it those of a move.
@@ -531,4 +532,5 @@ pub(super) fn is_plain(template: &Template) -> bool {
         && !template.has_unknown_name()
         && !template.is_hinted()
         && template.fill().is_none()
+        && template.current_of().is_none()
 }

@@ -145,6 +145,7 @@ impl Session {
                         preferred: self.transaction.preferred(),
                         spread: self.router.next_spread(),
                         drawn: &drawn,
+                        cursor: self.cursor_of(&template),
                     };
                     template.plan_or_report(&binding, &topology)?
                 };

@@ -413,6 +413,7 @@ impl Session {
             preferred: self.transaction.preferred(),
             spread: self.router.next_spread(),
             drawn: &[],
+            cursor: self.cursor_of(template),
         };
         Ok(template.plan_or_report(&binding, &topology)?)
     }

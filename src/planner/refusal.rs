@@ -93,6 +93,8 @@ refusals! {
     SystemColumn = "system-column", "Restrict the sharding key to one value: these columns mean nothing across shards.";
     /// TABLESAMPLE over several shards with REPEATABLE, or of rows counted.
     TableSample = "table-sample", "Restrict the sharding key to one value.";
+    /// UPDATE or DELETE of the row of a cursor that more than the cursor's shard would have to take part in.
+    Cursor = "cursor", "Restrict the rows by their key instead of WHERE CURRENT OF.";
     /// INSERT without a value for the sharding key.
     MissingKey = "missing-key", "Give the sharding key column a value.";
     /// INSERT with NULL as the sharding key.

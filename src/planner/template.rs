@@ -127,6 +127,8 @@ pub struct Binding<'a> {
     pub spread: usize,
     /// The values that [`Template::fill`] asks for, one a row.
     pub drawn: &'a [i64],
+    /// Where the cursor is that [`Template::current_of`] names.
+    pub cursor: Option<ShardId>,
 }
 
 /// A statement, parsed and understood.
@@ -158,6 +160,8 @@ struct Statement {
     several: Result<Several, PlanError>,
     /// The one value that says where it runs, if it is as simple as that.
     lone: Option<Lone>,
+    /// The cursor whose row it changes.
+    current_of: Option<Arc<str>>,
 }
 
 /// The key of a statement that names one.
@@ -284,6 +288,7 @@ fn understood(
             formulas.push(used.formula.clone());
         }
     }
+    let current_of = current_of(sql, parsed, &analysis)?;
     let lone = lone(&analysis, &formulas);
     let several = match several(sql, parsed, &analysis, context) {
         Ok(_) if answer == Answer::OnOne => Err(PlanError::refused(
@@ -343,12 +348,50 @@ fn understood(
         formulas,
         several,
         lone,
+        current_of,
     }));
     Ok(Template {
         sql: sql.into(),
         access,
         route,
     })
+}
+
+/// The cursor whose row the statement changes, which it does on the cursor's shard alone.
+fn current_of(
+    sql: &str,
+    parsed: &Parsed,
+    analysis: &Analysis,
+) -> Result<Option<Arc<str>>, PlanError> {
+    let cursors = parse::current_of(sql, &parsed.tokens);
+    let cursor = match cursors.as_slice() {
+        [] => return Ok(None),
+        [cursor] if is_update_or_delete(&parsed.statement) => cursor,
+        _ => {
+            return Err(PlanError::Unparsed {
+                reason: "WHERE CURRENT OF in a part of a statement".into(),
+            });
+        }
+    };
+    let refused = |refusal, reason| Err(PlanError::refused(refusal, reason));
+    if let Some(table) = analysis.reference_writes.first() {
+        let reason = format!("the cursor {cursor} is on one shard, and {table} on all");
+        return refused(Refusal::Cursor, reason);
+    }
+    if analysis.uses.len() + analysis.locals.len() > 1 {
+        let reason = format!("the row of the cursor {cursor} is joined with those of other tables");
+        return refused(Refusal::Cursor, reason);
+    }
+    if let Some(update) = analysis.key_updates.first() {
+        let reason = format!("the sharding key {} is updated", update.column.name);
+        return refused(Refusal::KeyUpdate, reason);
+    }
+    Ok(Some(cursor.as_ref().into()))
+}
+
+fn is_update_or_delete(statement: &parse::ast::Statement) -> bool {
+    use parse::ast::Statement;
+    matches!(statement, Statement::Update(_) | Statement::Delete(_))
 }
 
 fn lone(analysis: &Analysis, formulas: &[Formula]) -> Option<Lone> {
@@ -788,6 +831,14 @@ impl Template {
         }
     }
 
+    /// The cursor whose row it changes: it runs where the cursor is, or wherever a shard says that there is none.
+    pub fn current_of(&self) -> Option<&Arc<str>> {
+        match &self.route {
+            Route::Shard(_) | Route::Key(_) => None,
+            Route::Statement(statement) => statement.current_of.as_ref(),
+        }
+    }
+
     /// The statement's text.
     pub fn sql(&self) -> &Arc<str> {
         &self.sql
@@ -812,6 +863,11 @@ impl Template {
         match &self.route {
             Route::Shard(shard) => Ok(self.one(Tier::NamedShard, *shard)),
             Route::Key(slot) => Ok(self.one(Tier::NamedShard, owner(topology, *slot)?)),
+            Route::Statement(statement) if statement.current_of.is_some() => {
+                let shard = binding.cursor;
+                let shard = shard.unwrap_or_else(|| any_shard(binding, topology));
+                Ok(self.one(Tier::NamedShard, shard))
+            }
             Route::Statement(statement) => {
                 let plan = if statement.formulas.is_empty() && statement.analysis.stored.is_empty()
                 {
@@ -941,6 +997,7 @@ impl Template {
             several,
             timeless: _,
             lone: _,
+            current_of: _,
         } = statement;
         let arguments = Arguments {
             values: binding.values,

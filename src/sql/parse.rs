@@ -352,6 +352,12 @@ fn normal(cuts: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             index += 3;
         } else if is(index, "for") && is(index + 1, "key") && is(index + 2, "share") {
             index += 2;
+        } else if is(index, "where") && is(index + 1, "current") && is(index + 2, "of") {
+            // The row where a cursor is: one that no predicate tells. See [`current_of`].
+            let span = cuts[index].span;
+            let token = word("TRUE", Keyword::TRUE);
+            normal.push(TokenWithSpan { token, span });
+            index += 4;
         } else if is(index, "table") && starts_query(&cuts, index) && !is(index + 1, "function") {
             normal.pop();
             let span = cuts[index].span;
@@ -368,6 +374,19 @@ fn normal(cuts: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         }
     }
     normal
+}
+
+/// The cursors that `WHERE CURRENT OF` names, folded, in order; [`parse`] puts TRUE in their place.
+pub fn current_of<'a>(sql: &'a str, tokens: &'a [Token]) -> Vec<Cow<'a, str>> {
+    let named = tokens.windows(4).filter_map(|four| match four {
+        [word, current, of, name]
+            if word.is(sql, "where") && current.is(sql, "current") && of.is(sql, "of") =>
+        {
+            lex::identifier_value(name.text(sql)).ok()
+        }
+        _ => None,
+    });
+    named.collect()
 }
 
 fn word(text: &str, keyword: Keyword) -> Cut {
