@@ -250,11 +250,27 @@ impl KeyColumn {
         })
     }
 
-    /// The slot of a row that is stored with the key `source`.
+    /// The slot of a new row that is stored with the key `source`. With a NULL that the column does not take it is any:
+    /// PostgreSQL says so there.
     ///
     /// # Errors
-    /// Refused when the key is NULL or is not understood.
+    /// Refused when the key is NULL, or is not understood.
     pub fn stored(&self, source: &Source, arguments: Arguments<'_>) -> Result<SlotId, PlanError> {
+        match self.set(source, arguments) {
+            Err(PlanError::Refused { refusal, .. })
+                if refusal == Refusal::NullKey && self.not_null =>
+            {
+                Ok(SlotId(0))
+            }
+            slot => slot,
+        }
+    }
+
+    /// The slot of rows whose key is set to `source`.
+    ///
+    /// # Errors
+    /// Refused when the key is NULL, or is not understood.
+    pub fn set(&self, source: &Source, arguments: Arguments<'_>) -> Result<SlotId, PlanError> {
         let refuse = |refusal, what: &str| {
             Err(PlanError::refused(
                 refusal,
@@ -275,7 +291,6 @@ impl KeyColumn {
             Spot::Slot(slot) => Ok(slot),
             // PostgreSQL reports it, on any shard.
             Spot::Nowhere => Ok(SlotId(0)),
-            Spot::Null if self.not_null => Ok(SlotId(0)),
             Spot::Null => refuse(Refusal::NullKey, "NULL"),
             Spot::Unknown => refuse(Refusal::KeyValue, "a value that pgring does not read"),
         }

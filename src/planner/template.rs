@@ -1069,7 +1069,7 @@ impl Template {
         }
         let mut moves = None;
         for update in &analysis.key_updates {
-            let new = update.column.stored(&update.key, arguments)?;
+            let new = update.column.set(&update.key, arguments)?;
             let slots = update.formula.slots(arguments)?;
             if slots.is_some_and(|slots| slots.iter().all(|slot| *slot == new)) {
                 continue;
