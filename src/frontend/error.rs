@@ -3,6 +3,8 @@
 use crate::backend::control::ControlError;
 use crate::executor::ExecuteError;
 use crate::planner::Refusal;
+use crate::planner::plan::{Plan, StepSql};
+use crate::sql::position;
 use crate::transaction::JoinError;
 use crate::transaction::command::CommandError;
 use crate::transaction::commit::CommitError;
@@ -46,6 +48,36 @@ impl Stop {
             Self::Shard(frame) if offset != 0 => Self::Shard(shifted(&frame, offset)),
             stop => stop,
         }
+    }
+}
+
+impl Stop {
+    /// The same, where it is about the text of one of the plan's steps, which were made of `sql`.
+    pub fn in_text_of(self, plan: &Plan, sql: &str) -> Self {
+        let Self::Shard(frame) = self else {
+            return self;
+        };
+        let rewritten = plan.steps.iter().filter_map(|step| match &step.sql {
+            StepSql::AsSent => None,
+            StepSql::Rewritten(text) => Some(text),
+        });
+        let position = error_response::position(frame.body());
+        let Some(position) = position.and_then(|position| usize::try_from(position).ok()) else {
+            return Self::Shard(frame);
+        };
+        let as_sent = rewritten.clone().count() < plan.steps.len();
+        let places = rewritten.map(|text| position::in_clients_text(sql, text, position));
+        let mut places = places.chain(as_sent.then_some(Some(position)));
+        // Which step it was is not said.
+        let first = places.next().flatten();
+        let place = first.filter(|_| places.all(|place| place == first));
+        if place == Some(position) {
+            return Self::Shard(frame);
+        }
+        let mut placed = BytesMut::new();
+        let place = place.and_then(|place| i64::try_from(place).ok());
+        error_response::write_shard_error_at(&mut placed, frame.body(), place);
+        Self::Shard(Frame::new(placed.freeze()))
     }
 }
 

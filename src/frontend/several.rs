@@ -57,7 +57,8 @@ impl Session {
                 write_step(out, portal, request, step, &[], request.results);
                 frontend_message::write_sync(out);
             })
-            .await?;
+            .await
+            .map_err(|stop| stop.in_text_of(plan, request.sql))?;
         self.move_rows(plan, request, &done).await?;
         Ok(done)
     }

@@ -222,7 +222,8 @@ impl Session {
                 sql,
                 ..Request::default()
             };
-            let done = self.run_bound(plan, &request, "", show).await?;
+            let done = self.run_bound(plan, &request, "", show).await;
+            let done = done.map_err(|stop| stop.shifted(i64::from(offset)))?;
             backend_message::write_command_complete(self.client.out(), &done.tag);
             return Ok(());
         }
@@ -250,7 +251,8 @@ impl Session {
             .fan_out(plan, show, |out, step| {
                 frontend_message::write_query(out, text_of(step, sql));
             })
-            .await?;
+            .await
+            .map_err(|stop| stop.in_text_of(plan, sql).shifted(i64::from(offset)))?;
         Box::pin(self.move_rows(plan, &Request::default(), &done)).await?;
         self.note_schema_change(plan.access);
         if own {

@@ -12,3 +12,4 @@ pub mod copy_rows;
 pub mod search_path;
 pub mod parse;
 pub mod plpgsql;
+pub mod position;

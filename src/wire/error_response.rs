@@ -172,20 +172,35 @@ pub fn write_error_reply(out: &mut BytesMut, error: &dyn ErrorReply, severity: S
 /// its `P` field moved by so many characters: the shard saw only the end of the client's text, or a statement under
 /// another name.
 pub fn write_shard_error(out: &mut BytesMut, body: &[u8], position_offset_chars: i64) {
-    write_message(out, b'E', |out| match position_field(body) {
-        Some((start, end, position)) if position_offset_chars != 0 => {
+    match position_field(body) {
+        Some((_, _, position)) if position_offset_chars != 0 => {
+            let place = (position + position_offset_chars).max(1);
+            write_shard_error_at(out, body, Some(place));
+        }
+        _ => write_message(out, b'E', |out| out.put_slice(body)),
+    }
+}
+
+/// Appends a shard's ErrorResponse with body `body` with another `P` field than its own, or without one.
+pub fn write_shard_error_at(out: &mut BytesMut, body: &[u8], place: Option<i64>) {
+    write_message(out, b'E', |out| match (position_field(body), place) {
+        (Some((start, end, _)), Some(place)) => {
             out.put_slice(&body[..start]);
-            put_text(
-                out,
-                (position + position_offset_chars)
-                    .max(1)
-                    .to_string()
-                    .as_bytes(),
-            );
+            put_text(out, place.to_string().as_bytes());
             out.put_slice(&body[end..]);
         }
-        _ => out.put_slice(body),
+        (Some((start, end, _)), None) => {
+            // Its name stands before it.
+            out.put_slice(&body[..start - 1]);
+            out.put_slice(&body[end..]);
+        }
+        (None, _) => out.put_slice(body),
     });
+}
+
+/// The `P` field of a shard's ErrorResponse with body `body`.
+pub fn position(body: &[u8]) -> Option<i64> {
+    position_field(body).map(|(_, _, position)| position)
 }
 
 /// Whether a shard's ErrorResponse with body `body` says that the shard closes its connection.
@@ -338,6 +353,9 @@ mod tests {
         write_shard_error(&mut out, b"SERROR\0P10\0p10\0\0", 95);
         assert_eq!(&out[..], b"E\0\0\0\x15SERROR\0P105\0p10\0\0");
         let mut out = BytesMut::new();
+        write_shard_error_at(&mut out, b"SERROR\0P10\0p10\0\0", None);
+        assert_eq!(&out[5..], b"SERROR\0p10\0\0");
+        out.clear();
         write_shard_error(&mut out, b"SERROR\0P10\0\0", -3);
         assert_eq!(&out[5..], b"SERROR\0P7\0\0");
     }
