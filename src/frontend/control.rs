@@ -1,7 +1,7 @@
 //! Statements that the session itself answers: transaction control, settings, and what goes to all shards.
 
 use super::error::{self, SessionError, Stop};
-use super::extended_query::write_plan_description;
+use super::explain::PlanFormat;
 use super::parameters::{CONSISTENT, PER_SHARD, ROUTER_PREFIX, SNAPSHOT};
 use super::session::Session;
 use super::simple_query::{Sentence, text_of};
@@ -133,7 +133,7 @@ impl Session {
                     sql,
                     body: body.text,
                     analyze: *analyze,
-                    text: explains_as_text(options),
+                    format: PlanFormat::of(options),
                 };
                 self.explain(&explain, &Bound::default(), describe).await
             }
@@ -1194,7 +1194,7 @@ impl Session {
         }
         let lines = self.explained(&template, &plan, explain, bound).await?;
         if describe {
-            write_plan_description(self.client.out());
+            backend_message::write_row_description(self.client.out(), [explain.format.column()]);
         }
         for line in &lines {
             backend_message::write_data_row(self.client.out(), [Some(line.as_bytes())]);
@@ -1222,13 +1222,10 @@ impl Session {
         }
         let topology = self.router.topology();
         let prefix = &explain.sql[..explain.sql.len() - explain.body.len()];
-        let mut lines: Vec<String> = if explain.text {
-            let lines = template.describe(plan, &topology);
-            lines.iter().map(|line| line.replace('\n', " ")).collect()
-        } else {
-            Vec::new()
-        };
-        // Other formats are documents: they are the first shard's own.
+        let lines = template.describe(plan, &topology);
+        let mut lines: Vec<String> = lines.iter().map(|line| line.replace('\n', " ")).collect();
+        let is_text = explain.format == PlanFormat::Text;
+        let mut documents = Vec::new();
         // Over gathered rows the last step has no plan before they are there: what gathers them is shown.
         let steps = match plan.inputs.as_slice() {
             [] => plan.steps.iter().collect(),
@@ -1237,8 +1234,7 @@ impl Session {
                 .flat_map(|input| &input.steps)
                 .collect::<Vec<_>>(),
         };
-        let shown = if explain.text { steps.len() } else { 1 };
-        for step in steps.into_iter().take(shown) {
+        for step in steps {
             let sql = format!("{prefix}{}", text_of(step, explain.body));
             self.join(step.shard).await?;
             self.transaction.mark_used(step.shard);
@@ -1261,18 +1257,17 @@ impl Session {
                 command::answer_apart(backend).await
             }
             .map_err(error::of_command)?;
-            if explain.text {
-                lines.push(format!("Shard {}:", topology.shard_name(step.shard)));
+            let name: &str = topology.shard_name(step.shard);
+            let rows = reply.rows.into_iter().flatten().flatten();
+            if is_text {
+                lines.push(format!("Shard {name}:"));
+                lines.extend(rows.map(|line| format!("  {line}")));
+            } else {
+                documents.push((name, rows.collect::<Vec<_>>().join("\n")));
             }
-            let indent = if explain.text { "  " } else { "" };
-            lines.extend(
-                reply
-                    .rows
-                    .into_iter()
-                    .flatten()
-                    .flatten()
-                    .map(|line| format!("{indent}{line}")),
-            );
+        }
+        if !is_text {
+            return Ok(vec![explain.format.document(&documents, &lines)]);
         }
         Ok(lines)
     }
@@ -1286,16 +1281,8 @@ pub(super) struct Explain<'a> {
     pub body: &'a str,
     /// Whether the statement is run.
     pub analyze: bool,
-    /// Whether the plan is wanted as text, so that the routing may stand above it.
-    pub text: bool,
-}
-
-pub(super) fn explains_as_text(options: &[(Cow<'_, str>, Option<&str>)]) -> bool {
-    let is_text =
-        |value: &Option<&str>| value.is_none_or(|value| value.eq_ignore_ascii_case("text"));
-    options
-        .iter()
-        .all(|(name, value)| name != "format" || is_text(value))
+    /// How the plan is wanted.
+    pub format: PlanFormat,
 }
 
 /// Whether a setting is a mode of the transaction.

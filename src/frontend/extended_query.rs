@@ -7,6 +7,7 @@
 
 use super::control;
 use super::error::{self, SessionError, Stop};
+use super::explain::PlanFormat;
 use super::known::is_plain;
 use super::session::{Pipeline, Session};
 use super::several::Request;
@@ -922,7 +923,7 @@ impl Session {
             sql: &prepared.sql,
             body: body.text,
             analyze: *analyze,
-            text: control::explains_as_text(options),
+            format: PlanFormat::of(options),
         };
         self.explain(&explain, &bound, false).await
     }
@@ -1290,9 +1291,4 @@ fn shown(sql: &str) -> Option<&str> {
     let shows = words.next().is_some_and(|first| first.is(sql, "show"));
     let name = words.next().filter(|_| shows)?;
     Some(sql[name.start..].trim_end())
-}
-
-/// The one column of EXPLAIN.
-pub(super) fn write_plan_description(out: &mut BytesMut) {
-    backend_message::write_row_description(out, [ColumnDescription::text("QUERY PLAN")]);
 }

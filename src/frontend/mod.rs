@@ -7,6 +7,7 @@ pub mod session;
 mod several;
 mod cursor;
 pub mod simple_query;
+mod explain;
 pub mod extended_query;
 pub mod control;
 pub mod copy;

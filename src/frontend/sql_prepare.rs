@@ -7,7 +7,7 @@
 
 use super::control::{Explain, refused};
 use super::error::{self, SessionError, Stop};
-use super::extended_query::{close_statements, refuse_values, write_plan_description};
+use super::extended_query::{close_statements, refuse_values};
 use super::session::Session;
 use super::several::Request;
 use super::simple_query::Sentence;
@@ -782,7 +782,7 @@ impl Session {
             self.commit().await?;
         }
         if describe {
-            write_plan_description(self.client.out());
+            backend_message::write_row_description(self.client.out(), [explain.format.column()]);
         }
         for line in &lines {
             backend_message::write_data_row(self.client.out(), [Some(line.as_bytes())]);

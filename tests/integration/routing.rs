@@ -354,3 +354,53 @@ fn text_that_the_parser_does_not_know_is_refused_or_passed_but_never_guessed() {
     assert_eq!(client.column(&wide), ["1"]);
     assert_eq!(client.value("SELECT 1"), "1");
 }
+
+#[test]
+fn a_plan_in_any_format_is_of_the_formats_type_and_shows_the_routing() {
+    let (deployment, mut client) = filled();
+    let mut plain = deployment.one().connect();
+    let several = "SELECT * FROM accounts WHERE bid < 5 AND balance > 1";
+    let one = "UPDATE accounts SET bid = 1 WHERE aid = 7";
+    for format in ["json", "XML", "'yaml'", "text"] {
+        let explain = |sql: &str| format!("EXPLAIN (COSTS off, FORMAT {format}) {sql}");
+        let expected = plain.simple(&explain(one)).outcomes[0].columns.clone();
+        for (sql, shards) in [(one, 1), (several, 4)] {
+            let simple = client.simple(&explain(sql));
+            let extended = client.extended(&explain(sql), &[], false);
+            assert!(extended.failure.is_none(), "{:?}", extended.failure);
+            assert_eq!(simple.outcomes[0].columns, expected, "{format}");
+            assert_eq!(extended.outcomes[0].columns, expected, "{format}");
+            assert_eq!(extended.outcomes[0].rows, simple.outcomes[0].rows);
+            if format == "text" {
+                continue;
+            }
+            let document = simple.outcomes[0].rows[0][0].clone().unwrap();
+            let document = String::from_utf8(document).unwrap();
+            let (check, plans) = match format {
+                "json" => (
+                    format!(
+                        "SELECT $${document}$$::json->-1->'Routing'->>0, json_array_length($${document}$$::json->-1->'Shards')"
+                    ),
+                    document.matches("\"Plan\":").count(),
+                ),
+                "XML" => (
+                    format!(
+                        "SELECT (xpath('//*[local-name()=''Line'']/text()', d))[1], cardinality(xpath('//*[local-name()=''Shard'']', d))
+                         FROM (SELECT xmlparse(DOCUMENT $${document}$$)) x(d)"
+                    ),
+                    document.matches("<Query>").count(),
+                ),
+                _ => {
+                    assert!(document.contains("\n- Routing: [\""), "{document}");
+                    (String::new(), document.matches("- Plan:").count())
+                }
+            };
+            assert_eq!(plans, shards, "{document}");
+            if !check.is_empty() {
+                let row = plain.rows(&check).remove(0);
+                assert!(row[0].contains(" on s"), "{row:?}");
+                assert_eq!(row[1], shards.to_string());
+            }
+        }
+    }
+}
