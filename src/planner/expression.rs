@@ -8,6 +8,7 @@ use super::analysis::{Allow, Analyzer, Outcome, bare, beyond, object_name, place
 use super::automatic::refuse_unloaded;
 use super::body::Judge;
 use super::function::{self, Effect};
+use super::gathered::conjuncts;
 use super::key::{KeyColumn, KeySet, NodeId, Source};
 use super::plan::SettingChange;
 use super::refusal::{PlanError, Refusal};
@@ -929,20 +930,8 @@ impl<'a> Analyzer<'a> {
         allow: &Allow,
     ) -> Outcome<Vec<(NodeId, NodeId)>> {
         let mut pairs = Vec::new();
-        let mut open = vec![condition];
-        while let Some(expr) = open.pop() {
-            match expr {
-                Expr::Nested(inner) => open.push(inner),
-                Expr::BinaryOp {
-                    left,
-                    op: BinaryOperator::And,
-                    right,
-                } => {
-                    open.push(right);
-                    open.push(left);
-                }
-                _ => self.conjunct(expr, scope, allow, &mut pairs)?,
-            }
+        for expr in conjuncts(condition) {
+            self.conjunct(expr, scope, allow, &mut pairs)?;
         }
         Ok(pairs)
     }
