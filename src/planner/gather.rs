@@ -14,7 +14,7 @@ use super::template::Context;
 use super::view;
 use crate::sql::lex::{self, LexLimits, Token, TokenKind};
 use crate::sql::parse::{self, Parsed, ast};
-use crate::topology::schema::{Column, Relation};
+use crate::topology::schema::{Column, Relation, Schema};
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::ops::Range;
@@ -259,7 +259,8 @@ impl Relations<'_> {
                 edits.push((start..start, dependents(source, &columns)));
             }
             let input = input(sql, tokens, source, &columns, &used)?;
-            define(&mut self.with, &name, &columns, &mut self.number);
+            let schema = &self.context.topology.schema;
+            define(&mut self.with, &name, &columns, &mut self.number, schema);
             self.inputs.push(input);
         }
         Ok(edits)
@@ -312,7 +313,13 @@ pub(super) fn has_own_cast(column: &Column, context: &Context<'_>) -> bool {
 }
 
 /// `name (columns) AS (SELECT … FROM unnest(…))`; `number` is the last parameter that is taken.
-pub(super) fn define(with: &mut String, name: &str, columns: &[&Column], number: &mut usize) {
+pub(super) fn define(
+    with: &mut String,
+    name: &str,
+    columns: &[&Column],
+    number: &mut usize,
+    schema: &Schema,
+) {
     let list = |each: &dyn Fn(usize, &Column) -> String| {
         let items: Vec<String> = columns
             .iter()
@@ -351,9 +358,14 @@ pub(super) fn define(with: &mut String, name: &str, columns: &[&Column], number:
         "unnest"
     };
     let aliases = list(&|index, _| format!("c{index}"));
+    // A domain that is NOT NULL takes no NULL that an outer join makes, above which PostgreSQL would cast.
+    let apart = match columns.iter().any(|column| schema.is_domain(column)) {
+        true => "MATERIALIZED ",
+        false => "",
+    };
     let _ = write!(
         with,
-        "{name} ({columns_named}) AS (SELECT {values} FROM {unnest}({arrays}) AS r ({aliases}))"
+        "{name} ({columns_named}) AS {apart}(SELECT {values} FROM {unnest}({arrays}) AS r ({aliases}))"
     );
 }
 

@@ -400,7 +400,7 @@ impl Analyzer<'_> {
             (Some((0, column)), Expr::Identifier(_) | Expr::CompoundIdentifier(_)) => {
                 let origin = column.origin.filter(|_| column.id != 0)?;
                 // One that is NOT NULL takes no NULL from an outer join.
-                if self.is_domain(origin.column()) {
+                if self.topology.schema.is_domain(origin.column()) {
                     return None;
                 }
                 let parts = match expr {
@@ -799,14 +799,7 @@ impl Analyzer<'_> {
         let column = origin.column();
         let is_array = column.type_name.ends_with("[]");
         let is_user = column.type_oid >= FIRST_USER_OID;
-        ((is_array || is_user) && !self.is_domain(column)).then(|| column.clone())
-    }
-
-    /// Whether a column's type may be a domain.
-    fn is_domain(&self, column: &Column) -> bool {
-        let name = column.type_name.rsplit('.').next();
-        let name = name.map(|name| name.trim_matches('"').replace("\"\"", "\""));
-        name.is_some_and(|name| self.topology.schema.domains.contains_key(&*name))
+        ((is_array || is_user) && !self.topology.schema.is_domain(column)).then(|| column.clone())
     }
 }
 

@@ -14,6 +14,9 @@ use ast::{Expr, GroupByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, St
 use std::ops::Range;
 use std::sync::Arc;
 
+/// OID of `unknown`, which declares nothing.
+const UNKNOWN: u32 = 705;
+
 /// How the router makes the only row of the shards' answers to the client's text, if it can.
 pub(super) fn folds(parsed: &Parsed, partial: &Partial) -> Option<Arc<[Fold]>> {
     let (query, _) = plain_query(&parsed.statement)?;
@@ -65,7 +68,13 @@ pub(super) fn partial_text(
     let kept = rewrite::parameters(sql, tokens, is_kept);
     let mut number = kept.len();
     let mut with = "WITH ".to_owned();
-    define(&mut with, PARTIAL, &columns, &mut number);
+    define(
+        &mut with,
+        PARTIAL,
+        &columns,
+        &mut number,
+        &context.topology.schema,
+    );
     with.push(' ');
     let first = tokens.first()?.start;
     edits.insert(0, (first, first, with));
@@ -222,7 +231,7 @@ impl Text<'_> {
     fn parameters(&self, parameter_types: &[u32]) -> Option<usize> {
         let is_declared = |number: u16| {
             let declared = parameter_types.get(usize::from(number));
-            declared.is_some_and(|oid| *oid != 0)
+            declared.is_some_and(|oid| !matches!(*oid, 0 | UNKNOWN))
         };
         let all = rewrite::parameters(self.sql, self.tokens, |_| true);
         let places = self.tokens.iter();

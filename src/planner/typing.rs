@@ -260,6 +260,10 @@ impl Analyzer<'_> {
                 let (level, column) = self.find(expr, scope)?;
                 let origin = column.origin.filter(|_| level == 0)?;
                 let column = origin.column();
+                // A domain's texts may have a collation of its own.
+                if is_text(column.type_oid) && self.topology.schema.is_domain(column) {
+                    return None;
+                }
                 Some(Typed::Of {
                     oid: column.type_oid,
                     collation: column.collation_name.clone(),

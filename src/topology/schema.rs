@@ -558,6 +558,14 @@ impl Schema {
         self.relations.insert(TEMPORARY.into(), placed);
     }
 
+    /// Whether a column's type may be a domain: by its name alone, whatever the schema.
+    pub fn is_domain(&self, column: &Column) -> bool {
+        let name = &*column.type_name;
+        let last = name.rsplit('.').next().unwrap_or(name);
+        let last = last.trim_matches('"').replace("\"\"", "\"");
+        name.starts_with("information_schema.") || self.domains.contains_key(&*last)
+    }
+
     /// Whether there are temporary relations.
     pub fn has_temporary(&self) -> bool {
         self.relations.contains_key(TEMPORARY)

@@ -174,6 +174,42 @@ fn integers_and_booleans_become_one_row_in_the_router() {
 }
 
 #[test]
+fn a_domain_is_compared_in_its_own_collation() {
+    let schema = "CREATE DOMAIN bytes AS text COLLATE \"C\"; CREATE DOMAIN words AS text COLLATE \"und-x-icu\" NOT NULL;
+        CREATE TABLE texts (id int PRIMARY KEY, bytes bytes, words words)";
+    let deployment = Deployment::shared()
+        .schema(schema)
+        .sharded("texts", "id")
+        .start();
+    let mut client = deployment.connect();
+    client.run("INSERT INTO texts SELECT 1, 'a', 'a'");
+    client
+        .run("INSERT INTO texts VALUES (2, 'B', 'B'), (3, 'b', 'b'), (4, 'C', 'C'), (5, 'c', 'c')");
+    assert_eq!(
+        client.rows(
+            "SELECT min(bytes), max(bytes), min(words), max(words), max(lower(words)) FROM texts"
+        ),
+        [["B", "c", "a", "C", "c"]]
+    );
+    assert_eq!(
+        client.column("SELECT bytes FROM texts GROUP BY bytes ORDER BY bytes"),
+        ["B", "C", "a", "b", "c"]
+    );
+    assert_eq!(
+        client.column("SELECT DISTINCT words FROM texts ORDER BY words"),
+        ["a", "b", "B", "c", "C"]
+    );
+    // No NULL of an outer join becomes one of the domain's.
+    assert_eq!(
+        client.rows(
+            "SELECT u.words, count(*) FROM texts t LEFT JOIN texts u ON u.id = t.id AND u.id > 4
+            GROUP BY u.words ORDER BY u.words"
+        ),
+        [["c", "1"], ["NULL", "4"]]
+    );
+}
+
+#[test]
 fn a_shard_sends_a_row_for_each_of_its_groups() {
     let (_deployment, mut client) = filled();
     let explained = |client: &mut Client, sql: &str| {
