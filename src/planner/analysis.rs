@@ -12,7 +12,7 @@
 //! `source` (FROM), `order`, `write`, `insert`, `merge`, `expression`. Names are in `scope`, keys in `key`.
 
 use super::automatic::Touched;
-use super::gathered::Gathered;
+use super::gathered::{FirstRows, Gathered};
 use super::key::{Formula, Graph, KeyColumn, NodeId, Source};
 use super::key_move::MoveText;
 use super::partial::Partial;
@@ -188,6 +188,8 @@ pub struct Analysis {
     pub system_column: bool,
     /// Whether it uses columns that it does not name.
     pub every_column: bool,
+    /// The order in which the first of its rows are wanted.
+    pub(super) first_rows: Option<FirstRows>,
     /// The query in two parts, if the shards can make parts of its aggregates.
     pub(super) partial: Option<Box<Partial>>,
     /// ORDER BY and LIMIT.

@@ -7,7 +7,8 @@
 //! unnest($1::bigint[], $2::text[]))`. The client's text is spliced at the names of the tables, never printed from a
 //! tree, and the spliced text is parsed again and compared.
 
-use super::gathered::{Gathered, Inside};
+use super::analysis::Analysis;
+use super::gathered::{FirstRows, Gathered, Inside};
 use super::plan::{StepArguments, Tier, Transport};
 use super::refusal::{PlanError, Refusal};
 use super::template::Context;
@@ -57,6 +58,8 @@ pub(super) struct InputText {
     pub(super) columns: Arc<[Transport]>,
     /// Indexes into the analysis' uses: rows that any of them needs.
     pub(super) uses: Box<[usize]>,
+    /// ORDER BY of the rows of which the answer needs no more than LIMIT and OFFSET together say.
+    pub(super) order: Option<Box<str>>,
 }
 
 /// PostgreSQL's own types whose binary form is the same on every server: OID, and how `format_type` prints them.
@@ -131,11 +134,11 @@ fn refused(reason: &str) -> PlanError {
 pub(super) fn gather_text(
     sql: &str,
     parsed: &Parsed,
-    sources: &[Gathered],
-    every_column: bool,
+    analysis: &Analysis,
     parameter_count: usize,
     context: &Context<'_>,
 ) -> Result<GatherText, PlanError> {
+    let sources = analysis.sources.as_slice();
     let tokens = &parsed.tokens;
     if sql.contains(PREFIX) {
         return Err(refused("it names what pgring names"));
@@ -149,12 +152,13 @@ pub(super) fn gather_text(
         .max(parameter_count);
     let mut relations = Relations {
         context,
+        first_rows: analysis.first_rows.as_ref().filter(|_| sources.len() == 1),
         with: String::new(),
         inputs: Vec::with_capacity(sources.len()),
         names: 0,
         number: before,
     };
-    let mut edits = relations.replace(sql, tokens, sources, every_column, true)?;
+    let mut edits = relations.replace(sql, tokens, sources, analysis.every_column, true)?;
     let Relations {
         with,
         inputs,
@@ -186,6 +190,8 @@ type Edits = Vec<(Range<usize>, String)>;
 /// The intermediate relations of a query, as they are found.
 struct Relations<'a> {
     context: &'a Context<'a>,
+    /// Which rows are wanted of the only table that the client's text names.
+    first_rows: Option<&'a FirstRows>,
     /// Their definitions.
     with: String,
     inputs: Vec<InputText>,
@@ -258,7 +264,8 @@ impl Relations<'_> {
                 let start = parse::byte(sql, *place).ok_or_else(|| refused("GROUP BY"))?;
                 edits.push((start..start, dependents(source, &columns)));
             }
-            let input = input(sql, tokens, source, &columns, &used)?;
+            let first_rows = self.first_rows.filter(|_| is_clients);
+            let input = input(sql, tokens, source, &columns, &used, first_rows)?;
             let schema = &self.context.topology.schema;
             define(&mut self.with, &name, &columns, &mut self.number, schema);
             self.inputs.push(input);
@@ -400,6 +407,7 @@ fn input(
     source: &Gathered,
     columns: &[&Column],
     used: &[u16],
+    first_rows: Option<&FirstRows>,
 ) -> Result<InputText, PlanError> {
     let relation = &source.relation;
     let mut text = format!(
@@ -427,6 +435,11 @@ fn input(
     }
     chosen.sort_unstable();
     chosen.dedup();
+    let is_all =
+        |first: &&FirstRows| first.place == source.place && first.conditions == conditions.len();
+    let order = first_rows
+        .filter(is_all)
+        .map(|first| first.order.as_str().into());
     for (index, range) in conditions.into_iter().enumerate() {
         text.push_str(if index == 0 { " WHERE (" } else { " AND (" });
         let (start, end) = (tokens[range.start].start, tokens[range.end - 1].end);
@@ -450,6 +463,7 @@ fn input(
         parameters: chosen.into(),
         columns: columns.iter().map(|column| Transport::of(column)).collect(),
         uses: source.uses.clone().into(),
+        order,
     })
 }
 

@@ -1,15 +1,17 @@
 //! What a query over gathered rows needs to know of the tables that its text names: where they stand, what WHERE asks of
 //! their rows alone, where GROUP BY has their keys. [`super::gather`] makes texts of it.
 
-use super::analysis::{Analyzer, bare};
+use super::analysis::{Analyzer, Block, bare};
 use super::clock;
+use super::gather::quoted;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{Item, OutColumn, Scope};
+use super::select::output_name;
 use crate::sql::parse::{self, Place, ast};
 use crate::topology::schema::Relation;
 use ast::{
-    BinaryOperator, Expr, InTarget, JoinOperator, TableAlias, TableFactor, TableWithJoins,
-    UnaryOperator, Value,
+    BinaryOperator, Expr, InTarget, JoinOperator, SelectItem, TableAlias, TableFactor,
+    TableWithJoins, UnaryOperator, Value,
 };
 use std::ops::Range;
 use std::rc::Rc;
@@ -44,6 +46,17 @@ pub(super) struct Inside {
     pub(super) sources: Vec<Gathered>,
     /// Whether it uses columns that it does not name.
     pub(super) every_column: bool,
+}
+
+/// The order in which the first rows of the only table are wanted, where its rows are those of the answer.
+#[derive(Debug, Clone)]
+pub(super) struct FirstRows {
+    /// Where the text names the table.
+    pub(super) place: Place,
+    /// ORDER BY, of the table's columns.
+    pub(super) order: String,
+    /// How many conditions AND joins in WHERE: all of them must be filters.
+    pub(super) conditions: usize,
 }
 
 impl Gathered {
@@ -175,6 +188,89 @@ impl Analyzer<'_> {
             // The same clause of a WITH query comes by for each use of it.
             self.found.sources[index].filters = filters;
         }
+    }
+
+    /// The order of the first rows, if a query of one table gives some of its rows and computes nothing of several.
+    pub(super) fn first_rows(
+        &self,
+        select: &ast::Select,
+        order: &[ast::OrderByExpr],
+        scope: &Rc<Scope>,
+        block: &Block,
+    ) -> Option<FirstRows> {
+        let is_rows = !block.aggregate
+            && !block.random
+            && block.windows.is_empty()
+            && select.distinct.is_none()
+            && select.having.is_none()
+            && select.named_window.is_empty()
+            && matches!(&select.group_by, ast::GroupByExpr::Expressions(list, _) if list.is_empty());
+        let [from] = select.from.as_slice() else {
+            return None;
+        };
+        let TableFactor::Table {
+            name, args: None, ..
+        } = &from.relation
+        else {
+            return None;
+        };
+        if !is_rows || !from.joins.is_empty() || order.is_empty() {
+            return None;
+        }
+        // What has a type here gives one row for one.
+        for item in &select.projection {
+            match item {
+                SelectItem::Wildcard(_)
+                | SelectItem::QualifiedWildcard(
+                    ast::SelectItemQualifiedWildcardKind::ObjectName(_),
+                    _,
+                ) => {}
+                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
+                    self.typed(expr, scope)?;
+                }
+                _ => return None,
+            }
+        }
+        let mut keys = Vec::with_capacity(order.len());
+        for item in order {
+            let (_, column) = self
+                .find(&item.expr, scope)
+                .filter(|(level, _)| *level == 0)?;
+            // A bare name is an output column first.
+            let is_other = |item: &SelectItem| match item {
+                SelectItem::ExprWithAlias { alias, .. } => parse::name(alias) == *column.name,
+                SelectItem::UnnamedExpr(expr) if self.find(expr, scope).is_none() => {
+                    output_name(expr).is_none_or(|name| *name == *column.name)
+                }
+                _ => false,
+            };
+            let direction = match item.options.sort {
+                None | Some(ast::OrderBySort::Asc) => "ASC",
+                Some(ast::OrderBySort::Desc) => "DESC",
+                Some(ast::OrderBySort::Using(_)) => return None,
+            };
+            let nulls = match item.options.nulls_first {
+                None => "",
+                Some(true) => " NULLS FIRST",
+                Some(false) => " NULLS LAST",
+            };
+            let origin = column.origin.as_ref().filter(|_| column.id != 0)?;
+            if select.projection.iter().any(is_other) {
+                return None;
+            }
+            let name = quoted(&origin.column().name);
+            keys.push(format!("{name} {direction}{nulls}"));
+        }
+        let conditions = select
+            .selection
+            .as_ref()
+            .map_or(0, |selection| conjuncts(selection).len());
+        let order = keys.join(", ");
+        Some(FirstRows {
+            place: parse::place(name)?,
+            order,
+            conditions,
+        })
     }
 
     /// Notes that a table's own row type, or its schema's name, is used: gathered rows have none.

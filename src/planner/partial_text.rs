@@ -94,6 +94,7 @@ pub(super) fn partial_text(
         parameters: chosen.into(),
         columns: columns.iter().map(|column| Transport::of(column)).collect(),
         uses: (0..uses).collect(),
+        order: None,
     };
     Some(GatherText {
         tier: Tier::Partial,

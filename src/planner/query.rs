@@ -139,6 +139,9 @@ impl<'a> Analyzer<'a> {
                     };
                 self.found.outer.limit = self.count(limit.as_ref());
                 self.found.outer.offset = self.count(offset);
+                if ties || (offset.is_some() && self.found.outer.offset.is_none()) {
+                    self.found.first_rows = None;
+                }
             } else if rows.partitioned {
                 rows.obstacle.get_or_insert_with(|| {
                     PlanError::refused(

@@ -193,6 +193,7 @@ impl<'a> Analyzer<'a> {
         if top && partitioned && is_by_shard {
             let partial = self.partial(select, order, &scope, &block);
             self.found.partial = partial.map(Box::new);
+            self.found.first_rows = self.first_rows(select, order, &scope, &block);
         }
         let mut stop = |refusal: Refusal, reason: &str| {
             obstacle.get_or_insert_with(|| PlanError::refused(refusal, reason));

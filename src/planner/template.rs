@@ -328,6 +328,7 @@ fn understood(
     // They are of use for no more than the text.
     analysis.sources = Vec::new();
     analysis.partial = None;
+    analysis.first_rows = None;
     let access = if analysis.writes {
         Access::Write
     } else {
@@ -643,15 +644,7 @@ fn gathered(
     if !refusal.is_of_shape() || analysis.ungatherable.is_some() || !is_query || !is_whole {
         return None;
     }
-    gather::gather_text(
-        sql,
-        parsed,
-        &analysis.sources,
-        analysis.every_column,
-        parameter_types.len(),
-        context,
-    )
-    .ok()
+    gather::gather_text(sql, parsed, analysis, parameter_types.len(), context).ok()
 }
 
 /// The key column that a hint's value is for.
@@ -1051,7 +1044,7 @@ impl Template {
                 && shards != [*local]
                 && analysis.locals.iter().all(|(shard, _)| shard == local)
             {
-                return self.gather(text, *local, &analysis.uses, arguments, topology);
+                return self.gather(text, *local, &analysis.uses, None, arguments, topology);
             }
             if let Some((_, table)) = analysis.locals.iter().find(|(shard, _)| shards != [*shard]) {
                 return Err(PlanError::refused(
@@ -1192,12 +1185,23 @@ impl Template {
                 )
             }
             Several::Gather(text) => {
+                // What is wrong with the numbers, PostgreSQL says.
+                let of = |number: &Option<Count>, negative: PlanError| {
+                    count(number.as_ref(), arguments, negative).ok()
+                };
+                let limit = of(&analysis.outer.limit, PlanError::LimitNegative).flatten();
+                let offset = of(&analysis.outer.offset, PlanError::OffsetNegative);
+                let rows_max = limit.zip(offset).map(|(limit, offset)| {
+                    let rows = limit.saturating_add(offset.unwrap_or(0));
+                    rows.min(i64::MAX as u64)
+                });
                 let spread = shards[binding.spread % shards.len()];
                 let host = binding.preferred.filter(|shard| shards.contains(shard));
                 return self.gather(
                     text,
                     host.unwrap_or(spread),
                     &analysis.uses,
+                    rows_max,
                     arguments,
                     topology,
                 );
@@ -1212,12 +1216,14 @@ impl Template {
         })
     }
 
-    /// Rows from where each table's keys are, and the query over them on `host`.
+    /// Rows from where each table's keys are, and the query over them on `host`, which needs the first `rows_max` of them if
+    /// they come in an order.
     fn gather(
         &self,
         text: &GatherText,
         host: ShardId,
         uses: &[Use],
+        rows_max: Option<u64>,
         arguments: Arguments<'_>,
         topology: &Topology,
     ) -> Result<Plan, PlanError> {
@@ -1240,9 +1246,15 @@ impl Template {
             }
             shards.sort_unstable();
             shards.dedup();
+            let sql: Arc<str> = match (&input.order, rows_max) {
+                (Some(order), Some(rows)) => {
+                    format!("{} ORDER BY {order} LIMIT {rows}", input.sql).into()
+                }
+                _ => input.sql.clone(),
+            };
             let step = |shard| Step {
                 shard,
-                sql: StepSql::Rewritten(input.sql.clone()),
+                sql: StepSql::Rewritten(sql.clone()),
                 arguments: StepArguments::Chosen(input.parameters.clone()),
             };
             inputs.push(Input {

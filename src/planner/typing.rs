@@ -284,7 +284,7 @@ impl Analyzer<'_> {
                 }
                 _ => None,
             },
-            Expr::BinaryOp { left, op, right } => {
+            Expr::BinaryOp { left, op, right } if !self.is_of_user(op) => {
                 let parts = all(&[left, right])?;
                 let [left, right] = parts.as_slice() else {
                     return None;
@@ -408,6 +408,13 @@ impl Analyzer<'_> {
             Expr::Function(function) => self.call_type(function, scope),
             _ => None,
         }
+    }
+
+    /// Whether users made an operator of this name: it may be meant.
+    fn is_of_user(&self, op: &BinaryOperator) -> bool {
+        let mut operators = self.topology.schema.operators.values();
+        let symbol = op.to_string();
+        operators.any(|operators| operators.contains_key(&*symbol))
     }
 
     fn constant_type(&self, value: &Value) -> Option<Typed> {

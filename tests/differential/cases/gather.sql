@@ -127,3 +127,18 @@ SELECT title FROM odds WHERE id > 7 ORDER BY title DESC NULLS LAST, id;
 WITH RECURSIVE r AS (SELECT id, kind FROM events WHERE id < 5 UNION SELECT e.id, e.kind FROM events e JOIN r ON e.id = r.id * 2 + 1) SELECT id, kind FROM r ORDER BY id;
 
 WITH RECURSIVE r (n, depth) AS (SELECT event_id, 1 FROM lines WHERE no = 0 AND event_id = 3 UNION ALL SELECT l.event_id, depth + 1 FROM lines l, r WHERE l.event_id = r.n + 1 AND l.no = 0 AND depth < 9) SELECT max(depth), count(*) FROM r, sparse;
+
+SELECT id, title FROM events ORDER BY title DESC NULLS LAST, id LIMIT 5 OFFSET 3;
+
+SELECT e.*, upper(label) AS big FROM events e WHERE kind > 2 AND label IS NOT NULL ORDER BY e.title, e.id DESC LIMIT 7;
+
+SELECT title AS t FROM events WHERE id > 10 ORDER BY t, id FETCH FIRST 4 ROWS ONLY;
+
+SELECT id FROM events WHERE ok ORDER BY title NULLS FIRST, id LIMIT 6;
+
+SELECT id FROM events ORDER BY title, id LIMIT 0;
+
+SELECT id, title FROM odds ORDER BY title, id OFFSET 30;
+
+-- fails: 2201W
+SELECT id FROM events ORDER BY title, id LIMIT -1;
