@@ -364,6 +364,8 @@ def all_tenants():
     with engine.connect() as connection:
         orders = connection.execute(sa.select(Order.number)).scalars().all()
         assert connection.execute(sa.select(sa.func.count()).select_from(Order)).scalar_one() == len(orders)
+        streamed = sa.select(Order.number).execution_options(stream_results=True, yield_per=7)
+        assert sorted(connection.execute(streamed).scalars()) == sorted(orders)
         visits = connection.execute(sa.select(Customer.visits)).scalars().all()
         joined = sa.select(Customer).join(Order, Order.number == Customer.visits)
         expected = sum(orders.count(number) for number in visits)
@@ -382,7 +384,6 @@ def refusals():
         ("key-update", sa.update(Tenant).where(Tenant.id == 1).values(id=100)),
         ("key-value", sa.insert(Tenant.__table__).values(id=sa.text("90 + 1"), name="x")),
         ("on-conflict", insert(Customer).values(row).on_conflict_do_nothing(index_elements=["id"])),
-        ("cursor", sa.select(Tenant.id).execution_options(stream_results=True)),
     ]
     for code, statement in statements:
         with engine.connect() as connection:
