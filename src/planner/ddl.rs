@@ -4,11 +4,12 @@
 
 use super::automatic::{self, Touched};
 use super::catalog_text;
+use super::clock;
 use super::function::Effect;
 use super::refusal::{PlanError, Refusal};
 use super::template::Context;
 use crate::sql::definition::{self, Definition, ForeignKey};
-use crate::sql::lex::{self, Token};
+use crate::sql::lex::{self, Lexer, Token};
 use crate::sql::reader::Reader;
 use crate::sql::statement::{Ddl, DdlVerb, Name, ObjectKind, Statement};
 use crate::topology::colocation::{Home, foreign_key_gap};
@@ -122,6 +123,7 @@ pub fn check(
                 return Ok(());
             };
             altered(name, &target, &definition, context)?;
+            computed(name, &target, &definition, context)?;
             constraints(name, &target, &definition, context)
         }
         (DdlVerb::Create, Some(ObjectKind::Schema), _) => bare_schema(sql, tokens),
@@ -482,6 +484,66 @@ pub fn evaluated(ddl: &Ddl<'_>, sql: &str, context: &Context<'_>) -> Result<(), 
             format!("the statement evaluates {what}, which keeps state in its server session"),
         )),
     }
+}
+
+/// Refuses values for rows that are there which each shard would make in its own way: of one row's copies, or of rows that
+/// one PostgreSQL would give the same or different ones.
+fn computed(
+    name: &Name<'_>,
+    target: &Target<'_>,
+    definition: &Definition<'_>,
+    context: &Context<'_>,
+) -> Result<(), PlanError> {
+    let is_copied = match target.home {
+        Home::Local(_) => return Ok(()),
+        Home::Sharded { .. } => false,
+        Home::Reference | Home::Other => true,
+    };
+    if context.topology.shards.len() < 2 {
+        return Ok(());
+    }
+    for computed in &definition.computed {
+        let column = format!("{}.{}", name.name, computed.column);
+        if computed.numbered {
+            let reason = format!("the rows of each shard would be numbered anew in {column}");
+            return Err(PlanError::refused(Refusal::SequenceDefault, reason));
+        }
+        let schema = &context.topology.schema;
+        let called = catalog_text::calls(computed.text, schema, context.search_path);
+        // What does not exist is PostgreSQL's to report.
+        let called = called
+            .into_iter()
+            .filter(|(effect, _)| *effect != Effect::Unknown);
+        let told = text_of_time(computed.text).map(|text| (Effect::Time, text.to_owned()));
+        let Some((effect, what)) = called.chain(told).max_by_key(|(effect, _)| *effect) else {
+            continue;
+        };
+        let refusal = match effect {
+            Effect::Same | Effect::Unknown => continue,
+            // What is different for each row may be so on each shard.
+            Effect::Random if !is_copied => continue,
+            Effect::Random | Effect::Time => Refusal::VolatileFunction,
+            Effect::Catalog => Refusal::CatalogFunction,
+            Effect::Designated => Refusal::SequenceDefault,
+            Effect::Procedural => Refusal::ProceduralFunction,
+            Effect::Session => Refusal::SessionState,
+        };
+        let reason = format!(
+            "each shard would compute {what} for {column} of the rows that it has: add the column without it, \
+             UPDATE the rows, then SET DEFAULT"
+        );
+        return Err(PlanError::refused(refusal, reason));
+    }
+    Ok(())
+}
+
+/// A literal that PostgreSQL may read as the time.
+fn text_of_time(sql: &str) -> Option<&str> {
+    let tokens = Lexer::new(sql).map_while(Result::ok);
+    let mut strings = tokens.filter(Token::is_string);
+    let tells =
+        |token: &Token| lex::string_value(token, sql).is_ok_and(|value| clock::tells_time(&value));
+    strings.find(tells).map(|token| token.text(sql))
 }
 
 /// Whether the shard map says that a new table of this name is not on the default shard alone.

@@ -29,7 +29,30 @@ pub struct Definition<'a> {
     pub like: Vec<(Name<'a>, bool)>,
     /// CREATE TABLE … OF a type, so that not all columns are named.
     pub of_type: bool,
+    /// Values that ALTER TABLE gives to rows that are there: of added columns with defaults, and of those that are converted by an expression.
+    pub computed: Vec<Computed<'a>>,
 }
+
+/// A column's values in rows that are there already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Computed<'a> {
+    /// Its name.
+    pub column: Column<'a>,
+    /// What says how: from DEFAULT or USING on.
+    pub text: &'a str,
+    /// Each row gets a number from a sequence of the column's own.
+    pub numbered: bool,
+}
+
+/// The types of columns that have sequences.
+const SERIAL: &[&str] = &[
+    "smallserial",
+    "serial2",
+    "serial",
+    "serial4",
+    "bigserial",
+    "serial8",
+];
 
 /// A constraint that no two rows may break.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,9 +207,27 @@ impl<'a> Definition<'a> {
         if reader.take(&["add"]) {
             reader.take(&["column"]);
             reader.take(&["if", "not", "exists"]);
-            self.element(reader)
+            let known = self.columns.len();
+            let mut added = reader.clone();
+            self.element(reader)?;
+            if self.columns.len() > known {
+                let column = added.name()?;
+                let numbered = SERIAL.iter().any(|word| added.is_word(0, word))
+                    || added.clone().skip_to("identity");
+                if added.skip_to("default") || numbered {
+                    self.compute(column, added, numbered);
+                }
+            }
+            Ok(())
         } else {
-            if reader.take(&["attach", "partition"]) {
+            if reader.take(&["alter"]) {
+                reader.take(&["column"]);
+                let column = reader.name()?;
+                reader.take(&["set", "data"]);
+                if reader.take(&["type"]) && reader.skip_to("using") {
+                    self.compute(column, reader, false);
+                }
+            } else if reader.take(&["attach", "partition"]) {
                 self.attached = Some(reader.qualified_name()?);
             } else if reader.take(&["detach", "partition"]) {
                 self.detached = Some(reader.qualified_name()?);
@@ -197,6 +238,16 @@ impl<'a> Definition<'a> {
             }
             Ok(())
         }
+    }
+
+    fn compute(&mut self, column: Column<'a>, reader: Reader<'a, 'a>, numbered: bool) {
+        let mut end = reader.clone();
+        end.advance(end.rest().len());
+        self.computed.push(Computed {
+            column,
+            text: reader.text_until(&end),
+            numbered,
+        });
     }
 
     /// A column, a constraint of the table, or LIKE.
