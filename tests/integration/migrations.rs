@@ -129,7 +129,8 @@ fn what_the_block_made_is_judged_as_what_was_there_before() {
             "default-differs",
         ),
         (
-            "ALTER TABLE orders ADD COLUMN n serial",
+            "CREATE SEQUENCE numbers; ALTER TABLE orders ADD COLUMN n int;
+             ALTER TABLE orders ALTER COLUMN n SET DEFAULT nextval('numbers')",
             "INSERT INTO orders (id, customer) VALUES (1, 201)",
             "sequence-default",
         ),

@@ -258,8 +258,11 @@ fn what_cannot_be_executed_is_refused() {
             "CREATE FUNCTION reads() RETURNS int LANGUAGE sql AS 'SELECT balance FROM accounts'",
             "",
         ),
-        ("PREPARE rows AS SELECT count(a.*) FROM accounts a", ""),
-        ("EXECUTE rows", "aggregate"),
+        (
+            "PREPARE rows AS SELECT count(*) FROM accounts TABLESAMPLE SYSTEM (10)",
+            "",
+        ),
+        ("EXECUTE rows", "table-sample"),
         ("PREPARE arguments (int) AS SELECT $1", ""),
         ("EXECUTE arguments(currval('x')::int)", "session-state"),
         ("EXECUTE arguments(reads())", "procedural-function"),
@@ -275,7 +278,7 @@ fn what_cannot_be_executed_is_refused() {
     }
     // A hint of EXECUTE counts.
     client.run("PREPARE total AS SELECT count(a.*) FROM accounts a");
-    assert_eq!(client.fails("EXECUTE total").refusal(), Some("aggregate"));
+    assert_eq!(client.value("EXECUTE total"), "40");
     let counts: i32 = (0..4)
         .map(|shard| client.value(&format!("/* pgring: shard=s{shard} */ EXECUTE total")))
         .map(|count| count.parse::<i32>().unwrap())
