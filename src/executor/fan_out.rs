@@ -242,7 +242,8 @@ pub async fn fan_out(
         | Merge::InTurn(_)
         | Merge::Fold(_)
         | Merge::Sort { .. }
-        | Merge::Move(_) => backend_message::sum_tags(tags),
+        | Merge::Move(_)
+        | Merge::Store(_) => backend_message::sum_tags(tags),
     };
     let tag = tag.map(|tag| tag.to_string()).unwrap_or_default();
     let tag = match rows {
@@ -292,7 +293,8 @@ async fn pull(
         | Merge::Fold(_)
         | Merge::First
         | Merge::Of(_)
-        | Merge::Move(_) => 0,
+        | Merge::Move(_)
+        | Merge::Store(_) => 0,
     };
     let shown = describe(inputs, hidden, show, client)?;
     if !described {
@@ -335,7 +337,7 @@ async fn pull(
             window.pass(&folded.row(), shown, client)?;
             Ok(Some(window.given))
         }
-        Merge::Of(_) => Err(MergeError::Row.into()),
+        Merge::Of(_) | Merge::Store(_) => Err(MergeError::Row.into()),
         Merge::First => {
             let mut window = Window::new(0, None, show.rows_max);
             for (index, (input, head)) in inputs.iter_mut().zip(heads).enumerate() {

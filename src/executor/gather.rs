@@ -97,6 +97,8 @@ pub struct Source<'a> {
 pub struct Gathered {
     columns: Vec<Column>,
     rows: usize,
+    /// The rows as they came, where their columns are not looked at.
+    whole: Option<Vec<Frame>>,
 }
 
 /// The values of one column.
@@ -118,7 +120,22 @@ impl Gathered {
         Self {
             columns: columns.iter().map(column).collect(),
             rows: 0,
+            whole: None,
         }
+    }
+
+    /// No rows yet, which will be kept as they come.
+    pub fn whole() -> Self {
+        Self {
+            columns: Vec::new(),
+            rows: 0,
+            whole: Some(Vec::new()),
+        }
+    }
+
+    /// The rows (DataRow) that were kept as they came.
+    pub fn into_rows(self) -> Vec<Frame> {
+        self.whole.unwrap_or_default()
     }
 
     /// The formats in which the shards send the values of its columns.
@@ -138,7 +155,14 @@ impl Gathered {
     }
 
     /// Adds a row; the bytes that it takes.
-    fn add(&mut self, row: &Frame) -> Result<usize, MergeError> {
+    ///
+    /// # Errors
+    /// [`MergeError::Row`]: it has other columns.
+    pub fn add(&mut self, row: &Frame) -> Result<usize, MergeError> {
+        if let Some(whole) = &mut self.whole {
+            whole.push(row.clone());
+            return Ok(row.bytes().len());
+        }
         let values = DataRow::read(row.body()).map_err(|_| MergeError::Row)?;
         if values.len() != self.columns.len() {
             return Err(MergeError::Row);
@@ -153,6 +177,9 @@ impl Gathered {
 
     /// Checks that a shard sends the types that the columns were declared with.
     fn check(&self, description: &Frame) -> Result<(), MergeError> {
+        if self.whole.is_some() {
+            return Ok(());
+        }
         let described = backend_message::read_row_description(description.body())
             .map_err(|_| MergeError::Row)?;
         let agrees = described.len() == self.columns.len()

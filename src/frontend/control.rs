@@ -6,7 +6,7 @@ use super::parameters::{CONSISTENT, PER_SHARD, ROUTER_PREFIX, SNAPSHOT};
 use super::session::Session;
 use super::simple_query::{Sentence, text_of};
 use super::statements::{Bound, Prepared};
-use crate::planner::plan::{Access, Merge, Plan, SettingChange, StepArguments};
+use crate::planner::plan::{Access, Plan, SettingChange, StepArguments};
 use crate::planner::{self, Binding, PlanError, Refusal, Template};
 use crate::sql::lex;
 use crate::sql::statement::{
@@ -1211,7 +1211,7 @@ impl Session {
         explain: &Explain<'_>,
         bound: &Bound<'_>,
     ) -> Result<Vec<String>, Stop> {
-        let crosses = plan.steps.len() > 1 || matches!(plan.merge, Merge::Move(_));
+        let crosses = plan.steps.len() > 1 || plan.merge.goes_on();
         if explain.analyze && crosses && plan.access != Access::Read {
             return Err(refused(
                 "EXPLAIN ANALYZE of a write on several shards",

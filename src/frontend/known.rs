@@ -12,7 +12,7 @@ use super::session::Session;
 use super::statements::{Place, Portal, Prepared, PreparedKind, backend_name};
 use crate::backend::connection::Backend;
 use crate::executor::relay::{self, Answered, Ending, Whole};
-use crate::planner::plan::{Merge, Plan, StepArguments, StepSql};
+use crate::planner::plan::{Plan, StepArguments, StepSql};
 use crate::planner::{Arguments, Binding, Context, Template};
 use crate::router::{Parsed, TemplateKey, TemplateRef};
 use crate::sql::lex;
@@ -115,7 +115,7 @@ impl Session {
         };
         let mut plan = template.plan(&binding, &topology).ok()?;
         // What is gathered are parameters, which a simple query has not; nor has it those of a move.
-        if !plan.inputs.is_empty() || matches!(plan.merge, Merge::Move(_)) {
+        if !plan.inputs.is_empty() || plan.merge.goes_on() {
             return None;
         }
         for step in &mut plan.steps {

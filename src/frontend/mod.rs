@@ -6,6 +6,7 @@ pub mod auth;
 pub mod session;
 mod several;
 mod cursor;
+mod store;
 pub mod simple_query;
 mod explain;
 pub mod extended_query;

@@ -48,6 +48,9 @@ impl Session {
         portal: &str,
         show: Show,
     ) -> Result<FannedOut, Stop> {
+        if let Merge::Store(store) = &plan.merge {
+            return Box::pin(self.store(plan, store, request, show)).await;
+        }
         if !plan.inputs.is_empty() {
             return self.gather(plan, request, portal, show).await;
         }
@@ -149,7 +152,7 @@ impl Session {
 
     /// Gathers the inputs of a plan: its one step, all shards that take part, and the arrays that `held` has. With
     /// `describes` the client is sent the RowDescription of its own text.
-    async fn inputs<'p>(
+    pub(super) async fn inputs<'p>(
         &mut self,
         plan: &'p Plan,
         request: &Request<'_>,
@@ -215,7 +218,7 @@ impl Session {
 }
 
 /// Writes all that runs one step of a plan up to, but without, Sync. `arrays` are further values, in binary form.
-fn write_step(
+pub(super) fn write_step(
     out: &mut BytesMut,
     portal: &str,
     request: &Request<'_>,
@@ -232,7 +235,7 @@ fn write_step(
 }
 
 /// Writes the Parse and Bind of a step.
-fn write_bound(
+pub(super) fn write_bound(
     out: &mut BytesMut,
     portal: &str,
     request: &Request<'_>,

@@ -217,6 +217,9 @@ impl Session {
             description: true,
             rows_max: None,
         };
+        if let Merge::Store(_) = &plan.merge {
+            return Box::pin(self.run_store(plan, sql)).await;
+        }
         if !plan.inputs.is_empty() {
             let request = Request {
                 sql,

@@ -97,6 +97,10 @@ impl Plan {
                 lines.push(format!("then: {}", key_move.delete));
                 lines.push(format!("on {target}: {}", key_move.insert));
             }
+            Merge::Store(store) => {
+                let values = store.values();
+                lines.push(format!("then, where each row belongs: {values}"));
+            }
             Merge::First => lines.push("merge: first".to_owned()),
             Merge::Of(place) => {
                 let step = self.steps.get(usize::from(*place));

@@ -63,7 +63,7 @@ pub(super) struct InputText {
 }
 
 /// PostgreSQL's own types whose binary form is the same on every server: OID, and how `format_type` prints them.
-const PORTABLE: [(u32, &str); 35] = [
+pub(super) const PORTABLE: [(u32, &str); 35] = [
     (16, "boolean"),
     (17, "bytea"),
     (18, "\"char\""),

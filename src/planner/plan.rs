@@ -189,6 +189,35 @@ pub enum Merge {
     Of(u16),
     /// The output of the one step; then the rows that it has changed move.
     Move(Arc<KeyMove>),
+    /// Rows of all steps in any order, which are then stored: the output is that of the INSERTs.
+    Store(Arc<Store>),
+}
+
+impl Merge {
+    /// Whether what the steps have done is not all that there is to do.
+    pub fn goes_on(&self) -> bool {
+        match self {
+            Self::Move(_) | Self::Store(_) => true,
+            Self::Relay
+            | Self::Append { .. }
+            | Self::Sort { .. }
+            | Self::InTurn(_)
+            | Self::Fold(_)
+            | Self::First
+            | Self::Of(_) => false,
+        }
+    }
+}
+
+/// An INSERT around the query whose rows it stores.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// Its text before the query.
+    pub before: Arc<str>,
+    /// Its text behind the query.
+    pub after: Arc<str>,
+    /// The query's columns: constants whose type is that of the column that they are stored in, as text.
+    pub items: Arc<[Option<Arc<str>>]>,
 }
 
 /// How the rows that a step has given another sharding key come to another shard.

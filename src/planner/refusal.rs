@@ -101,8 +101,9 @@ refusals! {
     NullKey = "null-key", "The sharding key cannot be NULL.";
     /// INSERT with a key that the router cannot place.
     KeyValue = "key-value", "Give the sharding key as a literal or a parameter of the column's type.";
-    /// INSERT … SELECT whose rows may belong to another shard than the one that makes them.
-    InsertSelect = "insert-select", "Select the source's sharding key into the target's, or insert the rows by VALUES or COPY.";
+    /// INSERT … SELECT whose rows may belong to another shard than the one that makes them, in a form or with columns that
+    /// the router does not carry over.
+    InsertSelect = "insert-select", "Give constants and parameters a type, write WITH behind INSERT INTO, select the source's sharding key into the target's, or insert the rows by VALUES or COPY.";
     /// UPDATE of the sharding key to what is not one known value, or where the table has what would notice that its rows
     /// are deleted here and inserted there.
     KeyUpdate = "key-update", "Delete the row and insert it with the new key.";

@@ -13,6 +13,7 @@ use super::plan::{
 };
 use super::refusal::{PlanError, Refusal};
 use super::rewrite::{self, InsertText, QueryText};
+use super::store::{StoreText, store_text};
 use super::view::{ViewTexts, Views};
 use super::write;
 use crate::sql::lex::LexLimits;
@@ -189,6 +190,8 @@ enum Several {
     Fold(Arc<[Fold]>),
     /// On one shard, over rows that are gathered there, or that the shards made of theirs.
     Gather(GatherText),
+    /// A query's rows, which are then stored where they belong.
+    Store(StoreText),
 }
 
 /// Plans one statement: SELECT, VALUES, TABLE, WITH, INSERT, UPDATE, DELETE or MERGE. `parameter_types` are the OIDs
@@ -223,6 +226,29 @@ enum Answer {
     AnyWay,
     /// One server has all rows of the answer.
     OnOne,
+    /// The rows are collected in any order.
+    Collected,
+}
+
+/// As [`template()`], for a query whose rows are collected before anything is done with them.
+pub(super) fn template_collected(
+    sql: &str,
+    parameter_types: &[u32],
+    context: &Context<'_>,
+) -> Result<Template, PlanError> {
+    let template = template_for(sql, parameter_types, context, Answer::Collected)?;
+    let is_plain = template.access == Access::Read
+        && template.settings().is_empty()
+        && template.session_effects().is_none()
+        && !template.is_temporary()
+        && !template.has_unknown_name();
+    match is_plain {
+        true => Ok(template),
+        false => Err(PlanError::refused(
+            Refusal::InsertSelect,
+            "a query that does more than read",
+        )),
+    }
 }
 
 fn template_for(
@@ -257,6 +283,10 @@ fn template_for(
         let parsed = parse::parse(sql, tokens)?;
         let views = texts.parse();
         let template = understood(sql, &parsed, &views, parameter_types, context, answer);
+        let template = match template {
+            Err(error) => stored(sql, &parsed, parameter_types, context, error),
+            template => template,
+        };
         // Dropping the trees recurses as parsing them does.
         drop((parsed, views));
         template
@@ -295,9 +325,25 @@ fn understood(
             Refusal::Rewrite,
             "one server would have to have all rows of the answer",
         )),
+        Ok(Several::Query { .. }) if answer == Answer::Collected => Err(PlanError::refused(
+            Refusal::Rewrite,
+            "rows that are collected have no order",
+        )),
         several => several,
     };
     let several = several.or_else(|obstacle| {
+        let store = || {
+            store_text(
+                sql,
+                &parsed.tokens,
+                &parsed.statement,
+                parameter_types,
+                context,
+            )
+        };
+        if let Some(store) = store() {
+            return Ok(Several::Store(store));
+        }
         let is_placed = |lone: &Lone| {
             lone.column
                 .slot(&lone.source, Arguments::default())
@@ -311,10 +357,13 @@ fn understood(
                 gathered(sql, parsed, parameter_types, &analysis, &obstacle, context)
                     .map(Several::Gather)
             }
-            _ => partial(sql, parsed, parameter_types, &analysis, context).or_else(|| {
-                gathered(sql, parsed, parameter_types, &analysis, &obstacle, context)
-                    .map(Several::Gather)
-            }),
+            _ => partial(sql, parsed, parameter_types, &analysis, context)
+                // What the router makes itself goes to the client only.
+                .filter(|way| answer != Answer::Collected || !matches!(way, Several::Fold(_)))
+                .or_else(|| {
+                    gathered(sql, parsed, parameter_types, &analysis, &obstacle, context)
+                        .map(Several::Gather)
+                }),
         };
         way.ok_or(obstacle)
     });
@@ -393,6 +442,47 @@ fn current_of(
 fn is_update_or_delete(statement: &parse::ast::Statement) -> bool {
     use parse::ast::Statement;
     matches!(statement, Statement::Update(_) | Statement::Delete(_))
+}
+
+/// The template of an INSERT whose rows are placed once they are there.
+fn stored(
+    sql: &str,
+    parsed: &Parsed,
+    parameter_types: &[u32],
+    context: &Context<'_>,
+    error: PlanError,
+) -> Result<Template, PlanError> {
+    let PlanError::Refused {
+        refusal: Refusal::InsertSelect | Refusal::ReferenceWriteReads,
+        ..
+    } = error
+    else {
+        return Err(error);
+    };
+    let text = store_text(
+        sql,
+        &parsed.tokens,
+        &parsed.statement,
+        parameter_types,
+        context,
+    );
+    let text = text.ok_or(error)?;
+    let analysis = Analysis {
+        writes: true,
+        ..Analysis::default()
+    };
+    Ok(Template {
+        sql: sql.into(),
+        access: Access::Write,
+        route: Route::Statement(Box::new(Statement {
+            analysis,
+            formulas: Vec::new(),
+            timeless: Vec::new(),
+            several: Ok(Several::Store(text)),
+            lone: None,
+            current_of: None,
+        })),
+    })
 }
 
 fn lone(analysis: &Analysis, formulas: &[Formula]) -> Option<Lone> {
@@ -726,6 +816,30 @@ impl Template {
         self.access
     }
 
+    /// How many columns its rows have, if that is known.
+    pub(super) fn width(&self) -> Option<usize> {
+        match &self.route {
+            Route::Statement(statement) => statement.analysis.outer.width.map(usize::from),
+            Route::Shard(_) | Route::Key(_) => None,
+        }
+    }
+
+    /// Whether rows like those that it stores may be stored in parts, each where it belongs.
+    pub(super) fn stores_in_parts(&self) -> bool {
+        match &self.route {
+            Route::Statement(statement) => {
+                let Statement {
+                    analysis, several, ..
+                } = &**statement;
+                let is_local = analysis.uses.is_empty()
+                    && analysis.stored.is_empty()
+                    && !analysis.locals.is_empty();
+                several.is_ok() || is_local
+            }
+            Route::Shard(_) | Route::Key(_) => false,
+        }
+    }
+
     /// Whether it names a relation or a function that is not in the schema.
     pub fn has_unknown_name(&self) -> bool {
         match &self.route {
@@ -862,8 +976,16 @@ impl Template {
                 Ok(self.one(Tier::NamedShard, shard))
             }
             Route::Statement(statement) => {
-                let plan = if statement.formulas.is_empty() && statement.analysis.stored.is_empty()
+                let unsharded =
+                    statement.formulas.is_empty() && statement.analysis.stored.is_empty();
+                let analysis = &statement.analysis;
+                let is_whole = analysis.locals.is_empty() && analysis.reference_writes.is_empty();
+                let plan = if unsharded
+                    && is_whole
+                    && let Ok(Several::Store(text)) = &statement.several
                 {
+                    text.plan(binding, topology)
+                } else if unsharded {
                     self.unsharded(&statement.analysis, binding, topology)
                 } else {
                     self.sharded(statement, binding, topology)
@@ -1046,6 +1168,11 @@ impl Template {
             {
                 return self.gather(text, *local, &analysis.uses, None, arguments, topology);
             }
+            if let Ok(Several::Store(text)) = several
+                && analysis.locals.iter().any(|(shard, _)| shards != [*shard])
+            {
+                return text.plan(binding, topology);
+            }
             if let Some((_, table)) = analysis.locals.iter().find(|(shard, _)| shards != [*shard]) {
                 return Err(PlanError::refused(
                     Refusal::LocalWithSharded,
@@ -1162,6 +1289,7 @@ impl Template {
                 (steps, merge)
             }
             Several::Fold(folds) => (plain(&shards), Merge::Fold(folds.clone())),
+            Several::Store(text) => return text.plan(binding, topology),
             Several::Split(text) => {
                 let mut steps = Vec::with_capacity(shards.len());
                 for shard in &shards {

@@ -14,6 +14,7 @@ mod cursors;
 mod deadlocks;
 mod failures;
 mod gather;
+mod insert_select;
 mod key_updates;
 mod literals;
 mod memory;

@@ -99,7 +99,6 @@ SELECT kind FROM known;
 -- fails: 42804
 SELECT id FROM known WHERE label;
 
--- refused: insert-select
 INSERT INTO things SELECT tag, sort FROM known WHERE id = 3;
 
 UPDATE lines SET qty = k.sort FROM known k WHERE k.id = lines.event_id AND lines.no = 1;
