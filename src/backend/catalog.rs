@@ -3,7 +3,7 @@
 //! [`QUERIES`] in another way has [`assemble`].
 
 use crate::topology::schema::{
-    AutomaticCast, Body, Collation, Column, ColumnDefault, Event, EventTrigger, Expression,
+    AutomaticCast, Body, Caused, Collation, Column, ColumnDefault, Event, EventTrigger, Expression,
     ForeignKey, Function, Placement, Relation, RelationKind, Rule, Schema, Trigger,
     TriggerFunction, Unique, Volatility,
 };
@@ -469,15 +469,78 @@ struct DraftRelation {
 struct DraftForeignKey {
     key: ForeignKey,
     table: u32,
-    /// What it does to this relation's rows: (what happens to the referenced row, what is done).
-    actions: Vec<(Event, Event)>,
+    /// What it does to this relation's rows.
+    actions: Vec<Action>,
     /// Whether it is not a part of one on a partitioned table.
     is_whole: bool,
+}
+
+/// What a foreign key does.
+struct Action {
+    /// What happens to the referenced row.
+    cause: Event,
+    /// What is done to the rows that reference it.
+    effect: Event,
+    /// The defaults that they get, by their columns' names.
+    defaults: Vec<Expression>,
+}
+
+impl Action {
+    fn plain(cause: Event, effect: Event) -> Self {
+        Self {
+            cause,
+            effect,
+            defaults: Vec::new(),
+        }
+    }
 }
 
 struct DraftTrigger {
     trigger: Trigger,
     for_each_row: bool,
+}
+
+/// What writes of a relation set off, there and elsewhere.
+#[derive(Default)]
+struct Fired {
+    triggers: Vec<Trigger>,
+    caused: Vec<Caused>,
+}
+
+impl Fired {
+    fn trigger(&mut self, trigger: &Trigger, written: Event) {
+        let mut known = self.triggers.iter_mut();
+        let known = known.find(|known| known.name == trigger.name && known.table == trigger.table);
+        match known {
+            Some(known) if known.events.contains(&written) => {}
+            Some(known) => known.events.push(written),
+            None => self.triggers.push(Trigger {
+                events: vec![written],
+                ..trigger.clone()
+            }),
+        }
+    }
+
+    fn evaluates(
+        &mut self,
+        table: &Name,
+        expression: &Expression,
+        is_stored: bool,
+        written: Event,
+    ) {
+        let mut known = self.caused.iter_mut();
+        let known = known.find(|known| known.table == *table && known.expression == *expression);
+        match known {
+            Some(known) if known.events.contains(&written) => {}
+            Some(known) => known.events.push(written),
+            None => self.caused.push(Caused {
+                table: table.clone(),
+                expression: expression.clone(),
+                is_stored,
+                events: vec![written],
+            }),
+        }
+    }
 }
 
 impl DraftRelation {
@@ -487,6 +550,24 @@ impl DraftRelation {
 
     fn column_at(&self, attribute_number: i16) -> Option<usize> {
         self.attribute_numbers.binary_search(&attribute_number).ok()
+    }
+
+    /// What `DEFAULT` is for those of its columns that have one.
+    fn defaults(&self, columns: &[Arc<str>]) -> Vec<Expression> {
+        let columns = self
+            .columns
+            .iter()
+            .filter(|column| columns.contains(&column.name));
+        let defaults = columns.filter_map(|column| {
+            let text = match &column.default {
+                ColumnDefault::Expression(text) => text.clone(),
+                ColumnDefault::Sequence => "nextval()".into(),
+                ColumnDefault::Generated | ColumnDefault::Null => return None,
+            };
+            let name = format!("default of {}", column.name).into();
+            Some(Expression { name, text })
+        });
+        defaults.collect()
     }
 }
 
@@ -630,14 +711,25 @@ impl Draft {
                 table: referenced.name.clone(),
                 referenced: names(table, row.try_get(4)?),
             };
-            let mut actions = vec![(Event::Truncate, Event::Truncate)];
+            let set_default = |cause: Event| {
+                let relation = self.relations.get(&oid);
+                let defaults = relation.map(|relation| relation.defaults(&key.columns));
+                Action {
+                    cause,
+                    effect: Event::Update,
+                    defaults: defaults.unwrap_or_default(),
+                }
+            };
+            let mut actions = vec![Action::plain(Event::Truncate, Event::Truncate)];
             actions.extend(match row.try_get(5)? {
-                "c" | "n" | "d" => Some((Event::Update, Event::Update)),
+                "c" | "n" => Some(Action::plain(Event::Update, Event::Update)),
+                "d" => Some(set_default(Event::Update)),
                 _ => None,
             });
             actions.extend(match row.try_get(6)? {
-                "c" => Some((Event::Delete, Event::Delete)),
-                "n" | "d" => Some((Event::Delete, Event::Update)),
+                "c" => Some(Action::plain(Event::Delete, Event::Delete)),
+                "n" => Some(Action::plain(Event::Delete, Event::Update)),
+                "d" => Some(set_default(Event::Delete)),
                 _ => None,
             });
             let is_whole = row.try_get(7)?;
@@ -755,12 +847,13 @@ impl Draft {
     }
 
     fn into_schema(mut self) -> Schema {
+        let mut fired_by = HashMap::new();
         let inherited = self.inherited();
-        for (oid, (triggers, unique)) in inherited {
+        for (oid, (fired, unique)) in inherited {
             if let Some(relation) = self.relations.get_mut(&oid) {
-                relation.triggers = triggers;
                 relation.unique.extend(unique);
             }
+            fired_by.insert(oid, fired);
         }
         for relation in self.relations.values_mut() {
             relation.unique.sort();
@@ -801,16 +894,17 @@ impl Draft {
                 .map(|foreign| foreign.key)
                 .collect();
             foreign_keys.sort();
-            let triggers = relation.triggers.into_iter();
+            let fired = fired_by.remove(&oid).unwrap_or_default();
             let (schema_name, name) = relation.name;
             let relation = Relation {
                 columns: relation.columns,
                 unique: relation.unique,
                 foreign_keys,
-                triggers: triggers.map(|draft| draft.trigger).collect(),
+                triggers: fired.triggers,
                 rules: relation.rules,
                 policies: relation.policies,
                 checks: relation.checks,
+                caused: fired.caused,
                 query: relation.query,
                 queries: queries.remove(&oid).unwrap_or_default(),
                 reads: views.remove(&oid).unwrap_or_default(),
@@ -823,8 +917,8 @@ impl Draft {
         schema
     }
 
-    /// By relation: all triggers that a write of it may fire, and its partitions' own unique indexes.
-    fn inherited(&self) -> HashMap<u32, (Vec<DraftTrigger>, Vec<Unique>)> {
+    /// By relation: all that a write of it may fire, and its partitions' own unique indexes.
+    fn inherited(&self) -> HashMap<u32, (Fired, Vec<Unique>)> {
         let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
         let mut referencing: HashMap<u32, Vec<(u32, &DraftForeignKey)>> = HashMap::new();
         for (oid, relation) in &self.relations {
@@ -839,9 +933,9 @@ impl Draft {
         for (oid, relation) in &self.relations {
             let own = !relation.triggers.is_empty();
             if own || children.contains_key(oid) || referencing.contains_key(oid) {
-                let triggers = self.fired(*oid, &children, &referencing);
+                let fired = self.fired(*oid, &children, &referencing);
                 let unique = self.unique_of_children(*oid, relation, &children);
-                inherited.insert(*oid, (triggers, unique));
+                inherited.insert(*oid, (fired, unique));
             }
         }
         inherited
@@ -852,9 +946,10 @@ impl Draft {
         oid: u32,
         children: &HashMap<u32, Vec<u32>>,
         referencing: &HashMap<u32, Vec<(u32, &DraftForeignKey)>>,
-    ) -> Vec<DraftTrigger> {
+    ) -> Fired {
         const EVENTS: [Event; 4] = [Event::Insert, Event::Update, Event::Delete, Event::Truncate];
-        let mut fired: Vec<DraftTrigger> = Vec::new();
+        let mut fired = Fired::default();
+        let own = self.relations.get(&oid).map(|relation| &relation.checks);
         for written in EVENTS {
             let mut seen = HashSet::new();
             let mut waiting = vec![(oid, written, false)];
@@ -867,23 +962,15 @@ impl Draft {
                 }
                 for draft in &relation.triggers {
                     let fires = draft.trigger.events.contains(&event);
-                    if !fires || (rows_only && !draft.for_each_row) {
-                        continue;
+                    if fires && (!rows_only || draft.for_each_row) {
+                        fired.trigger(&draft.trigger, written);
                     }
-                    let is_same = |known: &&mut DraftTrigger| {
-                        known.trigger.name == draft.trigger.name
-                            && known.trigger.table == draft.trigger.table
-                    };
-                    match fired.iter_mut().find(is_same) {
-                        Some(known) if known.trigger.events.contains(&written) => {}
-                        Some(known) => known.trigger.events.push(written),
-                        None => fired.push(DraftTrigger {
-                            trigger: Trigger {
-                                events: vec![written],
-                                ..draft.trigger.clone()
-                            },
-                            for_each_row: draft.for_each_row,
-                        }),
+                }
+                if at != oid && matches!(event, Event::Insert | Event::Update) {
+                    let checks = relation.checks.iter();
+                    for check in checks.filter(|check| !own.is_some_and(|own| own.contains(check)))
+                    {
+                        fired.evaluates(&relation.name, check, false, written);
                     }
                 }
                 for child in children.get(&at).into_iter().flatten() {
@@ -895,14 +982,20 @@ impl Draft {
                     }
                 }
                 for (table, key) in referencing.get(&at).into_iter().flatten() {
-                    let actions = key.actions.iter().filter(|(cause, _)| *cause == event);
-                    waiting.extend(actions.map(|(_, action)| (*table, *action, false)));
+                    for action in key.actions.iter().filter(|action| action.cause == event) {
+                        waiting.push((*table, action.effect, false));
+                        for default in &action.defaults {
+                            if let Some(relation) = self.relations.get(table) {
+                                fired.evaluates(&relation.name, default, true, written);
+                            }
+                        }
+                    }
                 }
             }
         }
-        fired.sort_by(|a, b| {
-            (&a.trigger.table, &a.trigger.name).cmp(&(&b.trigger.table, &b.trigger.name))
-        });
+        let name = |trigger: &Trigger| (trigger.table.clone(), trigger.name.clone());
+        fired.triggers.sort_by_cached_key(name);
+        fired.caused.sort();
         fired
     }
 
@@ -1058,6 +1151,12 @@ fn add_domains(schema: &mut Schema, domains: &[Row], checks: &[Row]) -> Result<(
             oid = bases.get(&domain).copied();
         }
         texts.sort();
+        if let Some(default) = row.try_get::<Option<&str>>(2)? {
+            let of = schema.domain_defaults.entry(row.try_get::<&str>(3)?.into());
+            let texts = of.or_default();
+            texts.push(default.into());
+            texts.sort();
+        }
     }
     Ok(())
 }
@@ -1113,6 +1212,7 @@ pub fn is_same(a: &Schema, b: &Schema) -> bool {
         && a.automatic_casts == b.automatic_casts
         && a.event_triggers == b.event_triggers
         && a.domains == b.domains
+        && a.domain_defaults == b.domain_defaults
         && a.declared == b.declared
         && a.misfits == b.misfits
 }

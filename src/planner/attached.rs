@@ -10,7 +10,8 @@ use super::function::Effect;
 use super::refusal::{PlanError, Refusal};
 use crate::sql::plpgsql;
 use crate::topology::schema::{
-    ColumnDefault, Event, Expression, Placement, Relation, RelationKind, Schema, Trigger, Unique,
+    Caused, ColumnDefault, Event, Expression, Placement, Relation, RelationKind, Schema, Trigger,
+    Unique,
 };
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -186,6 +187,11 @@ pub fn write(
                 }
             }
         }
+        for caused in &table.caused {
+            if caused.events.iter().any(|event| events.contains(event)) {
+                obstacle = obstacle.or(caused_obstacle(caused, schema)?);
+            }
+        }
         let touched = |unique: &Unique| {
             events.contains(&Event::Insert)
                 || (events.contains(&Event::Update)
@@ -202,6 +208,42 @@ pub fn write(
                 ),
             ));
         }
+    }
+    Ok(obstacle)
+}
+
+/// A check or default of another table that is evaluated too.
+fn caused_obstacle(caused: &Caused, schema: &Schema) -> Result<Obstacle, PlanError> {
+    let (namespace, name) = &caused.table;
+    let table = schema
+        .relations
+        .get(namespace)
+        .and_then(|tables| tables.get(name));
+    let Some(table) = table else {
+        return Ok(None);
+    };
+    let mut obstacle = None;
+    for (effect, called) in calls(&caused.expression.text, schema, &[]) {
+        let what = format!("the {} of {name} calls {called}", caused.expression.name);
+        let refused = |refusal, why| Some(PlanError::refused(refusal, format!("{what}{why}")));
+        let found = match (effect, &table.placement) {
+            (Effect::Procedural | Effect::Session, placement) => {
+                call_obstacle(effect, what, placement)?
+            }
+            _ if !caused.is_stored => None,
+            (Effect::Designated, Placement::Reference | Placement::Sharded { .. }) => {
+                refused(Refusal::SequenceDefault, "")
+            }
+            (Effect::Random | Effect::Time | Effect::Catalog, Placement::Reference) => refused(
+                Refusal::ReferenceWriteDiffers,
+                ", which gives each copy another value",
+            ),
+            (Effect::Time | Effect::Catalog, Placement::Sharded { .. }) => {
+                refused(Refusal::VolatileFunction, ", which differs between shards")
+            }
+            _ => None,
+        };
+        obstacle = obstacle.or(found);
     }
     Ok(obstacle)
 }

@@ -8,7 +8,7 @@ use super::clock;
 use super::function::Effect;
 use super::refusal::{PlanError, Refusal};
 use super::template::Context;
-use crate::sql::definition::{self, Definition, ForeignKey};
+use crate::sql::definition::{self, Definition, ForeignKey, Source};
 use crate::sql::lex::{self, Lexer, Token};
 use crate::sql::reader::Reader;
 use crate::sql::statement::{Ddl, DdlVerb, Name, ObjectKind, Statement};
@@ -504,18 +504,28 @@ fn computed(
     }
     for computed in &definition.computed {
         let column = format!("{}.{}", name.name, computed.column);
-        if computed.numbered {
-            let reason = format!("the rows of each shard would be numbered anew in {column}");
-            return Err(PlanError::refused(Refusal::SequenceDefault, reason));
-        }
         let schema = &context.topology.schema;
-        let called = catalog_text::calls(computed.text, schema, context.search_path);
-        // What does not exist is PostgreSQL's to report.
-        let called = called
-            .into_iter()
-            .filter(|(effect, _)| *effect != Effect::Unknown);
-        let told = text_of_time(computed.text).map(|text| (Effect::Time, text.to_owned()));
-        let Some((effect, what)) = called.chain(told).max_by_key(|(effect, _)| *effect) else {
+        let texts: Vec<&str> = match &computed.from {
+            Source::Sequence => {
+                let reason = format!("the rows of each shard would be numbered anew in {column}");
+                return Err(PlanError::refused(Refusal::SequenceDefault, reason));
+            }
+            Source::Expression(text) => vec![text],
+            Source::Type(name) => {
+                let defaults = schema.domain_defaults.get(&**name).into_iter().flatten();
+                defaults.map(|text| &**text).collect()
+            }
+        };
+        let called = texts.iter().flat_map(|text| {
+            let called = catalog_text::calls(text, schema, context.search_path);
+            // What does not exist is PostgreSQL's to report.
+            let called = called
+                .into_iter()
+                .filter(|(effect, _)| *effect != Effect::Unknown);
+            let told = text_of_time(text).map(|text| (Effect::Time, text.to_owned()));
+            called.chain(told)
+        });
+        let Some((effect, what)) = called.max_by_key(|(effect, _)| *effect) else {
             continue;
         };
         let refusal = match effect {

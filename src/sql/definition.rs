@@ -29,7 +29,8 @@ pub struct Definition<'a> {
     pub like: Vec<(Name<'a>, bool)>,
     /// CREATE TABLE … OF a type, so that not all columns are named.
     pub of_type: bool,
-    /// Values that ALTER TABLE gives to rows that are there: of added columns with defaults, and of those that are converted by an expression.
+    /// Values that ALTER TABLE gives to rows that are there: of added columns, and of those that are converted by an
+    /// expression.
     pub computed: Vec<Computed<'a>>,
 }
 
@@ -38,10 +39,19 @@ pub struct Definition<'a> {
 pub struct Computed<'a> {
     /// Its name.
     pub column: Column<'a>,
-    /// What says how: from DEFAULT or USING on.
-    pub text: &'a str,
-    /// Each row gets a number from a sequence of the column's own.
-    pub numbered: bool,
+    /// Where they come from.
+    pub from: Source<'a>,
+}
+
+/// Where values come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source<'a> {
+    /// The text from DEFAULT or USING on.
+    Expression(&'a str),
+    /// A sequence of the column's own.
+    Sequence,
+    /// The type of this name, if it is a domain with a default.
+    Type(Column<'a>),
 }
 
 /// The types of columns that have sequences.
@@ -148,6 +158,16 @@ fn parts<'a>(reader: &mut Reader<'a, 'a>) -> Vec<&'a [Token]> {
     parts
 }
 
+/// What the statement says from `word` on, if it is there.
+fn from_word<'a>(mut reader: Reader<'a, 'a>, word: &str) -> Option<Source<'a>> {
+    if !reader.skip_to(word) {
+        return None;
+    }
+    let mut end = reader.clone();
+    end.advance(end.rest().len());
+    Some(Source::Expression(reader.text_until(&end)))
+}
+
 /// The parts of a parenthesised list.
 fn in_parentheses<'a>(reader: &mut Reader<'a, 'a>) -> Result<Vec<&'a [Token]>, StatementError> {
     reader.expect_symbol("(")?;
@@ -212,11 +232,16 @@ impl<'a> Definition<'a> {
             self.element(reader)?;
             if self.columns.len() > known {
                 let column = added.name()?;
-                let numbered = SERIAL.iter().any(|word| added.is_word(0, word))
-                    || added.clone().skip_to("identity");
-                if added.skip_to("default") || numbered {
-                    self.compute(column, added, numbered);
-                }
+                let from = if SERIAL.iter().any(|word| added.is_word(0, word))
+                    || added.clone().skip_to("identity")
+                {
+                    Source::Sequence
+                } else if let Some(expression) = from_word(added.clone(), "default") {
+                    expression
+                } else {
+                    Source::Type(added.qualified_name()?.name)
+                };
+                self.computed.push(Computed { column, from });
             }
             Ok(())
         } else {
@@ -224,8 +249,10 @@ impl<'a> Definition<'a> {
                 reader.take(&["column"]);
                 let column = reader.name()?;
                 reader.take(&["set", "data"]);
-                if reader.take(&["type"]) && reader.skip_to("using") {
-                    self.compute(column, reader, false);
+                if reader.take(&["type"])
+                    && let Some(from) = from_word(reader, "using")
+                {
+                    self.computed.push(Computed { column, from });
                 }
             } else if reader.take(&["attach", "partition"]) {
                 self.attached = Some(reader.qualified_name()?);
@@ -238,16 +265,6 @@ impl<'a> Definition<'a> {
             }
             Ok(())
         }
-    }
-
-    fn compute(&mut self, column: Column<'a>, reader: Reader<'a, 'a>, numbered: bool) {
-        let mut end = reader.clone();
-        end.advance(end.rest().len());
-        self.computed.push(Computed {
-            column,
-            text: reader.text_until(&end),
-            numbered,
-        });
     }
 
     /// A column, a constraint of the table, or LIKE.

@@ -197,6 +197,19 @@ pub struct Expression {
     pub text: Arc<str>,
 }
 
+/// What a write of one table makes PostgreSQL evaluate for rows of another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Caused {
+    /// Schema and name of the table with these rows: a partition or child, or one whose foreign key acts on the write.
+    pub table: (Arc<str>, Arc<str>),
+    /// The check or default.
+    pub expression: Expression,
+    /// Whether its value is stored: a default that a foreign key sets.
+    pub is_stored: bool,
+    /// The writes of the relation whose list this is in that cause it.
+    pub events: Vec<Event>,
+}
+
 /// A rule that rewrites writes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
@@ -235,6 +248,8 @@ pub struct Relation {
     /// What is evaluated for each row that is written: CHECK constraints, its domains' included, generated columns, and
     /// the expressions and predicates of indexes.
     pub checks: Vec<Expression>,
+    /// What else is evaluated when it is written.
+    pub caused: Vec<Caused>,
     /// For a view: its own query.
     pub query: Option<Arc<str>>,
     /// For a view: its query and those of the views that it reads.
@@ -266,6 +281,7 @@ impl Relation {
             rules: Vec::new(),
             policies: Vec::new(),
             checks: Vec::new(),
+            caused: Vec::new(),
             query: None,
             queries: Vec::new(),
             reads: Vec::new(),
@@ -452,6 +468,8 @@ pub struct Schema {
     pub automatic_casts: Vec<AutomaticCast>,
     /// domain → its CHECK constraints, and those of the domains that it is made of.
     pub domains: HashMap<Arc<str>, Vec<Expression>>,
+    /// domain → what columns of it get that have no default of their own; all texts of domains of one name.
+    pub domain_defaults: HashMap<Arc<str>, Vec<Arc<str>>>,
     /// Event triggers.
     pub event_triggers: Vec<EventTrigger>,
     /// Whether it no longer tells of all casts, operators and domains.

@@ -19,6 +19,8 @@ fn deployment(more: &str) -> Deployment<'static> {
         .sharded("children", "customer")
         .sharded("mails", "id")
         .reference("codes")
+        .reference("cities")
+        .reference("members")
         .start()
 }
 
@@ -102,6 +104,67 @@ fn triggers_of_partitions_and_by_foreign_keys_count() {
         "trigger",
     );
     client.run("UPDATE orders SET note = 'x' WHERE customer = 1");
+}
+
+#[test]
+fn what_partitions_and_foreign_keys_evaluate_counts() {
+    let deployment = deployment(
+        "CREATE FUNCTION known(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+            'BEGIN RETURN EXISTS (SELECT 1 FROM log WHERE what = $1); END';
+         CREATE TABLE parts (id bigint, customer bigint, note text, PRIMARY KEY (customer, id)) PARTITION BY RANGE (id);
+         CREATE TABLE parts_low PARTITION OF parts (CHECK (known(note))) FOR VALUES FROM (0) TO (100);
+         ALTER TABLE codes ADD UNIQUE (name);
+         CREATE SEQUENCE lots;
+         CREATE TABLE cities (code text PRIMARY KEY, country text REFERENCES codes ON DELETE SET DEFAULT DEFAULT 'xx',
+            named text DEFAULT 'n' || nextval('lots') REFERENCES codes (name) ON UPDATE SET DEFAULT);
+         CREATE TABLE members (name text PRIMARY KEY,
+            team text DEFAULT random()::text REFERENCES cities ON DELETE SET DEFAULT ON UPDATE SET NULL)",
+    );
+    let mut client = deployment.connect();
+    refused(
+        &mut client,
+        "INSERT INTO parts VALUES (1, 1, 'x')",
+        "procedural-function",
+    );
+    client.run("INSERT INTO codes VALUES ('xx', 'x'), ('yy', 'y')");
+    client.run("INSERT INTO cities VALUES ('a', 'yy', 'x'); INSERT INTO members VALUES ('m', 'a')");
+    client.run("DELETE FROM codes WHERE code = 'yy'");
+    assert_eq!(client.value("SELECT country FROM cities"), "xx");
+    client.run("UPDATE cities SET code = 'b'");
+    refused(
+        &mut client,
+        "UPDATE codes SET name = 'z'",
+        "reference-write-differs",
+    );
+    refused(&mut client, "DELETE FROM cities", "reference-write-differs");
+    // By way of the cities that go with it.
+    client.run(
+        "ALTER TABLE cities ADD FOREIGN KEY (named) REFERENCES codes (name) ON DELETE CASCADE",
+    );
+    refused(&mut client, "DELETE FROM codes", "reference-write-differs");
+}
+
+#[test]
+fn a_column_that_is_added_has_its_domains_default() {
+    let deployment = deployment(
+        "CREATE DOMAIN lot AS float8 DEFAULT random(); CREATE DOMAIN some_lot AS lot CHECK (VALUE < 2);
+         CREATE DOMAIN kind AS text DEFAULT 'new'",
+    );
+    let mut client = deployment.connect();
+    client.run("INSERT INTO codes VALUES ('xx', 'x')");
+    for domain in ["lot", "public.lot NOT NULL", "\"some_lot\""] {
+        refused(
+            &mut client,
+            &format!("ALTER TABLE codes ADD COLUMN more {domain}"),
+            "volatile-function",
+        );
+    }
+    client.run("ALTER TABLE codes ADD COLUMN more lot DEFAULT 0.5, ADD state kind");
+    assert_eq!(client.value("SELECT more || state FROM codes"), "0.5new");
+    client.run("BEGIN; CREATE DOMAIN other AS float8 DEFAULT random()");
+    let failure = client.fails("ALTER TABLE codes ADD COLUMN other other");
+    assert!(failure.refusal().is_some(), "{failure}");
+    client.run("ROLLBACK");
 }
 
 #[test]
