@@ -6,7 +6,7 @@ use super::cache;
 use super::catalog::{self, CatalogError};
 use super::store::{self, ShardStatus, StoreError};
 use super::version::{self, ServerVersion};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::topology::ownership::{self, Owners, OwnershipRecord};
 use crate::topology::schema::Schema;
 use crate::topology::shard_map;
@@ -139,11 +139,9 @@ pub struct ShardHealth {
 pub struct Control {
     /// What statements plan against now.
     pub topology: Arc<ArcSwap<Topology>>,
-    config: Arc<Config>,
-    names: Vec<Arc<str>>,
-    pools: Vec<Pool>,
-    connections: Vec<tokio_postgres::Config>,
-    health: Vec<Mutex<ShardHealth>>,
+    config: ArcSwap<Config>,
+    /// By [`ShardId`]: a shard keeps its place for as long as the router runs.
+    members: ArcSwap<Vec<Arc<Member>>>,
     known: Mutex<Known>,
     cluster_id: ArcSwapOption<Arc<str>>,
     server_version: ArcSwapOption<Arc<str>>,
@@ -155,6 +153,43 @@ pub struct Control {
     records_changed: tokio::sync::Notify,
     /// The runtime that drives the control plane's connections.
     runtime: tokio::runtime::Handle,
+}
+
+/// One shard, as the control plane reaches it.
+struct Member {
+    name: Arc<str>,
+    reach: ArcSwap<Reach>,
+    health: Mutex<ShardHealth>,
+}
+
+/// The way to a shard, as the map says.
+struct Reach {
+    pool: Pool,
+    connection: tokio_postgres::Config,
+}
+
+impl Reach {
+    fn new(config: &Config, shard: &config::Shard) -> Self {
+        let connection = store::connection_config(config, shard);
+        Self {
+            pool: pool(&connection, config.pool.connect),
+            connection,
+        }
+    }
+}
+
+impl Member {
+    fn new(config: &Config, shard: &config::Shard) -> Arc<Self> {
+        Arc::new(Self {
+            name: shard.name.as_str().into(),
+            reach: ArcSwap::from_pointee(Reach::new(config, shard)),
+            health: Mutex::default(),
+        })
+    }
+
+    fn health(&self) -> MutexGuard<'_, ShardHealth> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What the topology is made of.
@@ -192,27 +227,19 @@ impl Control {
     }
 
     fn idle(config: Arc<Config>) -> Self {
-        let names = shard_map::shard_names(&config);
-        let connections: Vec<_> = config
-            .shards
-            .iter()
-            .map(|shard| store::connection_config(&config, shard))
-            .collect();
-        let pools = connections
-            .iter()
-            .map(|connection| pool(connection, config.pool.connect))
-            .collect();
-        let records = vec![None; names.len()];
+        let shards = config.shards.iter();
+        let members: Vec<_> = shards.map(|shard| Member::new(&config, shard)).collect();
+        let records = vec![None; members.len()];
         let default_shard = config
             .shards
             .iter()
             .position(|shard| shard.name == config.cluster.default_shard);
         let topology = Topology {
             cluster: config.cluster.name.as_str().into(),
-            shards: names
+            shards: members
                 .iter()
-                .map(|name| Shard {
-                    name: name.clone(),
+                .map(|member| Shard {
+                    name: member.name.clone(),
                     epoch: Epoch(0),
                 })
                 .collect(),
@@ -227,7 +254,7 @@ impl Control {
         };
         Self {
             topology: Arc::new(ArcSwap::from_pointee(topology)),
-            health: names.iter().map(|_| Mutex::default()).collect(),
+            members: ArcSwap::from_pointee(members),
             known: Mutex::new(known),
             cluster_id: ArcSwapOption::empty(),
             server_version: ArcSwapOption::empty(),
@@ -239,10 +266,7 @@ impl Control {
             }),
             records_changed: tokio::sync::Notify::new(),
             runtime: tokio::runtime::Handle::current(),
-            config,
-            names,
-            pools,
-            connections,
+            config: ArcSwap::new(config),
         }
     }
 
@@ -252,7 +276,7 @@ impl Control {
         let mut down = None;
         let mut cluster_id: Option<(Arc<str>, Arc<str>)> = None;
         for (shard, answer) in self.shard_ids().zip(answers) {
-            let name = self.shard_name(shard).clone();
+            let name = self.shard_name(shard);
             match answer {
                 Ok(status) => {
                     let id = status.ownership.cluster_id.clone();
@@ -306,14 +330,14 @@ impl Control {
             .catalog_shard()
             .unwrap_or(self.topology.load().default_shard);
         let refuse = |source| StartError::Catalog {
-            shard: self.shard_name(shard).clone(),
+            shard: self.shard_name(shard),
             source,
         };
         let mut client = self
             .client(shard)
             .await
             .map_err(|error| StartError::Ownership {
-                shard: self.shard_name(shard).clone(),
+                shard: self.shard_name(shard),
                 reason: error.to_string(),
             })?;
         let fingerprint = catalog::fingerprint(&client).await.map_err(refuse)?;
@@ -328,8 +352,8 @@ impl Control {
 
     /// What the state file knows of shards that did not answer.
     async fn take_cache(&self) {
-        let file = &self.config.state.file;
-        let cached = match cache::read(file, &self.config.cluster.name).await {
+        let file = &self.config().state.file;
+        let cached = match cache::read(file, &self.cluster()).await {
             Ok(cached) => cached.unwrap_or_default(),
             Err(error) => {
                 tracing::warn!(file = %file.display(), %error, "the state file is not used");
@@ -339,7 +363,7 @@ impl Control {
         for record in cached {
             let Some(shard) = self
                 .shard_ids()
-                .find(|shard| *self.shard_name(*shard) == record.shard)
+                .find(|shard| self.shard_name(*shard) == record.shard)
             else {
                 continue;
             };
@@ -415,7 +439,7 @@ impl Control {
     pub fn ownership_problems(&self) -> Vec<ownership::OwnershipProblem> {
         let known = self.known();
         let records: Vec<_> = known.records.iter().map(Option::as_ref).collect();
-        ownership::problems(&self.names, &records)
+        ownership::problems(&self.names(), &records)
     }
 
     fn warn_of_problems(&self) {
@@ -429,16 +453,25 @@ impl Control {
     }
 
     fn shard_ids(&self) -> impl Iterator<Item = ShardId> + use<> {
-        (0..self.names.len() as u16).map(ShardId)
+        (0..self.members.load().len() as u16).map(ShardId)
     }
 
-    fn shard_name(&self, shard: ShardId) -> &Arc<str> {
-        &self.names[usize::from(shard.0)]
+    fn names(&self) -> Vec<Arc<str>> {
+        let members = self.members.load();
+        members.iter().map(|member| member.name.clone()).collect()
+    }
+
+    fn member(&self, shard: ShardId) -> Arc<Member> {
+        self.members.load()[usize::from(shard.0)].clone()
+    }
+
+    fn shard_name(&self, shard: ShardId) -> Arc<str> {
+        self.member(shard).name.clone()
     }
 
     fn check_name(&self, shard: ShardId, record: &OwnershipRecord) -> Result<(), String> {
         let name = self.shard_name(shard);
-        if *name == record.shard {
+        if name == record.shard {
             Ok(())
         } else {
             Err(format!("its ownership row is of shard {}", record.shard))
@@ -451,13 +484,13 @@ impl Control {
     }
 
     /// The name of the cluster, as it stands in the names of distributed transactions.
-    pub fn cluster(&self) -> &str {
-        &self.config.cluster.name
+    pub fn cluster(&self) -> Arc<str> {
+        self.topology.load().cluster.clone()
     }
 
-    /// The files, as loaded.
-    pub fn config(&self) -> &Arc<Config> {
-        &self.config
+    /// The files, as loaded last.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
     }
 
     /// `search_path` of a session that sets none, as the control plane's role sees it on the default shard.
@@ -467,28 +500,24 @@ impl Control {
 
     /// Every shard, by [`ShardId`].
     pub fn health(&self) -> Vec<ShardHealth> {
-        self.shard_ids()
-            .map(|shard| self.shard_health(shard).clone())
+        let members = self.members.load();
+        members
+            .iter()
+            .map(|member| member.health().clone())
             .collect()
     }
 
     /// Whether the shard can hold prepared transactions, as far as is known.
     pub fn two_phase_allowed(&self, shard: ShardId) -> bool {
-        self.shard_health(shard)
-            .max_prepared_transactions
-            .is_none_or(|max| max > 0)
-    }
-
-    fn shard_health(&self, shard: ShardId) -> MutexGuard<'_, ShardHealth> {
-        self.health[usize::from(shard.0)]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        let max = self.member(shard).health().max_prepared_transactions;
+        max.is_none_or(|max| max > 0)
     }
 
     fn note_status(&self, shard: ShardId, status: ShardStatus) {
         let version_changed;
         {
-            let mut health = self.shard_health(shard);
+            let member = self.member(shard);
+            let mut health = member.health();
             let is_news = !health.reachable;
             health.reachable = true;
             let version = Some(&status.server_version);
@@ -501,12 +530,12 @@ impl Control {
                 && status.max_prepared_transactions == 0
             {
                 tracing::warn!(
-                    shard = %self.shard_name(shard),
+                    shard = %member.name,
                     "max_prepared_transactions is 0: writes on several shards are refused where this one takes part"
                 );
             }
             if is_news {
-                tracing::info!(shard = %self.shard_name(shard), version = %status.server_version.text, "a shard is up");
+                tracing::info!(shard = %member.name, version = %status.server_version.text, "a shard is up");
             }
         }
         if version_changed {
@@ -523,8 +552,8 @@ impl Control {
     /// What follows from the versions as they are known now.
     fn note_versions(&self) {
         let health = self.health();
-        let versions = self
-            .names
+        let names = self.names();
+        let versions = names
             .iter()
             .zip(&health)
             .filter_map(|(name, health)| Some((&**name, health.server_version.as_ref()?)));
@@ -545,9 +574,10 @@ impl Control {
     }
 
     fn note_lost(&self, shard: ShardId, reason: &str) {
-        let mut health = self.shard_health(shard);
+        let member = self.member(shard);
+        let mut health = member.health();
         if health.reachable {
-            tracing::warn!(shard = %self.shard_name(shard), reason, "a shard was lost");
+            tracing::warn!(shard = %member.name, reason, "a shard was lost");
         }
         health.reachable = false;
         health.last_error = Some(reason.to_owned());
@@ -566,7 +596,7 @@ impl Control {
         &self,
         question: impl Future<Output = Result<ShardStatus, StoreError>>,
     ) -> Result<ShardStatus, StatusError> {
-        match timeout(self.config.pool.connect, question).await {
+        match timeout(self.config().pool.connect, question).await {
             Ok(Ok(status)) => Ok(status),
             Ok(Err(StoreError::Query(error))) if error.is_closed() => {
                 Err(StatusError::Unreachable(store::reason(&error)))
@@ -582,22 +612,20 @@ impl Control {
     /// # Errors
     /// [`ControlError::Unreachable`], at the latest after twice `pool.connect`.
     pub async fn client(&self, shard: ShardId) -> Result<Client, ControlError> {
-        self.pools[usize::from(shard.0)]
-            .get()
-            .await
-            .map_err(|error| {
-                let reason = match &error {
-                    PoolError::Backend(error) => store::reason(error),
-                    PoolError::Timeout(_) => {
-                        format!("no connection within {:?}", self.config.pool.connect)
-                    }
-                    other => other.to_string(),
-                };
-                ControlError::Unreachable {
-                    shard: self.shard_name(shard).clone(),
-                    reason,
+        let pool = self.member(shard).reach.load().pool.clone();
+        pool.get().await.map_err(|error| {
+            let reason = match &error {
+                PoolError::Backend(error) => store::reason(error),
+                PoolError::Timeout(_) => {
+                    format!("no connection within {:?}", self.config().pool.connect)
                 }
-            })
+                other => other.to_string(),
+            };
+            ControlError::Unreachable {
+                shard: self.shard_name(shard),
+                reason,
+            }
+        })
     }
 
     /// Runs `work` on the control plane's runtime. A dropped call lets it run to its end.
@@ -620,7 +648,7 @@ impl Control {
         let shards = std::iter::once(default_shard).chain(self.shard_ids());
         shards
             .into_iter()
-            .find(|shard| self.shard_health(*shard).reachable)
+            .find(|shard| self.member(*shard).health().reachable)
     }
 
     /// Loads the catalog again if it may have changed; when this returns, the topology is at least as new as the call.
@@ -635,10 +663,10 @@ impl Control {
     async fn load_schema(&self) -> Result<(), ControlError> {
         let mut loaded = self.loaded.lock().await;
         let shard = self.catalog_shard().ok_or(ControlError::NoShard)?;
-        let after = self.config.pool.connect * 2;
+        let after = self.config().pool.connect * 2;
         let load = self.load_schema_from(shard, &mut loaded);
         let late = ControlError::TimedOut {
-            shard: self.shard_name(shard).clone(),
+            shard: self.shard_name(shard),
             after,
         };
         timeout(after, load).await.unwrap_or(Err(late))
@@ -650,8 +678,8 @@ impl Control {
         let topology = self.topology.load();
         let (schema, errors) = shard_map::place(
             schema,
-            &self.config.tables,
-            &self.names,
+            &self.config.load().tables,
+            &self.names(),
             topology.default_shard,
         );
         for error in errors {
@@ -676,7 +704,7 @@ impl Control {
         loaded: &mut Loaded,
     ) -> Result<(), ControlError> {
         let refuse = |source| ControlError::Catalog {
-            shard: self.shard_name(shard).clone(),
+            shard: self.shard_name(shard),
             source,
         };
         let mut client = self.client(shard).await?;
@@ -751,7 +779,7 @@ impl Control {
         sql: &str,
         arguments: &[&'static str],
     ) -> Result<(), ControlError> {
-        let after = self.config.pool.connect;
+        let after = self.config().pool.connect;
         let work = async {
             let client = self.client(shard).await?;
             let arguments: Vec<_> = arguments
@@ -765,12 +793,12 @@ impl Control {
                 .collect();
             let ran = client.query_typed(sql, &arguments).await;
             ran.map(|_| ()).map_err(|source| ControlError::Query {
-                shard: self.shard_name(shard).clone(),
+                shard: self.shard_name(shard),
                 source,
             })
         };
         let late = ControlError::TimedOut {
-            shard: self.shard_name(shard).clone(),
+            shard: self.shard_name(shard),
             after,
         };
         timeout(after, work).await.unwrap_or(Err(late))
@@ -780,7 +808,7 @@ impl Control {
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Control")
-            .field("shards", &self.names)
+            .field("shards", &self.names())
             .field("health", &self.health())
             .finish_non_exhaustive()
     }
@@ -824,8 +852,8 @@ async fn watch(control: Weak<Control>, shard: ShardId) {
         let Some(strong) = control.upgrade() else {
             return;
         };
-        let connection = strong.connections[usize::from(shard.0)].clone();
-        let connect = strong.config.pool.connect;
+        let connection = strong.member(shard).reach.load().connection.clone();
+        let connect = strong.config().pool.connect;
         drop(strong);
         let reason = match timeout(connect, connection.connect(NoTls)).await {
             Ok(Ok((client, connection))) => {
@@ -874,7 +902,7 @@ async fn listen(
     mut notifications: mpsc::Receiver<bool>,
     pause: &mut Duration,
 ) -> Option<String> {
-    let connect = control.upgrade()?.config.pool.connect;
+    let connect = control.upgrade()?.config().pool.connect;
     match timeout(
         connect,
         client.batch_execute(&format!("LISTEN {}", store::CHANNEL)),
@@ -925,8 +953,8 @@ async fn keep_cache(control: Weak<Control>) {
         }
         let records: Vec<OwnershipRecord> =
             strong.known().records.iter().flatten().cloned().collect();
-        let file = &strong.config.state.file;
-        if let Err(error) = cache::write(file, strong.cluster(), &records).await {
+        let file = &strong.config().state.file;
+        if let Err(error) = cache::write(file, &strong.cluster(), &records).await {
             tracing::warn!(file = %file.display(), %error, "cannot write the state file");
         }
     }

@@ -186,7 +186,7 @@ async fn has_decided(control: &Control, shard: ShardId) -> Result<bool, String> 
         .client(shard)
         .await
         .map_err(|error| error.to_string())?;
-    let prefix = GlobalTransactionId::prefix(control.cluster());
+    let prefix = GlobalTransactionId::prefix(&control.cluster());
     let rows = client.query_typed(PREPARED, &[(&prefix, Type::TEXT)]).await;
     let rows = rows.map_err(|error| crate::backend::store::reason(&error))?;
     drop(client);
@@ -229,7 +229,7 @@ async fn recover_shard(control: &Control, shard: ShardId) -> Result<Report, Cont
         source,
     };
     let mut report = Report::default();
-    let prefix = GlobalTransactionId::prefix(control.cluster());
+    let prefix = GlobalTransactionId::prefix(&control.cluster());
     let rows = client
         .query_typed(PREPARED, &[(&prefix, Type::TEXT)])
         .await
