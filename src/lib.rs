@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | 9 | [`cli`] | one file per subcommand: arguments to a running router or a report |
 //! | 8 | [`frontend`] | sockets and conversations; no decision about shards |
+//! | 7 | [`admin`] | the operators' console: commands, what they show and change |
 //! | 6 | [`router`] | every shared service as a named field; built once |
 //! | 4 | [`executor`], [`transaction`] | run a plan on leases, merge rows · what a block touched and how it ends |
 //! | 3 | [`planner`], [`backend`] | pure: statement + topology → plan · connections to shards |
@@ -41,6 +42,7 @@
 
 pub mod cli;
 pub mod frontend;
+pub mod admin;
 pub mod router;
 pub mod executor;
 pub mod transaction;

@@ -22,7 +22,7 @@ const VIRTUAL_NODES: RangeInclusive<u64> = 1..=1000;
 const WEIGHT: RangeInclusive<u64> = 0..=100;
 const SLOT_LAST: u16 = 16383;
 /// The database name that the console answers to.
-const CONSOLE_DATABASE: &str = "pgring";
+pub const CONSOLE_DATABASE: &str = "pgring";
 
 impl Config {
     /// Reads `pgring.toml` and `shards.toml` in `directory`.
@@ -220,11 +220,13 @@ fn read_users(root: &mut Section<'_>, directory: &Path) -> Vec<User> {
             }
         };
         let admin = section.boolean("admin", false);
+        let monitor = section.boolean("monitor", false);
         section.finish();
         users.push(User {
             name,
             login: login.unwrap_or(Login::Trust),
             admin,
+            monitor,
         });
     }
     if users.is_empty() {

@@ -10,7 +10,7 @@ mod unit;
 
 pub use address::{Address, AddressError};
 pub use document::{ConfigError, Problem};
-pub use load::{LISTEN_FILE, SHARDS_FILE};
+pub use load::{CONSOLE_DATABASE, LISTEN_FILE, SHARDS_FILE};
 pub use secret::{ScramVerifier, Secret};
 
 use std::path::PathBuf;
@@ -80,6 +80,8 @@ pub struct User {
     pub login: Login,
     /// Whether the console obeys it.
     pub admin: bool,
+    /// Whether the console answers its questions.
+    pub monitor: bool,
 }
 
 /// How a client proves that it is the user.

@@ -3,10 +3,12 @@
 
 use super::auth::{AuthError, Users};
 use super::cancel::{Cancels, KEY_BYTES, LONG_KEY_BYTES};
+use super::console::{self, Console};
 use super::control::{check_router_setting, is_known_encoding, is_on, is_postgresql_encoding};
 use super::error::SessionError;
 use super::parameters::{DateStyle, Parameters, ROUTER_PREFIX};
 use super::session::{Registered, SERVER_VERSION, Session, Start};
+use crate::admin::{self, Operator};
 use crate::backend::defaults::DATE_STYLE;
 use crate::backend::pool::UserPools;
 use crate::router::Router;
@@ -39,6 +41,9 @@ pub enum HandshakeError {
     /// Another database than the cluster's.
     #[error("database \"{0}\" does not exist")]
     UnknownDatabase(String),
+    /// The console, by a user that is neither its administrator nor its monitor.
+    #[error("user \"{0}\" is not allowed to use the console")]
+    NoOperator(String),
     /// A replication connection.
     #[error("replication connections are not supported through the router")]
     Replication,
@@ -82,6 +87,7 @@ impl ErrorReply for HandshakeError {
             Self::Encryption => SqlState::PROTOCOL_VIOLATION,
             Self::NoUser => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
             Self::UnknownDatabase(_) => SqlState::INVALID_CATALOG_NAME,
+            Self::NoOperator(_) => SqlState::INSUFFICIENT_PRIVILEGE,
             Self::Replication | Self::Encoding(_) | Self::Strings => {
                 SqlState::FEATURE_NOT_SUPPORTED
             }
@@ -100,6 +106,7 @@ impl ErrorReply for HandshakeError {
             | Self::Encryption
             | Self::NoUser
             | Self::UnknownDatabase(_)
+            | Self::NoOperator(_)
             | Self::Replication
             | Self::Encoding(_)
             | Self::NoEncoding(_)
@@ -123,6 +130,9 @@ impl ErrorReply for HandshakeError {
         match self {
             Self::Join(error) => error.hint(),
             Self::Startup(error) => error.hint(),
+            Self::NoOperator(_) => {
+                Some("It takes admin = true or monitor = true in pgring.toml.".to_owned())
+            }
             Self::Replication => Some("Connect to the shard itself.".to_owned()),
             Self::Encoding(_) => Some("Use client_encoding UTF8.".to_owned()),
             Self::Strings => Some("Write backslashes in E'' strings.".to_owned()),
@@ -149,13 +159,27 @@ struct Request {
     settings: Settings,
 }
 
-/// What a session starts with, and its place among the cancel keys.
+/// Whom a client talks to.
+enum Party {
+    /// The shards: where it leases connections, with which settings, of which it was told these.
+    Session(UserPools, Parameters, Arc<Settings>),
+    /// The router itself.
+    Console(Operator),
+}
+
+/// A client that was told that it is in, and its place among the cancel keys.
 struct Greeted {
-    pools: UserPools,
-    parameters: Parameters,
-    reported: Arc<Settings>,
+    party: Party,
     in_use: Arc<InUse>,
     registered: Registered,
+}
+
+/// What a client that has logged in begins.
+pub enum Conversation {
+    /// With the shards.
+    Session(Box<Session>),
+    /// With the router itself.
+    Console(Box<Console>),
 }
 
 /// Leads a new connection to its first ReadyForQuery. None: it asked for a cancel, or was told why not.
@@ -165,32 +189,33 @@ pub async fn handshake(
     cancels: &Arc<Cancels>,
     worker: usize,
     mut client: FrameStream,
-) -> Option<(Box<Session>, Registered)> {
+) -> Option<(Conversation, Registered)> {
     let limit = router.config.limits.login;
-    let error =
-        match tokio::time::timeout(limit, greet(router, users, cancels, worker, &mut client)).await
-        {
-            Ok(Ok(Greeted {
-                pools,
-                parameters,
-                reported,
-                in_use,
-                registered,
-            })) => {
-                let start = Start {
-                    router: router.clone(),
-                    client,
-                    pools,
-                    parameters,
-                    reported,
-                    in_use,
-                };
-                return Some((Session::new(start), registered));
-            }
-            Ok(Err(HandshakeError::Gone)) => return None,
-            Ok(Err(error)) => error,
-            Err(_) => HandshakeError::TimedOut,
-        };
+    let greeting = greet(router, users, cancels, worker, &mut client);
+    let error = match tokio::time::timeout(limit, greeting).await {
+        Ok(Ok(greeted)) => {
+            let router = router.clone();
+            let conversation = match greeted.party {
+                Party::Session(pools, parameters, reported) => {
+                    Conversation::Session(Session::new(Start {
+                        router,
+                        client,
+                        pools,
+                        parameters,
+                        reported,
+                        in_use: greeted.in_use,
+                    }))
+                }
+                Party::Console(operator) => {
+                    Conversation::Console(Console::new(router, client, operator))
+                }
+            };
+            return Some((conversation, greeted.registered));
+        }
+        Ok(Err(HandshakeError::Gone)) => return None,
+        Ok(Err(error)) => error,
+        Err(_) => HandshakeError::TimedOut,
+    };
     match &error {
         HandshakeError::Join(JoinError::Command(CommandError::Refused(frame))) => {
             error_response::write_shard_error_as(client.out(), frame.body(), Severity::Fatal);
@@ -214,12 +239,17 @@ async fn greet(
     let login = users
         .authenticate(client, &router.config, &request.user)
         .await?;
-    if request.database != router.config.cluster.database {
+    let party = if request.database == admin::DATABASE {
+        let user = router.config.user(&request.user);
+        let operator = user.and_then(Operator::of);
+        Party::Console(operator.ok_or(HandshakeError::NoOperator(request.user))?)
+    } else if request.database == router.config.cluster.database {
+        let pools = router.pools.of(login, worker);
+        let (parameters, reported) = first_parameters(router, &pools, request.settings).await?;
+        Party::Session(pools, parameters, router.shared(reported))
+    } else {
         return Err(HandshakeError::UnknownDatabase(request.database));
-    }
-    let pools = router.pools.of(login, worker);
-    let (parameters, reported) = first_parameters(router, &pools, request.settings).await?;
-    let reported = router.shared(reported);
+    };
     let key_bytes = if request.minor >= 2 {
         LONG_KEY_BYTES
     } else {
@@ -232,15 +262,18 @@ async fn greet(
     };
     let out = client.out();
     backend_message::write_authentication_ok(out);
-    for (name, value) in &*reported {
-        backend_message::write_parameter_status(out, name, value);
+    match &party {
+        Party::Session(_, _, reported) => {
+            for (name, value) in &**reported {
+                backend_message::write_parameter_status(out, name, value);
+            }
+        }
+        Party::Console(_) => console::write_parameters(out, router),
     }
     backend_message::write_backend_key_data(out, pid as i32, &key);
     backend_message::write_ready_for_query(out, TransactionStatus::Idle);
     Ok(Greeted {
-        pools,
-        parameters,
-        reported,
+        party,
         in_use,
         registered,
     })

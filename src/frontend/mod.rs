@@ -4,6 +4,7 @@
 pub mod handshake;
 pub mod auth;
 pub mod session;
+pub mod console;
 mod several;
 mod cursor;
 mod store;
@@ -32,6 +33,7 @@ use crate::wire::sqlstate::SqlState;
 use crate::wire::stream::{FrameStream, Transport};
 use auth::Users;
 use cancel::Cancels;
+use handshake::Conversation;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -232,8 +234,14 @@ async fn attend(floor: Arc<Floor>, worker: usize, stream: std::net::TcpStream) {
     // Boxed, so that it goes with the login: a client that is idle costs its session only.
     let greeted = Box::pin(handshake::handshake(router, users, cancels, worker, client)).await;
     drop(arriving);
-    if let Some((session, _registered)) = greeted {
-        session.run(floor.stop.listen()).await;
+    match greeted {
+        Some((Conversation::Session(session), _registered)) => {
+            session.run(floor.stop.listen()).await;
+        }
+        Some((Conversation::Console(console), _registered)) => {
+            Box::pin(console.run(floor.stop.listen())).await;
+        }
+        None => {}
     }
 }
 

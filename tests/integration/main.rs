@@ -8,6 +8,7 @@ mod support;
 mod attached;
 mod automatic;
 mod behaviours;
+mod console;
 mod copy;
 mod create_as;
 mod cursors;
