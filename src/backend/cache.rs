@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 /// The form of the file.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Larger than the file of any cluster.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
@@ -26,6 +26,8 @@ struct Row {
     epoch: u64,
     owned: String,
     fenced: String,
+    closed: String,
+    foreign_slots: String,
 }
 
 /// Why the file says nothing.
@@ -94,6 +96,8 @@ fn encode(cluster: &str, records: &[OwnershipRecord]) -> Result<Vec<u8>, serde_j
         epoch: record.epoch.0,
         owned: record.owned.to_string(),
         fenced: record.fenced.to_string(),
+        closed: record.closed.to_string(),
+        foreign_slots: record.foreign_slots.to_string(),
     };
     let file = File {
         format: FORMAT,
@@ -115,6 +119,8 @@ fn decode(text: &[u8], cluster: &str) -> Result<Vec<OwnershipRecord>, CacheError
             &row.epoch.to_string(),
             &row.owned,
             &row.fenced,
+            &row.closed,
+            &row.foreign_slots,
         ])
     };
     Ok(file.shards.iter().map(record).collect::<Result<_, _>>()?)
@@ -127,8 +133,9 @@ mod tests {
     #[test]
     fn records_read_back_as_written() {
         let records = vec![
-            store::parse_record(["s0", "c", "7", "{[0,8192)}", "{[5,6)}"]).unwrap(),
-            store::parse_record(["s1", "c", "1", "{[8192,16384)}", "{}"]).unwrap(),
+            store::parse_record(["s0", "c", "7", "{[0,8192)}", "{[5,6)}", "{[5,6)}", "{}"])
+                .unwrap(),
+            store::parse_record(["s1", "c", "1", "{[8192,16384)}", "{}", "{}", "{[5,6)}"]).unwrap(),
         ];
         let text = encode("shop", &records).unwrap();
         assert_eq!(decode(&text, "shop").unwrap(), records);

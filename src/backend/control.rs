@@ -4,6 +4,7 @@
 
 use super::cache;
 use super::catalog::{self, CatalogError};
+use super::registration::{self, RegistrationError};
 use super::store::{self, ShardStatus, StoreError};
 use super::version::{self, ServerVersion};
 use crate::config::{self, Config};
@@ -18,7 +19,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -69,6 +70,9 @@ pub enum StartError {
         /// What is wrong.
         reason: String,
     },
+    /// The router cannot draw its id.
+    #[error("the system gives no random numbers: {0}")]
+    NoRandomness(#[from] getrandom::Error),
     /// The catalog cannot be used.
     #[error("shard {shard}: {source}")]
     Catalog {
@@ -139,6 +143,10 @@ pub struct ShardHealth {
 pub struct Control {
     /// What statements plan against now.
     pub topology: Arc<ArcSwap<Topology>>,
+    /// See [`Self::router_id`].
+    router: AtomicI32,
+    /// Some shard knows the router by its id, which stays from then on.
+    registered: AtomicBool,
     config: ArcSwap<Config>,
     /// By [`ShardId`]: a shard keeps its place for as long as the router runs.
     members: ArcSwap<Vec<Arc<Member>>>,
@@ -215,6 +223,7 @@ impl Control {
     /// [`StartError`]: not a single shard answers, or one that answers cannot be part of this cluster.
     pub async fn start(config: Arc<Config>) -> Result<Arc<Self>, StartError> {
         let mut control = Self::idle(config);
+        control.router = registration::draw_router_id()?.into();
         let loaded = control.first_look().await?;
         control.loaded = tokio::sync::Mutex::new(loaded);
         let control = Arc::new(control);
@@ -254,6 +263,8 @@ impl Control {
         };
         Self {
             topology: Arc::new(ArcSwap::from_pointee(topology)),
+            router: AtomicI32::default(),
+            registered: AtomicBool::new(false),
             members: ArcSwap::from_pointee(members),
             known: Mutex::new(known),
             cluster_id: ArcSwapOption::empty(),
@@ -476,6 +487,34 @@ impl Control {
         } else {
             Err(format!("its ownership row is of shard {}", record.shard))
         }
+    }
+
+    /// By which the shards know this router: it is the second key of the lock that it holds on each.
+    pub fn router_id(&self) -> i32 {
+        self.router.load(Ordering::Relaxed)
+    }
+
+    /// Registers the router on a shard by its listening connection there; gives the process that serves it.
+    async fn register(
+        &self,
+        client: &tokio_postgres::Client,
+        former: Option<i32>,
+    ) -> Result<i32, RegistrationError> {
+        let (id, wait) = (self.router_id(), self.config().pool.connect);
+        let registered = registration::register(client, id, former, wait).await;
+        match &registered {
+            Ok(_) => self.registered.store(true, Ordering::Relaxed),
+            Err(RegistrationError::Taken(taken)) if !self.registered.load(Ordering::Relaxed) => {
+                if let Ok(other) = registration::draw_router_id() {
+                    let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+                    let _ = self
+                        .router
+                        .compare_exchange(*taken, other, success, failure);
+                }
+            }
+            Err(_) => {}
+        }
+        registered
     }
 
     /// The cluster's id, once a shard has told it.
@@ -848,6 +887,7 @@ fn pool(connection: &tokio_postgres::Config, connect: Duration) -> Pool {
 async fn watch(control: Weak<Control>, shard: ShardId) {
     let (shortest, longest) = BACKOFF;
     let mut pause = shortest;
+    let mut process = None;
     loop {
         let Some(strong) = control.upgrade() else {
             return;
@@ -859,7 +899,14 @@ async fn watch(control: Weak<Control>, shard: ShardId) {
             Ok(Ok((client, connection))) => {
                 let (sender, notifications) = mpsc::channel(NOTIFICATIONS_MAX);
                 let driver = tokio::spawn(drive(connection, sender));
-                let reason = listen(&control, shard, &client, notifications, &mut pause).await;
+                let mut listener = Listener {
+                    shard,
+                    client: &client,
+                    notifications,
+                    process: &mut process,
+                    pause: &mut pause,
+                };
+                let reason = listen(&control, &mut listener).await;
                 driver.abort();
                 reason
             }
@@ -894,43 +941,55 @@ async fn drive(
     }
 }
 
-/// Follows one connection until it is lost: gives the reason. None: the control plane is gone.
-async fn listen(
-    control: &Weak<Control>,
+/// One connection that listens to a shard.
+struct Listener<'a> {
     shard: ShardId,
-    client: &tokio_postgres::Client,
-    mut notifications: mpsc::Receiver<bool>,
-    pause: &mut Duration,
-) -> Option<String> {
-    let connect = control.upgrade()?.config().pool.connect;
-    match timeout(
-        connect,
-        client.batch_execute(&format!("LISTEN {}", store::CHANNEL)),
-    )
-    .await
-    {
+    client: &'a tokio_postgres::Client,
+    notifications: mpsc::Receiver<bool>,
+    /// The server process that registers the router there, or did so last.
+    process: &'a mut Option<i32>,
+    /// How long a lost shard is left alone next.
+    pause: &'a mut Duration,
+}
+
+impl Listener<'_> {
+    /// Registers the router, then listens: both before the connection's first look at what the shard owns.
+    async fn open(&mut self, control: &Control) -> Result<(), RegistrationError> {
+        *self.process = Some(control.register(self.client, *self.process).await?);
+        let listen = format!("LISTEN {}", store::CHANNEL);
+        Ok(self.client.batch_execute(&listen).await?)
+    }
+}
+
+/// Follows one connection until it is lost: gives the reason. None: the control plane is gone.
+async fn listen(control: &Weak<Control>, listener: &mut Listener<'_>) -> Option<String> {
+    let shard = listener.shard;
+    let strong = control.upgrade()?;
+    let opening = timeout(strong.config().pool.connect * 2, listener.open(&strong));
+    match opening.await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => return Some(store::reason(&error)),
+        Ok(Err(error)) => return Some(error.to_string()),
         Err(_) => return Some("no answer in time".to_owned()),
     }
+    drop(strong);
     // What happened before LISTEN was not heard.
     let mut schema_changed = true;
     loop {
         let strong = control.upgrade()?;
-        match strong.in_time(store::status(client)).await {
+        match strong.in_time(store::status(listener.client)).await {
             Ok(status) => strong.note_status(shard, status),
             Err(error) => return Some(error.to_string()),
         }
-        *pause = BACKOFF.0;
+        *listener.pause = BACKOFF.0;
         if schema_changed && let Err(error) = strong.load_schema().await {
             tracing::warn!(%error, "the schema is not refreshed");
         }
         drop(strong);
-        schema_changed = match timeout(HEARTBEAT, notifications.recv()).await {
+        schema_changed = match timeout(HEARTBEAT, listener.notifications.recv()).await {
             Ok(Some(schema)) => {
                 sleep(NOTIFICATION_PAUSE).await;
                 let mut any = schema;
-                while let Ok(schema) = notifications.try_recv() {
+                while let Ok(schema) = listener.notifications.try_recv() {
                     any |= schema;
                 }
                 any

@@ -3,7 +3,7 @@
 //! believes; when all have one, every row is raised to epoch 1. A shard that stands at epoch 1 or above is never changed.
 
 use super::catalog::{self, CatalogError};
-use super::store::{self, RecordError};
+use super::store::{self, StoreError};
 use crate::config::{Config, PinTarget};
 use crate::topology::ownership::{self, OwnershipProblem, OwnershipRecord};
 use crate::topology::ring::{self, Member, RingError};
@@ -83,7 +83,7 @@ pub enum InitError {
         /// Its name.
         shard: Arc<str>,
         /// What is wrong.
-        source: RecordError,
+        source: StoreError,
     },
     /// The catalog cannot be used.
     #[error("shard {shard}: {source}")]
@@ -198,9 +198,6 @@ const FACTS: &str = "
            EXISTS (SELECT FROM pg_namespace WHERE nspname = 'pgring')
     FROM pg_database d WHERE d.datname = current_database()";
 
-const ROW: &str =
-    "SELECT shard, cluster::text, epoch::text, owned::text, fenced::text FROM pgring.ownership";
-
 /// Connects to a shard and finds out whether it can be one.
 async fn examine(config: &Config, shard: &crate::config::Shard) -> Result<Candidate, InitError> {
     let name: Arc<str> = shard.name.as_str().into();
@@ -264,17 +261,17 @@ async fn examine(config: &Config, shard: &crate::config::Shard) -> Result<Candid
     }
     let mut record = None;
     if exists {
-        let rows = client.query_typed(ROW, &[]).await;
+        let sql = format!("SELECT {} FROM pgring.ownership", store::RECORD);
+        let rows = client.query_typed(&sql, &[]).await;
         let Some(row) = rows.ok().and_then(|rows| rows.into_iter().next()) else {
             return Err(InitError::AlreadyInitialized { shard: name });
         };
-        let column = |index| row.try_get::<_, &str>(index).map_err(query);
-        let parsed =
-            store::parse_record([column(0)?, column(1)?, column(2)?, column(3)?, column(4)?]);
-        record = Some(parsed.map_err(|source| InitError::Record {
-            shard: name.clone(),
-            source,
-        })?);
+        record = Some(
+            store::read_record(&row).map_err(|source| InitError::Record {
+                shard: name.clone(),
+                source,
+            })?,
+        );
     } else if !may_create {
         return unfit(format!(
             "role {} may not create a schema in {}",
@@ -310,6 +307,8 @@ async fn make_rows(config: &Config, candidates: &mut [Candidate]) -> Result<(), 
                 epoch: Epoch(0),
                 owned,
                 fenced: SlotSet::new(),
+                closed: SlotSet::new(),
+                foreign_slots: SlotSet::new(),
             };
             let made = make_row(&mut candidate.client, candidate.record.is_none(), &record).await;
             candidate.record = Some(record);

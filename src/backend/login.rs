@@ -3,7 +3,7 @@
 
 use super::connection::{Login, Secret};
 use super::defaults::{self, SettingValues};
-use super::store;
+use super::store::{self, RECORD, RECORD_COLUMNS};
 use crate::config::Address;
 use crate::topology::ownership::OwnershipRecord;
 use crate::wire::backend_message::{
@@ -27,13 +27,12 @@ const SCRAM: &str = "SCRAM-SHA-256";
 const PARAMETERS_MAX: usize = 1000;
 
 /// Columns of the greeting before those of [`defaults::select_list`].
-const GREETING_COLUMNS: usize = 6;
+const GREETING_COLUMNS: usize = RECORD_COLUMNS + 1;
 
 /// What the greeting asks: who the shard is, what it owns, and the settings that the router must know of.
 static GREETING: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT shard, cluster::pg_catalog.text, epoch::pg_catalog.text, owned::pg_catalog.text, \
-         fenced::pg_catalog.text, pg_catalog.pg_is_in_recovery(), {} FROM pgring.ownership",
+        "SELECT {RECORD}, pg_catalog.pg_is_in_recovery(), {} FROM pgring.ownership",
         defaults::select_list()
     )
 });
@@ -397,12 +396,15 @@ fn read_greeting(body: &[u8]) -> Result<Greeting, ConnectProblem> {
         std::str::from_utf8(bytes)
             .map_err(|_| ConnectProblem::Protocol("the greeting is not UTF-8".to_owned()))
     };
-    if column(5)? != "f" {
+    if column(RECORD_COLUMNS)? != "f" {
         return Err(ConnectProblem::Standby);
     }
+    let mut record = [""; RECORD_COLUMNS];
+    for (index, value) in record.iter_mut().enumerate() {
+        *value = column(index)?;
+    }
     let ownership =
-        store::parse_record([column(0)?, column(1)?, column(2)?, column(3)?, column(4)?])
-            .map_err(|error| ConnectProblem::Protocol(error.to_string()))?;
+        store::parse_record(record).map_err(|error| ConnectProblem::Protocol(error.to_string()))?;
     if !store::is_given_out(&ownership) {
         return Err(ConnectProblem::NoOwnership);
     }

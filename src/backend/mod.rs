@@ -9,6 +9,7 @@ pub mod statements;
 pub mod defaults;
 pub mod version;
 pub mod control;
+pub mod registration;
 pub mod catalog;
 pub mod sequence;
 pub mod store;

@@ -7,8 +7,9 @@ use crate::topology::Epoch;
 use crate::topology::ownership::OwnershipRecord;
 use crate::topology::slot::SlotSetError;
 use std::error::Error as _;
-use tokio_postgres::Client;
+use std::sync::LazyLock;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+use tokio_postgres::{Client, Row};
 
 /// The channel on which a shard says that its ownership or its schema changed.
 pub const CHANNEL: &str = "pgring";
@@ -35,9 +36,23 @@ pub const CREATE: &str = "
       cluster uuid NOT NULL,
       epoch bigint NOT NULL CHECK (epoch >= 0),
       owned int4multirange NOT NULL CHECK (owned <@ int4range(0, 16384)),
-      fenced int4multirange NOT NULL DEFAULT '{}' CHECK (fenced <@ owned)
+      fenced int4multirange NOT NULL DEFAULT '{}' CHECK (fenced <@ owned),
+      closed int4multirange NOT NULL DEFAULT '{}' CHECK (closed <@ fenced),
+      foreign_slots int4multirange NOT NULL DEFAULT '{}'
+        CHECK (foreign_slots <@ int4range(0, 16384) AND NOT foreign_slots && owned)
     );
     COMMENT ON TABLE pgring.ownership IS 'Which slots this shard owns; one row, changed by routers only';
+    COMMENT ON COLUMN pgring.ownership.fenced IS 'Slots whose statements routers hold while they move';
+    COMMENT ON COLUMN pgring.ownership.closed IS 'Fenced slots that nobody may write here any more';
+    COMMENT ON COLUMN pgring.ownership.foreign_slots IS 'Slots of other shards whose rows may lie here';
+    CREATE TABLE pgring.acknowledgement (
+      router int4 PRIMARY KEY CHECK (router > 0),
+      epoch bigint NOT NULL,
+      pids int4[] NOT NULL,
+      at timestamptz NOT NULL DEFAULT now()
+    );
+    COMMENT ON TABLE pgring.acknowledgement IS
+      'Up to which epoch nothing that each router planned before still runs here, and its backends here';
     CREATE FUNCTION pgring.guard_ownership() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $guard$
     BEGIN
       IF TG_OP <> 'UPDATE' THEN
@@ -71,12 +86,22 @@ pub struct ShardStatus {
     pub search_path: String,
 }
 
-const STATUS: &str = "SELECT shard, cluster::pg_catalog.text, epoch::pg_catalog.text, \
-     owned::pg_catalog.text, fenced::pg_catalog.text, \
-     pg_catalog.current_setting('max_prepared_transactions')::pg_catalog.int4, \
-     pg_catalog.current_setting('server_version_num')::pg_catalog.int4, \
-     pg_catalog.current_setting('search_path'), \
-     pg_catalog.current_setting('server_version') FROM pgring.ownership";
+/// How many columns [`RECORD`] has.
+pub const RECORD_COLUMNS: usize = 7;
+
+/// The select list from which [`parse_record`] reads a row of `pgring.ownership`.
+pub const RECORD: &str = "shard, cluster::pg_catalog.text, epoch::pg_catalog.text, owned::pg_catalog.text, \
+     fenced::pg_catalog.text, closed::pg_catalog.text, foreign_slots::pg_catalog.text";
+
+static STATUS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {RECORD}, \
+         pg_catalog.current_setting('max_prepared_transactions')::pg_catalog.int4, \
+         pg_catalog.current_setting('server_version_num')::pg_catalog.int4, \
+         pg_catalog.current_setting('search_path'), \
+         pg_catalog.current_setting('server_version') FROM pgring.ownership"
+    )
+});
 
 /// Why an ownership row could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -103,12 +128,20 @@ pub enum RecordError {
     Slots(#[from] SlotSetError),
 }
 
-/// Reads `shard, cluster, epoch, owned, fenced` as PostgreSQL prints them.
+/// Reads the columns of [`RECORD`] as PostgreSQL prints them.
 ///
 /// # Errors
 /// [`RecordError`].
-pub fn parse_record(columns: [&str; 5]) -> Result<OwnershipRecord, RecordError> {
-    let [shard, cluster_id, epoch, owned, fenced] = columns;
+pub fn parse_record(columns: [&str; RECORD_COLUMNS]) -> Result<OwnershipRecord, RecordError> {
+    let [
+        shard,
+        cluster_id,
+        epoch,
+        owned,
+        fenced,
+        closed,
+        foreign_slots,
+    ] = columns;
     Ok(OwnershipRecord {
         shard: shard.into(),
         cluster_id: cluster_id.into(),
@@ -119,7 +152,21 @@ pub fn parse_record(columns: [&str; 5]) -> Result<OwnershipRecord, RecordError> 
         ),
         owned: owned.parse()?,
         fenced: fenced.parse()?,
+        closed: closed.parse()?,
+        foreign_slots: foreign_slots.parse()?,
     })
+}
+
+/// Reads a row that begins with [`RECORD`].
+///
+/// # Errors
+/// [`StoreError`].
+pub fn read_record(row: &Row) -> Result<OwnershipRecord, StoreError> {
+    let mut columns = [""; RECORD_COLUMNS];
+    for (index, column) in columns.iter_mut().enumerate() {
+        *column = row.try_get(index)?;
+    }
+    Ok(parse_record(columns)?)
 }
 
 /// Whether the slots of a shard were given out.
@@ -133,7 +180,7 @@ pub fn is_given_out(record: &OwnershipRecord) -> bool {
 /// [`StoreError`].
 pub async fn status(client: &Client) -> Result<ShardStatus, StoreError> {
     let row = client
-        .query_typed_opt(STATUS, &[])
+        .query_typed_opt(&STATUS, &[])
         .await
         .map_err(|error| match error.code() {
             Some(code) if is_missing(code) => StoreError::Missing,
@@ -141,18 +188,18 @@ pub async fn status(client: &Client) -> Result<ShardStatus, StoreError> {
         })?;
     let row = row.ok_or(StoreError::Missing)?;
     let column = |index| row.try_get::<_, &str>(index);
-    let ownership = parse_record([column(0)?, column(1)?, column(2)?, column(3)?, column(4)?])?;
+    let ownership = read_record(&row)?;
     if !is_given_out(&ownership) {
         return Err(StoreError::Missing);
     }
     Ok(ShardStatus {
         ownership,
-        max_prepared_transactions: row.try_get(5)?,
+        max_prepared_transactions: row.try_get(RECORD_COLUMNS)?,
         server_version: ServerVersion {
-            number: row.try_get(6)?,
-            text: column(8)?.into(),
+            number: row.try_get(RECORD_COLUMNS + 1)?,
+            text: column(RECORD_COLUMNS + 3)?.into(),
         },
-        search_path: column(7)?.to_owned(),
+        search_path: column(RECORD_COLUMNS + 2)?.to_owned(),
     })
 }
 
@@ -206,17 +253,28 @@ mod tests {
 
     #[test]
     fn a_row_is_read_as_postgresql_prints_it() {
-        let record = parse_record(["s0", "c", "7", "{[0,5),[9,10)}", "{[9,10)}"]).unwrap();
+        let record = parse_record([
+            "s0",
+            "c",
+            "7",
+            "{[0,5),[9,10)}",
+            "{[9,10)}",
+            "{}",
+            "{[7,8)}",
+        ])
+        .unwrap();
         assert_eq!(
             (
                 &*record.shard,
                 record.epoch,
                 record.owned.len(),
-                record.fenced.len()
+                record.fenced.len(),
+                record.closed.len(),
+                record.foreign_slots.to_string()
             ),
-            ("s0", Epoch(7), 6, 1)
+            ("s0", Epoch(7), 6, 1, 0, "{[7,8)}".to_owned())
         );
-        assert!(parse_record(["s0", "c", "-1", "{}", "{}"]).is_err());
-        assert!(parse_record(["s0", "c", "1", "{[0,99999)}", "{}"]).is_err());
+        assert!(parse_record(["s0", "c", "-1", "{}", "{}", "{}", "{}"]).is_err());
+        assert!(parse_record(["s0", "c", "1", "{[0,99999)}", "{}", "{}", "{}"]).is_err());
     }
 }

@@ -19,6 +19,10 @@ pub struct OwnershipRecord {
     pub owned: SlotSet,
     /// What of that it holds fenced; other slots in here mean nothing.
     pub fenced: SlotSet,
+    /// Those fenced slots whose writes it refuses itself.
+    pub closed: SlotSet,
+    /// Slots that it does not own, and whose rows may lie there.
+    pub foreign_slots: SlotSet,
 }
 
 /// Who owns each slot. Looked at for every statement, and each time at another place: so it is packed, to stay in the
@@ -197,6 +201,8 @@ mod tests {
             epoch: Epoch(1),
             owned,
             fenced,
+            closed: SlotSet::new(),
+            foreign_slots: SlotSet::new(),
         }
     }
 

@@ -122,6 +122,7 @@ impl Topology {
 
 #[cfg(test)]
 mod tests {
+    use super::super::slot::SlotSet;
     use super::*;
     use std::path::Path;
 
@@ -133,6 +134,8 @@ mod tests {
             epoch: Epoch(epoch),
             owned,
             fenced,
+            closed: SlotSet::new(),
+            foreign_slots: SlotSet::new(),
         }
     }
 

@@ -14,6 +14,7 @@ mod create_as;
 mod cursors;
 mod deadlocks;
 mod failures;
+mod fence;
 mod gather;
 mod insert_select;
 mod key_updates;
