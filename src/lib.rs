@@ -12,6 +12,7 @@
 //! | 8 | [`frontend`] | sockets and conversations; no decision about shards |
 //! | 7 | [`admin`] | the operators' console: commands, what they show and change |
 //! | 6 | [`router`] | every shared service as a named field; built once |
+//! | 5 | [`rebalance`] | moves slots while clients run |
 //! | 4 | [`executor`], [`transaction`] | run a plan on leases, merge rows · what a block touched and how it ends |
 //! | 3 | [`planner`], [`backend`] | pure: statement + topology → plan · connections to shards |
 //! | 2 | [`sql`], [`topology`] | pure: lexer, parser, classification · hash, slots, ring, schema, snapshot |
@@ -44,6 +45,7 @@ pub mod cli;
 pub mod frontend;
 pub mod admin;
 pub mod router;
+pub mod rebalance;
 pub mod executor;
 pub mod transaction;
 pub mod planner;

@@ -326,7 +326,7 @@ const TRIGGERS: &str = "
            encode(t.tgargs, 'escape'), n.nspname::text, p.proname::text, l.lanname::text, p.prosrc
     FROM pg_trigger t
     JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
-    WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')";
+    WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND n.nspname <> 'pgring'";
 
 const REWRITES: &str = "
     SELECT ev_class, rulename::text, ev_type::text,
@@ -443,6 +443,7 @@ const FUNCTIONS: &str = "
                                                       a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
       JOIN pg_language m ON m.oid = o.prolang
       WHERE a.aggfnoid = p.oid) f(provolatile, procedural) ON p.prokind = 'a' AND p.oid >= 16384
+    WHERE n.nspname <> 'pgring'
     GROUP BY 1, 2";
 
 /// A catalog on its way from rows to a [`Schema`].

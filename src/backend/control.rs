@@ -4,19 +4,17 @@
 
 use super::cache;
 use super::catalog::{self, CatalogError};
-use super::connection::Endpoint;
-use super::member::{Member, ShardHealth};
 use super::registration::{self, RegistrationError};
 use super::store::{self, ShardStatus, StoreError};
-use super::version;
-use crate::config::Config;
+use super::version::{self, ServerVersion};
+use crate::config::{self, Config};
 use crate::topology::ownership::{self, Owners, OwnershipRecord};
 use crate::topology::schema::Schema;
 use crate::topology::shard_map;
-use crate::topology::snapshot::{Membership, Shard, Topology};
+use crate::topology::snapshot::{Shard, Topology};
 use crate::topology::{Epoch, ShardId, colocation};
 use arc_swap::{ArcSwap, ArcSwapOption};
-use deadpool_postgres::PoolError;
+use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use std::fmt;
@@ -29,6 +27,8 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, NoTls};
 
+/// Connections of the control plane to each shard, beside the one that listens.
+const CONNECTIONS_MAX: usize = 4;
 /// A shard that says nothing is asked this often.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long a lost shard is left alone: from, doubling, to.
@@ -39,8 +39,6 @@ const SCHEMA_INTERVAL: Duration = Duration::from_secs(30);
 const NOTIFICATIONS_MAX: usize = 16;
 /// Pause after a notification, so that a flood of them costs little.
 const NOTIFICATION_PAUSE: Duration = Duration::from_millis(5);
-/// What is wrong with a shard that was given none.
-const NO_PLACE: &str = "has no place in the cluster yet";
 /// PostgreSQL's own default.
 const SEARCH_PATH: &str = "\"$user\", public";
 
@@ -128,6 +126,19 @@ pub enum ControlError {
     Closed,
 }
 
+/// How a shard is, as the control plane saw it last.
+#[derive(Debug, Clone, Default)]
+pub struct ShardHealth {
+    /// Whether its control connection lives.
+    pub reachable: bool,
+    /// Why it was lost, or never made.
+    pub last_error: Option<String>,
+    /// The server's setting; None until it was seen.
+    pub max_prepared_transactions: Option<i32>,
+    /// None until it was seen.
+    pub server_version: Option<ServerVersion>,
+}
+
 /// The control plane of one router.
 pub struct Control {
     /// What statements plan against now.
@@ -136,9 +147,11 @@ pub struct Control {
     router: AtomicI32,
     /// Some shard knows the router by its id, which stays from then on.
     registered: AtomicBool,
-    pub(super) config: ArcSwap<Config>,
+    /// Whether clients are served, so that the shards must know of it.
+    serves: bool,
+    config: ArcSwap<Config>,
     /// By [`ShardId`]: a shard keeps its place for as long as the router runs.
-    pub(super) members: ArcSwap<Vec<Arc<Member>>>,
+    members: ArcSwap<Vec<Arc<Member>>>,
     known: Mutex<Known>,
     cluster_id: ArcSwapOption<Arc<str>>,
     server_version: ArcSwapOption<Arc<str>>,
@@ -146,23 +159,60 @@ pub struct Control {
     started: AtomicBool,
     search_path: ArcSwap<Arc<str>>,
     /// What [`Self::refresh_schema`] loaded last; held while it loads.
-    pub(super) loaded: tokio::sync::Mutex<Loaded>,
+    loaded: tokio::sync::Mutex<Loaded>,
     records_changed: tokio::sync::Notify,
     /// The runtime that drives the control plane's connections.
     runtime: tokio::runtime::Handle,
 }
 
+/// One shard, as the control plane reaches it.
+struct Member {
+    name: Arc<str>,
+    reach: ArcSwap<Reach>,
+    health: Mutex<ShardHealth>,
+}
+
+/// The way to a shard, as the map says.
+struct Reach {
+    pool: Pool,
+    connection: tokio_postgres::Config,
+}
+
+impl Reach {
+    fn new(config: &Config, shard: &config::Shard) -> Self {
+        let connection = store::connection_config(config, shard);
+        Self {
+            pool: pool(&connection, config.pool.connect),
+            connection,
+        }
+    }
+}
+
+impl Member {
+    fn new(config: &Config, shard: &config::Shard) -> Arc<Self> {
+        Arc::new(Self {
+            name: shard.name.as_str().into(),
+            reach: ArcSwap::from_pointee(Reach::new(config, shard)),
+            health: Mutex::default(),
+        })
+    }
+
+    fn health(&self) -> MutexGuard<'_, ShardHealth> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What the topology is made of.
-pub(super) struct Known {
+struct Known {
     /// By [`ShardId`].
-    pub(super) records: Vec<Option<OwnershipRecord>>,
+    records: Vec<Option<OwnershipRecord>>,
     owners: Owners,
-    pub(super) schema: Arc<Schema>,
+    schema: Arc<Schema>,
 }
 
 /// Where the schema came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Loaded {
+struct Loaded {
     shard: ShardId,
     fingerprint: String,
 }
@@ -174,7 +224,20 @@ impl Control {
     /// # Errors
     /// [`StartError`]: not a single shard answers, or one that answers cannot be part of this cluster.
     pub async fn start(config: Arc<Config>) -> Result<Arc<Self>, StartError> {
+        Self::begin(config, true).await
+    }
+
+    /// The same for what serves no clients: it is not registered on the shards, so nobody waits for it.
+    ///
+    /// # Errors
+    /// [`StartError`]
+    pub async fn observe(config: Arc<Config>) -> Result<Arc<Self>, StartError> {
+        Self::begin(config, false).await
+    }
+
+    async fn begin(config: Arc<Config>, serves: bool) -> Result<Arc<Self>, StartError> {
         let mut control = Self::idle(config);
+        control.serves = serves;
         control.router = registration::draw_router_id()?.into();
         let loaded = control.first_look().await?;
         control.loaded = tokio::sync::Mutex::new(loaded);
@@ -188,10 +251,8 @@ impl Control {
     }
 
     fn idle(config: Arc<Config>) -> Self {
-        let shards = (0..).map(ShardId).zip(&config.shards);
-        let members: Vec<_> = shards
-            .map(|(shard, declared)| Member::new(&config, shard, declared))
-            .collect();
+        let shards = config.shards.iter();
+        let members: Vec<_> = shards.map(|shard| Member::new(&config, shard)).collect();
         let records = vec![None; members.len()];
         let default_shard = config
             .shards
@@ -204,7 +265,6 @@ impl Control {
                 .map(|member| Shard {
                     name: member.name.clone(),
                     epoch: Epoch(0),
-                    membership: Membership::Whole,
                 })
                 .collect(),
             owners: ownership::owners(&[]),
@@ -220,6 +280,7 @@ impl Control {
             topology: Arc::new(ArcSwap::from_pointee(topology)),
             router: AtomicI32::default(),
             registered: AtomicBool::new(false),
+            serves: true,
             members: ArcSwap::from_pointee(members),
             known: Mutex::new(known),
             cluster_id: ArcSwapOption::empty(),
@@ -239,7 +300,7 @@ impl Control {
     /// Asks every shard; decides whether they are this cluster.
     async fn first_look(&self) -> Result<Loaded, StartError> {
         let answers = join_all(self.shard_ids().map(|shard| self.read_status(shard))).await;
-        let (mut down, mut absent) = (None, None);
+        let mut down = None;
         let mut cluster_id: Option<(Arc<str>, Arc<str>)> = None;
         for (shard, answer) in self.shard_ids().zip(answers) {
             let name = self.shard_name(shard);
@@ -273,8 +334,7 @@ impl Control {
                     down = down.or(Some((name, reason)));
                 }
                 Err(StatusError::Store(StoreError::Missing)) => {
-                    self.note_absent(shard);
-                    absent = absent.or(Some(name));
+                    return Err(StartError::NotInitialized { shard: name });
                 }
                 Err(StatusError::Store(error)) => {
                     return Err(StartError::Ownership {
@@ -285,7 +345,6 @@ impl Control {
             }
         }
         if cluster_id.is_none()
-            && absent.is_none()
             && let Some((shard, reason)) = down
         {
             return Err(StartError::NoShard { shard, reason });
@@ -293,12 +352,6 @@ impl Control {
         self.started.store(true, Ordering::Relaxed);
         self.note_versions();
         self.take_cache().await;
-        // A shard is left out only where the others own all slots.
-        if let Some(shard) = absent
-            && self.known().owners.have_gap()
-        {
-            return Err(StartError::NotInitialized { shard });
-        }
         self.warn_of_problems();
         let shard = self
             .catalog_shard()
@@ -320,7 +373,7 @@ impl Control {
         schema.version = 1;
         let mut known = self.known();
         known.schema = Arc::new(schema);
-        self.publish(&mut known);
+        self.publish(&known);
         Ok(Loaded { shard, fingerprint })
     }
 
@@ -385,62 +438,28 @@ impl Control {
         let records: Vec<_> = known.records.iter().map(Option::as_ref).collect();
         let owners = ownership::owners(&records);
         known.owners = owners;
-        self.publish(&mut known);
+        self.publish(&known);
         drop(known);
         self.records_changed.notify_one();
     }
 
-    pub(super) fn publish(&self, known: &mut Known) {
+    fn publish(&self, known: &Known) {
         let before = self.topology.load();
-        let members = self.members.load();
-        let shards = members.iter().zip(&known.records);
-        let shards = shards.map(|(member, record)| {
-            let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-            let owns_nothing = record
-                .as_ref()
-                .is_none_or(|record| record.owned.is_empty() && record.foreign_slots.is_empty());
-            let out = is(&member.left) || (is(&member.absent) && !known.owners.have_gap());
-            Shard {
-                name: member.name.clone(),
+        let shards = before
+            .shards
+            .iter()
+            .zip(&known.records)
+            .map(|(shard, record)| Shard {
+                name: shard.name.clone(),
                 epoch: record.as_ref().map_or(Epoch(0), |record| record.epoch),
-                membership: match out && owns_nothing {
-                    true => Membership::Out,
-                    false => Membership::Whole,
-                },
-            }
-        });
-        let shards: Vec<Shard> = shards.collect();
-        let memberships =
-            |shards: &[Shard]| -> Vec<_> { shards.iter().map(|shard| shard.membership).collect() };
-        if memberships(&shards) != memberships(&before.shards) {
-            // Templates may know how many shards there are.
-            let version = known.schema.version + 1;
-            Arc::make_mut(&mut known.schema).version = version;
-        }
+            });
         self.topology.store(Arc::new(Topology {
             cluster: before.cluster.clone(),
-            shards,
+            shards: shards.collect(),
             owners: known.owners.clone(),
             default_shard: before.default_shard,
             schema: known.schema.clone(),
         }));
-    }
-
-    /// A shard answers, and was given no place in the cluster yet.
-    fn note_absent(&self, shard: ShardId) {
-        let member = self.member(shard);
-        let is_known = member.absent.swap(true, Ordering::Relaxed);
-        let before = {
-            let mut health = member.health();
-            health.reachable = false;
-            health.last_error.replace(NO_PLACE.to_owned())
-        };
-        if before.as_deref() != Some(NO_PLACE) {
-            tracing::warn!(shard = %member.name, "a shard of the map {NO_PLACE}: run pgring init");
-        }
-        if !is_known {
-            self.publish(&mut self.known());
-        }
     }
 
     /// Everything that is wrong with the ownership as it is known: gaps, overlaps, strangers.
@@ -456,22 +475,12 @@ impl Control {
         }
     }
 
-    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shard_ids(&self) -> impl Iterator<Item = ShardId> + use<> {
         (0..self.members.load().len() as u16).map(ShardId)
-    }
-
-    /// Every shard that the map names, or has named since the router began.
-    pub fn shards(&self) -> Vec<(ShardId, Arc<str>)> {
-        (0..).map(ShardId).zip(self.names()).collect()
-    }
-
-    /// Where connections to the shard are made now.
-    pub fn endpoint(&self, shard: ShardId) -> Arc<Endpoint> {
-        self.member(shard).reach.load().endpoint.clone()
     }
 
     fn names(&self) -> Vec<Arc<str>> {
@@ -563,7 +572,6 @@ impl Control {
         let version_changed;
         {
             let member = self.member(shard);
-            member.absent.store(false, Ordering::Relaxed);
             let mut health = member.health();
             let is_news = !health.reachable;
             health.reachable = true;
@@ -675,6 +683,29 @@ impl Control {
         })
     }
 
+    /// A connection of the control plane's own role to the shard's primary that is in no pool: for what takes long, or is
+    /// kept in the session. It is driven on the calling runtime and ends when the client is dropped.
+    ///
+    /// # Errors
+    /// [`ControlError::Unreachable`], at the latest after `pool.connect`.
+    pub async fn connect(&self, shard: ShardId) -> Result<tokio_postgres::Client, ControlError> {
+        let unreachable = |reason| ControlError::Unreachable {
+            shard: self.shard_name(shard),
+            reason,
+        };
+        let after = self.config().pool.connect;
+        let connection = self.member(shard).reach.load().connection.clone();
+        let connecting = connection.connect(NoTls);
+        match timeout(after, connecting).await {
+            Ok(Ok((client, connection))) => {
+                tokio::spawn(connection);
+                Ok(client)
+            }
+            Ok(Err(error)) => Err(unreachable(store::reason(&error))),
+            Err(_) => Err(unreachable(format!("no connection within {after:?}"))),
+        }
+    }
+
     /// Runs `work` on the control plane's runtime. A dropped call lets it run to its end.
     ///
     /// # Errors
@@ -767,7 +798,7 @@ impl Control {
             schema.version = known.schema.version + 1;
             tracing::info!(shard = %self.shard_name(shard), version = schema.version, "the schema changed");
             known.schema = Arc::new(schema);
-            self.publish(&mut known);
+            self.publish(&known);
         }
         *loaded = now;
         Ok(())
@@ -826,15 +857,6 @@ impl Control {
         sql: &str,
         arguments: &[&'static str],
     ) -> Result<(), ControlError> {
-        self.query(shard, sql, arguments).await.map(drop)
-    }
-
-    pub(super) async fn query(
-        &self,
-        shard: ShardId,
-        sql: &str,
-        arguments: &[&'static str],
-    ) -> Result<Vec<tokio_postgres::Row>, ControlError> {
         let after = self.config().pool.connect;
         let work = async {
             let client = self.client(shard).await?;
@@ -848,7 +870,7 @@ impl Control {
                 })
                 .collect();
             let ran = client.query_typed(sql, &arguments).await;
-            ran.map_err(|source| ControlError::Query {
+            ran.map(|_| ()).map_err(|source| ControlError::Query {
                 shard: self.shard_name(shard),
                 source,
             })
@@ -887,8 +909,21 @@ impl fmt::Display for StatusError {
     }
 }
 
+fn pool(connection: &tokio_postgres::Config, connect: Duration) -> Pool {
+    let manager_config = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
+    let manager = Manager::from_config(connection.clone(), NoTls, manager_config);
+    let pool = Pool::builder(manager)
+        .max_size(CONNECTIONS_MAX)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(connect))
+        .create_timeout(Some(connect));
+    pool.build().expect("a pool with timeouts has a runtime")
+}
+
 /// Listens to one shard for as long as the control plane lives, connecting again and again.
-pub(super) async fn watch(control: Weak<Control>, shard: ShardId) {
+async fn watch(control: Weak<Control>, shard: ShardId) {
     let (shortest, longest) = BACKOFF;
     let mut pause = shortest;
     let mut process = None;
@@ -959,7 +994,9 @@ struct Listener<'a> {
 impl Listener<'_> {
     /// Registers the router, then listens: both before the connection's first look at what the shard owns.
     async fn open(&mut self, control: &Control) -> Result<(), RegistrationError> {
-        *self.process = Some(control.register(self.client, *self.process).await?);
+        if control.serves {
+            *self.process = Some(control.register(self.client, *self.process).await?);
+        }
         let listen = format!("LISTEN {}", store::CHANNEL);
         Ok(self.client.batch_execute(&listen).await?)
     }
@@ -982,7 +1019,6 @@ async fn listen(control: &Weak<Control>, listener: &mut Listener<'_>) -> Option<
         let strong = control.upgrade()?;
         match strong.in_time(store::status(listener.client)).await {
             Ok(status) => strong.note_status(shard, status),
-            Err(StatusError::Store(StoreError::Missing)) => strong.note_absent(shard),
             Err(error) => return Some(error.to_string()),
         }
         *listener.pause = BACKOFF.0;

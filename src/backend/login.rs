@@ -107,7 +107,7 @@ pub struct ShardError {
 }
 
 impl ShardError {
-    fn new(frame: Frame) -> Self {
+    pub(super) fn new(frame: Frame) -> Self {
         let sqlstate = ErrorFields::read(frame.body())
             .map_or(SqlState::INTERNAL_ERROR, |fields| fields.sqlstate);
         Self { frame, sqlstate }

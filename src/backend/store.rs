@@ -19,7 +19,7 @@ pub const SCHEMA_CHANGED: &str = "schema";
 pub const OWNERSHIP_CHANGED: &str = "ownership";
 
 /// `application_name` of the control plane's connections.
-const APPLICATION_NAME: &str = "pgring control";
+pub const APPLICATION_NAME: &str = "pgring control";
 /// The catalog is read as PostgreSQL prints it by default, whatever the database says.
 const OPTIONS: &str = "-c standard_conforming_strings=on -c quote_all_identifiers=off -c datestyle=ISO,MDY \
      -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=1";
@@ -70,7 +70,44 @@ pub const CREATE: &str = "
       FOR EACH ROW EXECUTE FUNCTION pgring.guard_ownership();
     CREATE TRIGGER guard_removal BEFORE DELETE OR TRUNCATE ON pgring.ownership
       FOR EACH STATEMENT EXECUTE FUNCTION pgring.guard_ownership();
+    CREATE TABLE pgring.move (
+      id int4 PRIMARY KEY CHECK (id > 0),
+      source text NOT NULL,
+      target text NOT NULL CHECK (target <> source),
+      slots int4multirange NOT NULL CHECK (slots <@ int4range(0, 16384)),
+      phase text NOT NULL,
+      wanted text NOT NULL DEFAULT 'run' CHECK (wanted IN ('run', 'pause', 'cancel', 'rollback', 'complete')),
+      rate bigint NOT NULL DEFAULT 0 CHECK (rate >= 0),
+      pause_budget int4 NOT NULL CHECK (pause_budget > 0),
+      rows_expected bigint NOT NULL DEFAULT 0,
+      bytes_expected bigint NOT NULL DEFAULT 0,
+      rows_copied bigint NOT NULL DEFAULT 0,
+      bytes_copied bigint NOT NULL DEFAULT 0,
+      copy_seconds float8 NOT NULL DEFAULT 0,
+      rows_deleted bigint NOT NULL DEFAULT 0,
+      lag_ms float8,
+      fences int4 NOT NULL DEFAULT 0,
+      pause_ms float8,
+      error text,
+      created_at timestamptz NOT NULL DEFAULT now(),
+      flipped_at timestamptz,
+      changed_at timestamptz NOT NULL DEFAULT now()
+    );
+    COMMENT ON TABLE pgring.move IS 'Moves of slots; the row on the source is the one that counts';
+    COMMENT ON COLUMN pgring.move.rate IS 'bytes per second of copying and deleting; 0: as fast as it goes';
+    COMMENT ON COLUMN pgring.move.pause_budget IS 'milliseconds for which statements may be held';
+    COMMENT ON COLUMN pgring.move.lag_ms IS 'how long a write took to follow when that was measured last';
+    COMMENT ON COLUMN pgring.move.fences IS 'how often the slots were fenced to be handed over';
+    COMMENT ON COLUMN pgring.move.pause_ms IS 'how long they were fenced the last time';
+    CREATE TABLE pgring.marker (
+      move int4,
+      forward boolean,
+      token bigint NOT NULL,
+      PRIMARY KEY (move, forward)
+    );
+    COMMENT ON TABLE pgring.marker IS 'Follows the rows of a move through its stream: what was written before it has arrived with it';
     GRANT USAGE ON SCHEMA pgring TO PUBLIC;
+    GRANT SELECT ON pgring.move TO PUBLIC;
     GRANT SELECT ON pgring.ownership TO PUBLIC;";
 
 /// What the control plane reads of a shard.
@@ -203,8 +240,7 @@ pub async fn status(client: &Client) -> Result<ShardStatus, StoreError> {
     })
 }
 
-/// Whether that is what a database without the schema says.
-pub(super) fn is_missing(code: &tokio_postgres::error::SqlState) -> bool {
+fn is_missing(code: &tokio_postgres::error::SqlState) -> bool {
     use tokio_postgres::error::SqlState;
     *code == SqlState::UNDEFINED_TABLE || *code == SqlState::INVALID_SCHEMA_NAME
 }

@@ -26,7 +26,7 @@ pub(super) struct Explain {
 impl Explain {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let config = Arc::new(self.config.load()?);
-        let control = Control::start(config.clone()).await?;
+        let control = Control::observe(config.clone()).await?;
         let topology = control.topology.load_full();
         let search_path = search_path::parse(&control.default_search_path(), &config.backend.user)?;
         let limits = lex_limits(&config);

@@ -7,6 +7,7 @@ mod explain;
 mod init;
 mod inspect;
 pub mod programs;
+mod rebalance;
 pub mod sandbox;
 mod serve;
 mod stop;
@@ -38,6 +39,7 @@ enum Command {
     Check(check::Check),
     Init(init::Init),
     Explain(explain::Explain),
+    Rebalance(rebalance::Rebalance),
 }
 
 impl Command {
@@ -46,7 +48,11 @@ impl Command {
     fn log_levels(&self) -> &'static str {
         match self {
             Self::Serve(_) => "info,deadpool_postgres=error",
-            Self::Demo(_) | Self::Check(_) | Self::Init(_) | Self::Explain(_) => "error",
+            Self::Demo(_)
+            | Self::Check(_)
+            | Self::Init(_)
+            | Self::Explain(_)
+            | Self::Rebalance(_) => "error",
         }
     }
 }
@@ -110,6 +116,7 @@ fn run_command(command: Command) -> anyhow::Result<()> {
             Command::Check(check) => check.run().await,
             Command::Init(init) => init.run().await,
             Command::Explain(explain) => explain.run().await,
+            Command::Rebalance(rebalance) => rebalance.run().await,
         }
     })
 }
@@ -153,6 +160,11 @@ mod tests {
             parse("pgring explain -c conf SELECT"),
             Ok(Command::Explain(_))
         ));
+        assert!(matches!(
+            parse("pgring rebalance --rate 50MB --pause-budget 200ms"),
+            Ok(Command::Rebalance(_))
+        ));
+        assert!(parse("pgring rebalance --plan --cancel").is_err());
         assert!(parse("pgring demo --shards 0").is_err());
         assert!(parse("pgring explain").is_err());
     }

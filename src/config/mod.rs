@@ -6,7 +6,7 @@ mod address;
 mod document;
 mod load;
 mod secret;
-mod unit;
+pub mod unit;
 
 pub use address::{Address, AddressError};
 pub use document::{ConfigError, Problem};

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 /// Reads `"250ms"`, `"5s"`, `"10min"`, `"1h"`, `"1d"`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
     let milliseconds: u64 = match unit {
         "ms" => 1,
@@ -27,7 +30,10 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads `"512B"`, `"64kB"`, `"64MB"`, `"1GB"`; as in PostgreSQL each unit is 1024 of the one before.
-pub(super) fn bytes(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text);
     let shift = match unit {
         "B" => 0,
@@ -58,7 +64,7 @@ fn split(text: &str) -> (&str, &str) {
 }
 
 /// Prints a size in the largest unit that holds it exactly.
-pub(super) fn print_bytes(bytes: u64) -> String {
+pub fn print_bytes(bytes: u64) -> String {
     match bytes {
         0 => "0B".to_owned(),
         _ if bytes.is_multiple_of(1 << 30) => format!("{}GB", bytes >> 30),
@@ -69,7 +75,7 @@ pub(super) fn print_bytes(bytes: u64) -> String {
 }
 
 /// Prints a duration in the largest unit that holds it exactly.
-pub(super) fn print_duration(duration: Duration) -> String {
+pub fn print_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     for (unit, length) in [
         ("d", 86_400_000),

@@ -28,6 +28,12 @@ pub fn start_with(servers: usize, settings: &[(&str, &str)]) -> Sandbox {
     let mut lines = vec![
         ("max_connections", "300"),
         ("max_prepared_transactions", "100"),
+        // Many tests move slots at a time.
+        ("max_replication_slots", "60"),
+        ("max_wal_senders", "60"),
+        ("max_logical_replication_workers", "40"),
+        ("max_worker_processes", "60"),
+        ("wal_retrieve_retry_interval", "50ms"),
     ];
     lines.extend_from_slice(settings);
     let options = SandboxOptions {
