@@ -6,7 +6,7 @@ use pgring::sql::lex::LexLimits;
 use pgring::topology::schema::{
     Collation, Column, ColumnDefault, HashFamily, Placement, Relation, RelationKind, Schema,
 };
-use pgring::topology::snapshot::{Shard, SlotOwner, Topology};
+use pgring::topology::snapshot::{Membership, Shard, SlotOwner, Topology};
 use pgring::topology::{Epoch, SLOT_COUNT, ShardId};
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -45,6 +45,7 @@ fn topology() -> Topology {
             .map(|number| Shard {
                 name: format!("s{number}").into(),
                 epoch: Epoch(1),
+                membership: Membership::Whole,
             })
             .collect(),
         owners: (0..SLOT_COUNT)

@@ -2,6 +2,7 @@
 
 use crate::backend::control::Control;
 use crate::backend::pool::Pools;
+use crate::backend::reload::ReloadError;
 use crate::config::Config;
 use crate::executor::gather::Budget;
 use crate::planner::Template;
@@ -168,7 +169,7 @@ impl Router {
             workers => workers,
         };
         let router = Arc::new(Self {
-            pools: Pools::new(config.clone(), control.clone(), workers),
+            pools: Pools::new(&config, control.clone(), workers),
             templates: cache(config.limits.cached_plans),
             shapes: cache(config.limits.cached_plans),
             parsed: cache(config.limits.cached_plans),
@@ -198,6 +199,18 @@ impl Router {
             Ok(shared) => shared,
             Err(never) => match never {},
         }
+    }
+
+    /// Takes over another shard map; see [`Control::reload`].
+    ///
+    /// # Errors
+    /// [`ReloadError`]; the map that was in force stays.
+    pub async fn reload(&self, map: Arc<Config>) -> Result<(), ReloadError> {
+        let control = self.control.clone();
+        let reloading = self
+            .control
+            .run(async move { Ok(control.reload(&map).await) });
+        reloading.await?
     }
 
     /// The topology that a statement plans against.

@@ -13,7 +13,7 @@ use pgring::topology::schema::{
     Collation, Column, ColumnDefault, Declared, Event, Expression, Function, Placement, Relation,
     RelationKind, Rule, Schema, TEMPORARY, Trigger, TriggerFunction, Unique, Volatility,
 };
-use pgring::topology::snapshot::{Shard, SlotOwner, Topology};
+use pgring::topology::snapshot::{Membership, Shard, SlotOwner, Topology};
 use pgring::topology::{Epoch, SLOT_COUNT, ShardId};
 use pgring::wire::error_response::ErrorReply;
 use std::collections::{HashMap, HashSet};
@@ -145,6 +145,7 @@ fn declare(head: &str) -> Topology {
                     .map(|name| Shard {
                         name: name.into(),
                         epoch: Epoch(1),
+                        membership: Membership::Whole,
                     })
                     .collect();
                 continue;

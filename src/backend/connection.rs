@@ -62,7 +62,7 @@ impl fmt::Debug for Secret {
 }
 
 /// One shard as a place to connect to, with the limits that hold for each connection.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// Which shard.
     pub shard: ShardId,
@@ -81,19 +81,17 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Every shard of `config`, by [`ShardId`].
-    pub fn all(config: &Config) -> Vec<Self> {
-        let shards = (0u16..).zip(&config.shards);
-        let endpoint = |(index, shard): (u16, &crate::config::Shard)| Self {
-            shard: ShardId(index),
-            shard_name: shard.name.as_str().into(),
-            database: shard.database.as_str().into(),
-            nodes: shard.nodes.clone().into(),
+    /// The shard that the map declares so, under the limits of `config`.
+    pub fn new(config: &Config, shard: ShardId, declared: &crate::config::Shard) -> Self {
+        Self {
+            shard,
+            shard_name: declared.name.as_str().into(),
+            database: declared.database.as_str().into(),
+            nodes: declared.nodes.clone().into(),
             connect: config.pool.connect,
             frame_bytes_max: config.limits.frame_bytes,
             statements_max: config.limits.backend_prepared_statements,
-        };
-        shards.map(endpoint).collect()
+        }
     }
 }
 

@@ -4,17 +4,19 @@
 
 use super::cache;
 use super::catalog::{self, CatalogError};
+use super::connection::Endpoint;
+use super::member::{Member, ShardHealth};
 use super::registration::{self, RegistrationError};
 use super::store::{self, ShardStatus, StoreError};
-use super::version::{self, ServerVersion};
-use crate::config::{self, Config};
+use super::version;
+use crate::config::Config;
 use crate::topology::ownership::{self, Owners, OwnershipRecord};
 use crate::topology::schema::Schema;
 use crate::topology::shard_map;
-use crate::topology::snapshot::{Shard, Topology};
+use crate::topology::snapshot::{Membership, Shard, Topology};
 use crate::topology::{Epoch, ShardId, colocation};
 use arc_swap::{ArcSwap, ArcSwapOption};
-use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
+use deadpool_postgres::PoolError;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use std::fmt;
@@ -27,8 +29,6 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, NoTls};
 
-/// Connections of the control plane to each shard, beside the one that listens.
-const CONNECTIONS_MAX: usize = 4;
 /// A shard that says nothing is asked this often.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long a lost shard is left alone: from, doubling, to.
@@ -39,6 +39,8 @@ const SCHEMA_INTERVAL: Duration = Duration::from_secs(30);
 const NOTIFICATIONS_MAX: usize = 16;
 /// Pause after a notification, so that a flood of them costs little.
 const NOTIFICATION_PAUSE: Duration = Duration::from_millis(5);
+/// What is wrong with a shard that was given none.
+const NO_PLACE: &str = "has no place in the cluster yet";
 /// PostgreSQL's own default.
 const SEARCH_PATH: &str = "\"$user\", public";
 
@@ -126,19 +128,6 @@ pub enum ControlError {
     Closed,
 }
 
-/// How a shard is, as the control plane saw it last.
-#[derive(Debug, Clone, Default)]
-pub struct ShardHealth {
-    /// Whether its control connection lives.
-    pub reachable: bool,
-    /// Why it was lost, or never made.
-    pub last_error: Option<String>,
-    /// The server's setting; None until it was seen.
-    pub max_prepared_transactions: Option<i32>,
-    /// None until it was seen.
-    pub server_version: Option<ServerVersion>,
-}
-
 /// The control plane of one router.
 pub struct Control {
     /// What statements plan against now.
@@ -149,9 +138,9 @@ pub struct Control {
     registered: AtomicBool,
     /// Whether clients are served, so that the shards must know of it.
     serves: bool,
-    config: ArcSwap<Config>,
+    pub(super) config: ArcSwap<Config>,
     /// By [`ShardId`]: a shard keeps its place for as long as the router runs.
-    members: ArcSwap<Vec<Arc<Member>>>,
+    pub(super) members: ArcSwap<Vec<Arc<Member>>>,
     known: Mutex<Known>,
     cluster_id: ArcSwapOption<Arc<str>>,
     server_version: ArcSwapOption<Arc<str>>,
@@ -159,60 +148,23 @@ pub struct Control {
     started: AtomicBool,
     search_path: ArcSwap<Arc<str>>,
     /// What [`Self::refresh_schema`] loaded last; held while it loads.
-    loaded: tokio::sync::Mutex<Loaded>,
+    pub(super) loaded: tokio::sync::Mutex<Loaded>,
     records_changed: tokio::sync::Notify,
     /// The runtime that drives the control plane's connections.
     runtime: tokio::runtime::Handle,
 }
 
-/// One shard, as the control plane reaches it.
-struct Member {
-    name: Arc<str>,
-    reach: ArcSwap<Reach>,
-    health: Mutex<ShardHealth>,
-}
-
-/// The way to a shard, as the map says.
-struct Reach {
-    pool: Pool,
-    connection: tokio_postgres::Config,
-}
-
-impl Reach {
-    fn new(config: &Config, shard: &config::Shard) -> Self {
-        let connection = store::connection_config(config, shard);
-        Self {
-            pool: pool(&connection, config.pool.connect),
-            connection,
-        }
-    }
-}
-
-impl Member {
-    fn new(config: &Config, shard: &config::Shard) -> Arc<Self> {
-        Arc::new(Self {
-            name: shard.name.as_str().into(),
-            reach: ArcSwap::from_pointee(Reach::new(config, shard)),
-            health: Mutex::default(),
-        })
-    }
-
-    fn health(&self) -> MutexGuard<'_, ShardHealth> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// What the topology is made of.
-struct Known {
+pub(super) struct Known {
     /// By [`ShardId`].
-    records: Vec<Option<OwnershipRecord>>,
+    pub(super) records: Vec<Option<OwnershipRecord>>,
     owners: Owners,
-    schema: Arc<Schema>,
+    pub(super) schema: Arc<Schema>,
 }
 
 /// Where the schema came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Loaded {
+pub(super) struct Loaded {
     shard: ShardId,
     fingerprint: String,
 }
@@ -251,8 +203,10 @@ impl Control {
     }
 
     fn idle(config: Arc<Config>) -> Self {
-        let shards = config.shards.iter();
-        let members: Vec<_> = shards.map(|shard| Member::new(&config, shard)).collect();
+        let shards = (0..).map(ShardId).zip(&config.shards);
+        let members: Vec<_> = shards
+            .map(|(shard, declared)| Member::new(&config, shard, declared))
+            .collect();
         let records = vec![None; members.len()];
         let default_shard = config
             .shards
@@ -265,6 +219,7 @@ impl Control {
                 .map(|member| Shard {
                     name: member.name.clone(),
                     epoch: Epoch(0),
+                    membership: Membership::Whole,
                 })
                 .collect(),
             owners: ownership::owners(&[]),
@@ -300,7 +255,7 @@ impl Control {
     /// Asks every shard; decides whether they are this cluster.
     async fn first_look(&self) -> Result<Loaded, StartError> {
         let answers = join_all(self.shard_ids().map(|shard| self.read_status(shard))).await;
-        let mut down = None;
+        let (mut down, mut absent) = (None, None);
         let mut cluster_id: Option<(Arc<str>, Arc<str>)> = None;
         for (shard, answer) in self.shard_ids().zip(answers) {
             let name = self.shard_name(shard);
@@ -334,7 +289,8 @@ impl Control {
                     down = down.or(Some((name, reason)));
                 }
                 Err(StatusError::Store(StoreError::Missing)) => {
-                    return Err(StartError::NotInitialized { shard: name });
+                    self.note_absent(shard);
+                    absent = absent.or(Some(name));
                 }
                 Err(StatusError::Store(error)) => {
                     return Err(StartError::Ownership {
@@ -345,6 +301,7 @@ impl Control {
             }
         }
         if cluster_id.is_none()
+            && absent.is_none()
             && let Some((shard, reason)) = down
         {
             return Err(StartError::NoShard { shard, reason });
@@ -352,6 +309,12 @@ impl Control {
         self.started.store(true, Ordering::Relaxed);
         self.note_versions();
         self.take_cache().await;
+        // A shard is left out only where the others own all slots.
+        if let Some(shard) = absent
+            && self.known().owners.have_gap()
+        {
+            return Err(StartError::NotInitialized { shard });
+        }
         self.warn_of_problems();
         let shard = self
             .catalog_shard()
@@ -373,7 +336,7 @@ impl Control {
         schema.version = 1;
         let mut known = self.known();
         known.schema = Arc::new(schema);
-        self.publish(&known);
+        self.publish(&mut known);
         Ok(Loaded { shard, fingerprint })
     }
 
@@ -438,28 +401,62 @@ impl Control {
         let records: Vec<_> = known.records.iter().map(Option::as_ref).collect();
         let owners = ownership::owners(&records);
         known.owners = owners;
-        self.publish(&known);
+        self.publish(&mut known);
         drop(known);
         self.records_changed.notify_one();
     }
 
-    fn publish(&self, known: &Known) {
+    pub(super) fn publish(&self, known: &mut Known) {
         let before = self.topology.load();
-        let shards = before
-            .shards
-            .iter()
-            .zip(&known.records)
-            .map(|(shard, record)| Shard {
-                name: shard.name.clone(),
+        let members = self.members.load();
+        let shards = members.iter().zip(&known.records);
+        let shards = shards.map(|(member, record)| {
+            let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+            let owns_nothing = record
+                .as_ref()
+                .is_none_or(|record| record.owned.is_empty() && record.foreign_slots.is_empty());
+            let out = is(&member.left) || (is(&member.absent) && !known.owners.have_gap());
+            Shard {
+                name: member.name.clone(),
                 epoch: record.as_ref().map_or(Epoch(0), |record| record.epoch),
-            });
+                membership: match out && owns_nothing {
+                    true => Membership::Out,
+                    false => Membership::Whole,
+                },
+            }
+        });
+        let shards: Vec<Shard> = shards.collect();
+        let memberships =
+            |shards: &[Shard]| -> Vec<_> { shards.iter().map(|shard| shard.membership).collect() };
+        if memberships(&shards) != memberships(&before.shards) {
+            // Templates may know how many shards there are.
+            let version = known.schema.version + 1;
+            Arc::make_mut(&mut known.schema).version = version;
+        }
         self.topology.store(Arc::new(Topology {
             cluster: before.cluster.clone(),
-            shards: shards.collect(),
+            shards,
             owners: known.owners.clone(),
             default_shard: before.default_shard,
             schema: known.schema.clone(),
         }));
+    }
+
+    /// A shard answers, and was given no place in the cluster yet.
+    fn note_absent(&self, shard: ShardId) {
+        let member = self.member(shard);
+        let is_known = member.absent.swap(true, Ordering::Relaxed);
+        let before = {
+            let mut health = member.health();
+            health.reachable = false;
+            health.last_error.replace(NO_PLACE.to_owned())
+        };
+        if before.as_deref() != Some(NO_PLACE) {
+            tracing::warn!(shard = %member.name, "a shard of the map {NO_PLACE}: run pgring init");
+        }
+        if !is_known {
+            self.publish(&mut self.known());
+        }
     }
 
     /// Everything that is wrong with the ownership as it is known: gaps, overlaps, strangers.
@@ -475,12 +472,22 @@ impl Control {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shard_ids(&self) -> impl Iterator<Item = ShardId> + use<> {
         (0..self.members.load().len() as u16).map(ShardId)
+    }
+
+    /// Every shard that the map names, or has named since the router began.
+    pub fn shards(&self) -> Vec<(ShardId, Arc<str>)> {
+        (0..).map(ShardId).zip(self.names()).collect()
+    }
+
+    /// Where connections to the shard are made now.
+    pub fn endpoint(&self, shard: ShardId) -> Arc<Endpoint> {
+        self.member(shard).reach.load().endpoint.clone()
     }
 
     fn names(&self) -> Vec<Arc<str>> {
@@ -572,6 +579,7 @@ impl Control {
         let version_changed;
         {
             let member = self.member(shard);
+            member.absent.store(false, Ordering::Relaxed);
             let mut health = member.health();
             let is_news = !health.reachable;
             health.reachable = true;
@@ -798,7 +806,7 @@ impl Control {
             schema.version = known.schema.version + 1;
             tracing::info!(shard = %self.shard_name(shard), version = schema.version, "the schema changed");
             known.schema = Arc::new(schema);
-            self.publish(&known);
+            self.publish(&mut known);
         }
         *loaded = now;
         Ok(())
@@ -857,6 +865,15 @@ impl Control {
         sql: &str,
         arguments: &[&'static str],
     ) -> Result<(), ControlError> {
+        self.query(shard, sql, arguments).await.map(drop)
+    }
+
+    pub(super) async fn query(
+        &self,
+        shard: ShardId,
+        sql: &str,
+        arguments: &[&'static str],
+    ) -> Result<Vec<tokio_postgres::Row>, ControlError> {
         let after = self.config().pool.connect;
         let work = async {
             let client = self.client(shard).await?;
@@ -870,7 +887,7 @@ impl Control {
                 })
                 .collect();
             let ran = client.query_typed(sql, &arguments).await;
-            ran.map(|_| ()).map_err(|source| ControlError::Query {
+            ran.map_err(|source| ControlError::Query {
                 shard: self.shard_name(shard),
                 source,
             })
@@ -909,21 +926,8 @@ impl fmt::Display for StatusError {
     }
 }
 
-fn pool(connection: &tokio_postgres::Config, connect: Duration) -> Pool {
-    let manager_config = ManagerConfig {
-        recycling_method: RecyclingMethod::Fast,
-    };
-    let manager = Manager::from_config(connection.clone(), NoTls, manager_config);
-    let pool = Pool::builder(manager)
-        .max_size(CONNECTIONS_MAX)
-        .runtime(Runtime::Tokio1)
-        .wait_timeout(Some(connect))
-        .create_timeout(Some(connect));
-    pool.build().expect("a pool with timeouts has a runtime")
-}
-
 /// Listens to one shard for as long as the control plane lives, connecting again and again.
-async fn watch(control: Weak<Control>, shard: ShardId) {
+pub(super) async fn watch(control: Weak<Control>, shard: ShardId) {
     let (shortest, longest) = BACKOFF;
     let mut pause = shortest;
     let mut process = None;
@@ -1019,6 +1023,7 @@ async fn listen(control: &Weak<Control>, listener: &mut Listener<'_>) -> Option<
         let strong = control.upgrade()?;
         match strong.in_time(store::status(listener.client)).await {
             Ok(status) => strong.note_status(shard, status),
+            Err(StatusError::Store(StoreError::Missing)) => strong.note_absent(shard),
             Err(error) => return Some(error.to_string()),
         }
         *listener.pause = BACKOFF.0;

@@ -8,7 +8,7 @@
 //! nobody overtakes the line. (The `deadpool` crate has one stack for all: with two workers half of all leases moved a
 //! socket to another reactor, and a lease cost half as much as the statement.)
 
-use super::connection::{Backend, BackendState, Endpoint, Login};
+use super::connection::{Backend, BackendState, Login};
 use super::control::Control;
 use super::defaults::{DATE_STYLE, Defaults, SettingValues};
 use super::login::{ConnectError, ConnectProblem};
@@ -76,7 +76,6 @@ pub struct Pools {
 }
 
 struct Shared {
-    endpoints: Vec<Endpoint>,
     settings: Settings,
     workers: usize,
     control: Arc<Control>,
@@ -194,7 +193,7 @@ pub struct PoolStatus {
 impl Pools {
     /// No connection yet; sessions will run on `workers` threads. Starts a task on the calling runtime that closes idle
     /// connections.
-    pub fn new(config: Arc<Config>, control: Arc<Control>, workers: usize) -> Self {
+    pub fn new(config: &Config, control: Arc<Control>, workers: usize) -> Self {
         let settings = Settings {
             size: config.pool.size,
             pinned: config.pool.pinned,
@@ -203,7 +202,6 @@ impl Pools {
             lifetime: config.pool.lifetime,
         };
         let shared = Shared {
-            endpoints: Endpoint::all(&config),
             settings,
             workers: workers.max(1),
             control,
@@ -217,7 +215,8 @@ impl Pools {
     /// The pools of a role, for a session that runs on `worker`.
     pub fn of(&self, login: Login, worker: usize) -> UserPools {
         UserPools {
-            pools: self.shared.pools_of(&login.user),
+            pools: self.shared.pools_of(&login.user, 0),
+            shared: self.shared.clone(),
             login,
             worker: worker % self.shared.workers,
         }
@@ -253,29 +252,39 @@ impl Drop for Pools {
 }
 
 impl Shared {
-    fn pools_of(&self, user: &Arc<str>) -> Arc<[Arc<Pool>]> {
-        if let Some(pools) = self.users.load().get(user) {
+    /// The pools of a role, `least` of them if there are as many shards.
+    fn pools_of(&self, user: &Arc<str>, least: usize) -> Arc<[Arc<Pool>]> {
+        if let Some(pools) = self.users.load().get(user)
+            && pools.len() >= least
+        {
             return pools.clone();
         }
-        let defaults = Arc::default();
-        let made: Arc<[Arc<Pool>]> = self
-            .endpoints
-            .iter()
-            .map(|endpoint| Arc::new(self.pool(endpoint, user, &defaults)))
-            .collect();
-        // Another thread may have been faster: its pools stay.
         self.users.rcu(|users| {
             let mut users = HashMap::clone(users);
-            users.entry(user.clone()).or_insert_with(|| made.clone());
+            let known = users.get(user).map_or(&[][..], |pools| pools);
+            let defaults = known.first().map(|pool| pool.defaults.clone());
+            let defaults = defaults.unwrap_or_default();
+            let shards = self.control.shards().into_iter().skip(known.len());
+            let new = shards.map(|(shard, name)| self.pool(shard, name, user, &defaults));
+            let pools = known.iter().cloned().chain(new.map(Arc::new)).collect();
+            users.insert(user.clone(), pools);
             users
         });
-        self.users.load().get(user).cloned().unwrap_or(made)
+        let users = self.users.load();
+        users.get(user).cloned().unwrap_or_default()
     }
 
-    fn pool(&self, endpoint: &Endpoint, user: &Arc<str>, defaults: &Arc<Defaults>) -> Pool {
+    fn pool(
+        &self,
+        shard: ShardId,
+        shard_name: Arc<str>,
+        user: &Arc<str>,
+        defaults: &Arc<Defaults>,
+    ) -> Pool {
         Pool {
             defaults: defaults.clone(),
-            endpoint: endpoint.clone(),
+            shard,
+            shard_name,
             settings: self.settings,
             user: user.clone(),
             control: self.control.clone(),
@@ -309,7 +318,9 @@ async fn reap(shared: Weak<Shared>) {
 /// The pools of one role on all shards, as one session sees them.
 #[derive(Clone)]
 pub struct UserPools {
+    /// Of the shards that there were when the session began.
     pools: Arc<[Arc<Pool>]>,
+    shared: Arc<Shared>,
     login: Login,
     worker: usize,
 }
@@ -324,15 +335,28 @@ impl UserPools {
     /// # Cancel safety
     /// A dropped call leaves nothing behind.
     pub async fn acquire(&self, shard: ShardId, custom: &Arc<Custom>) -> Result<Lease, LeaseError> {
-        let pool = self.pools.get(usize::from(shard.0));
-        let pool = pool.ok_or(LeaseError::Closed)?;
-        pool.acquire(&self.login, self.worker, custom).await
+        match self.pools.get(usize::from(shard.0)) {
+            Some(pool) => pool.acquire(&self.login, self.worker, custom).await,
+            None => {
+                let pool = self.added(shard)?;
+                pool.acquire(&self.login, self.worker, custom).await
+            }
+        }
+    }
+
+    /// The pool of a shard that was added after the session began.
+    fn added(&self, shard: ShardId) -> Result<Arc<Pool>, LeaseError> {
+        let index = usize::from(shard.0);
+        let pools = self.shared.pools_of(&self.login.user, index + 1);
+        pools.get(index).cloned().ok_or(LeaseError::Closed)
     }
 
     /// [`Self::acquire`] where that takes no waiting: a pooled connection, if nobody stands in line for one.
     pub fn take(&self, shard: ShardId, custom: &Arc<Custom>) -> Option<Lease> {
-        let pool = self.pools.get(usize::from(shard.0))?;
-        pool.take(self.worker, custom)
+        match self.pools.get(usize::from(shard.0)) {
+            Some(pool) => pool.take(self.worker, custom),
+            None => self.added(shard).ok()?.take(self.worker, custom),
+        }
     }
 
     /// What the role's sessions start with, as the default shard says; if it has said nothing yet, `shard` is asked.
@@ -343,8 +367,7 @@ impl UserPools {
     /// # Cancel safety
     /// A dropped call leaves nothing behind.
     pub async fn defaults(&self, shard: ShardId) -> Result<Arc<SettingValues>, LeaseError> {
-        let pool = self.pools.get(usize::from(shard.0));
-        let pool = pool.ok_or(LeaseError::Closed)?;
+        let pool = self.added(shard)?;
         if let Some(settled) = pool.defaults.settled() {
             return Ok(settled);
         }
@@ -367,8 +390,7 @@ impl UserPools {
         shard: ShardId,
         part: &'static str,
     ) -> Result<Arc<str>, LeaseError> {
-        let pool = self.pools.get(usize::from(shard.0));
-        let pool = pool.ok_or(LeaseError::Closed)?;
+        let pool = self.added(shard)?;
         if let Some(known) = pool.defaults.date_styles().get(part) {
             return Ok(known.clone());
         }
@@ -398,7 +420,8 @@ impl fmt::Debug for UserPools {
 
 /// The connections of one role to one shard.
 struct Pool {
-    endpoint: Endpoint,
+    shard: ShardId,
+    shard_name: Arc<str>,
     settings: Settings,
     user: Arc<str>,
     control: Arc<Control>,
@@ -601,7 +624,7 @@ impl Pool {
             Err(_) => {
                 self.timeouts.fetch_add(1, Ordering::Relaxed);
                 Err(LeaseError::NotInTime {
-                    shard: self.endpoint.shard_name.clone(),
+                    shard: self.shard_name.clone(),
                     after: self.settings.wait,
                 })
             }
@@ -678,14 +701,14 @@ impl Pool {
 
     /// A connection that starts as all of the role's do.
     async fn connect(&self, login: &Login) -> Result<Backend, ConnectError> {
-        let is_default_shard = self.control.topology.load().default_shard == self.endpoint.shard;
+        let is_default_shard = self.control.topology.load().default_shard == self.shard;
         // The default shard is not told what it is asked for.
         let settings = (!is_default_shard).then(|| self.defaults.known()).flatten();
         if let Some(settings) = settings {
             return self.connect_with(login, &settings).await;
         }
         let backend = self.connect_with(login, &SettingValues::default()).await?;
-        let shard = &self.endpoint.shard_name;
+        let shard = &self.shard_name;
         self.defaults
             .note(shard, is_default_shard, &backend.applied);
         Ok(backend)
@@ -696,7 +719,8 @@ impl Pool {
         login: &Login,
         settings: &SettingValues,
     ) -> Result<Backend, ConnectError> {
-        let nodes = &self.endpoint.nodes;
+        let endpoint = self.control.endpoint(self.shard);
+        let nodes = &endpoint.nodes;
         let first = self.node.load(Ordering::Relaxed);
         let mut attempts = (0..nodes.len())
             .map(|offset| (first + offset) % nodes.len())
@@ -704,7 +728,7 @@ impl Pool {
         while let Some(node) = attempts.next() {
             let cluster_id = self.control.cluster_id();
             let connecting = Backend::connect(
-                &self.endpoint,
+                &endpoint,
                 &nodes[node],
                 login,
                 settings,
@@ -715,8 +739,7 @@ impl Pool {
                     self.node.store(node, Ordering::Relaxed);
                     self.connects.fetch_add(1, Ordering::Relaxed);
                     // The topology is at least as new as the connection before anything runs on it.
-                    self.control
-                        .note_ownership(self.endpoint.shard, greeting.ownership);
+                    self.control.note_ownership(self.shard, greeting.ownership);
                     return Ok(backend);
                 }
                 Err(error) => {
@@ -735,7 +758,7 @@ impl Pool {
             }
         }
         Err(ConnectError {
-            shard: self.endpoint.shard_name.clone(),
+            shard: self.shard_name.clone(),
             address: None,
             problem: ConnectProblem::Protocol("the shard has no nodes".to_owned()),
         })
@@ -786,7 +809,7 @@ impl Pool {
     fn status(&self) -> PoolStatus {
         PoolStatus {
             user: self.user.clone(),
-            shard: self.endpoint.shard,
+            shard: self.shard,
             open: self.open.load(Ordering::Relaxed),
             idle: self.idle.iter().map(|idle| lock(idle).len()).sum(),
             pinned: self.pinned.load(Ordering::Relaxed),
@@ -885,7 +908,7 @@ impl Lease {
             let max = pool.settings.pinned;
             let pinned = Pinned::take(&pool.pinned, max);
             pooled.pinned = Some(pinned.ok_or_else(|| LeaseError::TooManyPinned {
-                shard: pool.endpoint.shard_name.clone(),
+                shard: pool.shard_name.clone(),
                 max,
             })?);
         }

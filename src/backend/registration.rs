@@ -1,7 +1,7 @@
 //! How a router is known on a shard: by the session-level advisory lock that its listening connection holds there. Who
 //! moves slots waits for every router that holds one to acknowledge what changed (see [`super::acknowledge`]).
 
-use super::store::StoreError;
+use super::store::{self, StoreError};
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::Client;
@@ -65,7 +65,11 @@ pub async fn register(
          SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = 2 \
          AND l.classid = $1::pg_catalog.int4::pg_catalog.oid AND l.objid = a.router::pg_catalog.oid AND l.granted \
          AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()))";
-    client.query_typed(sql, &key).await?;
+    match client.query_typed(sql, &key).await {
+        // A shard that has no place in a cluster yet: no router has acknowledged anything.
+        Err(error) if error.code().is_some_and(store::is_missing) => {}
+        removed => drop(removed?),
+    }
     Ok(row.try_get(1)?)
 }
 

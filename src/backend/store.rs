@@ -240,7 +240,8 @@ pub async fn status(client: &Client) -> Result<ShardStatus, StoreError> {
     })
 }
 
-fn is_missing(code: &tokio_postgres::error::SqlState) -> bool {
+/// Whether that is what a database without the schema says.
+pub(super) fn is_missing(code: &tokio_postgres::error::SqlState) -> bool {
     use tokio_postgres::error::SqlState;
     *code == SqlState::UNDEFINED_TABLE || *code == SqlState::INVALID_SCHEMA_NAME
 }

@@ -1,7 +1,7 @@
 //! `pgring serve`: the router, until a signal.
 
 use super::ConfigArgument;
-use super::stop::StopSignal;
+use super::stop::{ReloadSignal, StopSignal};
 use crate::backend::control::Control;
 use crate::config::Config;
 use crate::frontend::{Listener, ServeError};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Run the router until Ctrl-C or SIGTERM
+/// Run the router until Ctrl-C or SIGTERM; SIGHUP loads the shard map again
 #[derive(Debug, clap::Args)]
 pub(super) struct Serve {
     #[command(flatten)]
@@ -20,16 +20,28 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let mut stop = StopSignal::catch()?;
+        let mut reload = ReloadSignal::catch()?;
         let config = self.config.load()?;
         let mut running = tokio::select! {
             running = Running::start(config) => running?,
             () = stop.wait() => return Ok(()),
         };
         super::print(&format!("listening on {}\n", running.address))?;
-        tokio::select! {
-            ended = running.ended() => ended,
-            () = stop.wait() => running.stop().await,
+        loop {
+            tokio::select! {
+                ended = running.ended() => return ended,
+                () = stop.wait() => return running.stop().await,
+                () = reload.wait() => match self.reload(&running.router).await {
+                    Ok(()) => tracing::info!("the shard map was loaded again"),
+                    Err(error) => tracing::error!(%error, "the shard map stays as it was"),
+                },
+            }
         }
+    }
+
+    async fn reload(&self, router: &Router) -> anyhow::Result<()> {
+        let map = Arc::new(self.config.load()?);
+        Ok(router.reload(map).await?)
     }
 }
 
@@ -37,6 +49,7 @@ impl Serve {
 pub(super) struct Running {
     /// `listen.address`, with the port that was given where it says 0.
     pub(super) address: String,
+    router: Arc<Router>,
     stop: watch::Sender<bool>,
     serving: JoinHandle<Result<(), ServeError>>,
 }
@@ -48,10 +61,11 @@ impl Running {
         let control = Control::start(config.clone()).await?;
         let router = Router::start(config, control);
         let (stop, stopped) = watch::channel(false);
-        let listener = Listener::bind(router, stopped).await?;
+        let listener = Listener::bind(router.clone(), stopped).await?;
         let serving = tokio::spawn(listener.serve());
         Ok(Self {
             address,
+            router,
             stop,
             serving,
         })

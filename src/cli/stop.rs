@@ -1,4 +1,4 @@
-//! Owns the signals that ask the program to stop.
+//! Owns the signals that ask the program to stop, and the one that asks it to reload.
 
 use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,5 +23,19 @@ impl StopSignal {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+/// SIGHUP, caught from the moment this is made.
+pub(super) struct ReloadSignal(Signal);
+
+impl ReloadSignal {
+    pub(super) fn catch() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// Ends with the next signal; several that come at once are one. Cancel safe.
+    pub(super) async fn wait(&mut self) {
+        self.0.recv().await;
     }
 }

@@ -214,7 +214,7 @@ impl Session {
         declared: bool,
     ) -> Result<Arc<[u32]>, Stop> {
         let is_users = |oid: &u32| *oid >= FIRST_USER_OID;
-        if !described.iter().any(is_users) || self.router.topology().shards.len() == 1 {
+        if !described.iter().any(is_users) || !self.router.topology().is_spread() {
             return Ok(described.clone());
         }
         let portable = described

@@ -77,7 +77,7 @@ pub(super) fn create_as(
     })?;
     let template = template::template(parts.query, &[], context)?;
     template.refuse_session_effects()?;
-    if template.is_temporary() && topology.shards.len() > 1 {
+    if template.is_temporary() && topology.is_spread() {
         return Err(PlanError::refused(
             Refusal::TemporaryTable,
             format!("{what} from a temporary table, which the other shards do not have"),

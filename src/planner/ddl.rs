@@ -470,7 +470,7 @@ pub fn evaluated(ddl: &Ddl<'_>, sql: &str, context: &Context<'_>) -> Result<(), 
     // The rest of ALTER TABLE changes no rows.
     let words = ["add", "type", "using", "index"];
     if words.iter().any(|word| catalog_text::has_word(sql, word)) {
-        let copies = context.topology.shards.len() > 1;
+        let copies = context.topology.is_spread();
         automatic::check(&Touched::anything(), "the statement", copies, schema)?;
     }
     let called = catalog_text::calls(sql, schema, context.search_path);
@@ -499,7 +499,7 @@ fn computed(
         Home::Sharded { .. } => false,
         Home::Reference | Home::Other => true,
     };
-    if context.topology.shards.len() < 2 {
+    if !context.topology.is_spread() {
         return Ok(());
     }
     for computed in &definition.computed {

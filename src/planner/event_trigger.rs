@@ -50,7 +50,7 @@ pub(super) fn check(
     context: &Context<'_>,
 ) -> Result<(), PlanError> {
     let topology = context.topology;
-    if topology.shards.len() < 2 || !fires(statement) {
+    if !topology.is_spread() || !fires(statement) {
         return Ok(());
     }
     if topology.schema.unloaded_event_triggers {

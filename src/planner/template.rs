@@ -1460,7 +1460,7 @@ pub fn all_shards(access: Access, topology: &Topology) -> Plan {
 
 pub(super) fn any_shard(binding: &Binding<'_>, topology: &Topology) -> ShardId {
     binding.preferred.unwrap_or_else(|| {
-        let count = topology.shards.len().max(1);
+        let count = topology.shard_ids().count().max(1);
         topology
             .shard_ids()
             .nth(binding.spread % count)
@@ -1564,7 +1564,7 @@ pub(super) fn default_is_shared(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::snapshot::Shard;
+    use crate::topology::snapshot::{Membership, Shard};
     use crate::topology::{Epoch, SLOT_COUNT};
 
     fn topology() -> Topology {
@@ -1573,6 +1573,7 @@ mod tests {
             shards: vec![Shard {
                 name: "s0".into(),
                 epoch: Epoch(1),
+                membership: Membership::Whole,
             }],
             owners: (0..SLOT_COUNT)
                 .map(|_| SlotOwner::Shard(ShardId(0)))

@@ -46,6 +46,11 @@ impl Owners {
         self.kinds[kind]
     }
 
+    /// Whether nobody owns one of them.
+    pub fn have_gap(&self) -> bool {
+        self.kinds.contains(&SlotOwner::Gap)
+    }
+
     /// All slots in order.
     pub fn iter(&self) -> impl Iterator<Item = (SlotId, SlotOwner)> {
         (0..SLOT_COUNT as u16).map(|slot| (SlotId(slot), self.of(SlotId(slot))))
@@ -120,13 +125,13 @@ pub enum OwnershipProblem {
         second: Arc<str>,
     },
     /// Nobody owns them.
-    #[error("no shard owns slots {slots}")]
+    #[error("no shard owns slots {slots}", slots = .slots.brief())]
     Gap {
         /// Which.
         slots: SlotSet,
     },
     /// Two shards own them.
-    #[error("both \"{first}\" and \"{second}\" own slots {slots}")]
+    #[error("both \"{first}\" and \"{second}\" own slots {slots}", slots = .slots.brief())]
     Overlap {
         /// One owner.
         first: Arc<str>,

@@ -443,7 +443,7 @@ pub enum PinReason {
         shard: String,
     },
     /// An earlier pin puts some of the slots elsewhere.
-    #[error("slots {slots} are pinned to \"{shard}\" already")]
+    #[error("slots {slots} are pinned to \"{shard}\" already", slots = .slots.brief())]
     Twice {
         /// Which.
         slots: SlotSet,

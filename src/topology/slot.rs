@@ -8,6 +8,9 @@ use std::str::FromStr;
 const WORD_BITS: usize = u64::BITS as usize;
 const WORDS: usize = SLOT_COUNT / WORD_BITS;
 
+/// What a message shows of many ranges.
+const BRIEF_RANGES: usize = 4;
+
 /// A set of slots. Prints and reads as an int4multirange in PostgreSQL's canonical form: `{[0,5),[7,9)}`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SlotSet(Box<[u64; WORDS]>);
@@ -55,6 +58,11 @@ impl SlotSet {
     /// How many slots are in.
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// For a message: no more than a few ranges, and how many slots there are.
+    pub fn brief(&self) -> Brief<'_> {
+        Brief(self)
     }
 
     /// Whether none is in.
@@ -134,6 +142,23 @@ impl fmt::Display for SlotSet {
             write!(f, "{separator}[{},{})", range.start, range.end)?;
         }
         f.write_str("}")
+    }
+}
+
+/// A [`SlotSet`] for people: see [`SlotSet::brief`].
+#[derive(Debug, Clone, Copy)]
+pub struct Brief<'a>(&'a SlotSet);
+
+impl fmt::Display for Brief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (slots, ranges) = (self.0, self.0.ranges().count());
+        if ranges <= BRIEF_RANGES {
+            return slots.fmt(f);
+        }
+        for range in slots.ranges().take(BRIEF_RANGES) {
+            write!(f, "[{},{}), ", range.start, range.end)?;
+        }
+        write!(f, "… ({} in all)", slots.len())
     }
 }
 

@@ -16,6 +16,18 @@ pub struct Shard {
     pub name: Arc<str>,
     /// The epoch of the ownership that was read last.
     pub epoch: Epoch,
+    /// Whether it takes part.
+    pub membership: Membership,
+}
+
+/// What part a shard takes in the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Membership {
+    /// In all.
+    #[default]
+    Whole,
+    /// None: it was not given its place yet, or the map does not name it any more. It owns nothing.
+    Out,
 }
 
 /// Who owns a slot now.
@@ -67,6 +79,7 @@ impl Topology {
             .map(|name| Shard {
                 name,
                 epoch: Epoch::default(),
+                membership: Membership::default(),
             })
             .collect();
         let topology = Self {
@@ -103,9 +116,19 @@ impl Topology {
         self.owners.of(slot)
     }
 
-    /// All shards in order.
-    pub fn shard_ids(&self) -> impl Iterator<Item = ShardId> + use<> {
-        (0..self.shards.len() as u16).map(ShardId)
+    /// The shards that take part, in order.
+    pub fn shard_ids(&self) -> impl Iterator<Item = ShardId> {
+        let shards = (0..).map(ShardId).zip(&self.shards);
+        let takes_part = |shard: &Shard| match shard.membership {
+            Membership::Whole => true,
+            Membership::Out => false,
+        };
+        shards.filter_map(move |(id, shard)| takes_part(shard).then_some(id))
+    }
+
+    /// Whether more shards than one take part.
+    pub fn is_spread(&self) -> bool {
+        self.shard_ids().nth(1).is_some()
     }
 
     /// The shard's name.

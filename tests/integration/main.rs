@@ -34,6 +34,7 @@ mod sequences;
 mod session_soak;
 mod sessions;
 mod shard_defaults;
+mod shard_map;
 mod snapshots;
 mod soak;
 mod sql_prepare;

@@ -207,6 +207,20 @@ impl Deployment<'_> {
         fs::write(self.directory.join("pgring.toml"), router).expect("write pgring.toml");
     }
 
+    /// Declares a shard more, on the next server, with a database that has `schema`: routers that start or reload after
+    /// this know of it.
+    pub fn declare_shard(&mut self, schema: &str) {
+        let shard = self.shards;
+        self.create(shard, &self.database, schema);
+        self.shards += 1;
+        let path = self.directory.join("shards.toml");
+        let mut map = fs::read_to_string(&path).expect("read shards.toml");
+        let folder = self.sandbox.socket_directory(shard).display();
+        let (database, port) = (&self.database, self.sandbox.port(shard));
+        write!(map, "[[shard]]\nname = \"s{shard}\"\ndatabase = \"{database}\"\nnodes = [\"{folder}:{port}\"]\n").unwrap();
+        fs::write(path, map).expect("write shards.toml");
+    }
+
     /// The folder with the configuration.
     pub fn directory(&self) -> &Path {
         &self.directory
@@ -270,6 +284,15 @@ impl Deployment<'_> {
     pub fn into_router(mut self) -> Option<Router> {
         self.shards = 0;
         self.router.take()
+    }
+
+    /// Changes the shard map's file by `edit`, and asks the router to load it; waits until it has, or has refused: gives
+    /// what it said.
+    pub fn reload(&mut self, edit: impl Fn(String) -> String) -> String {
+        let path = self.directory.join("shards.toml");
+        let map = fs::read_to_string(&path).expect("read shards.toml");
+        fs::write(path, edit(map)).expect("write shards.toml");
+        self.router().reload()
     }
 
     /// Kills the router (kill -9) and starts it again on the same port.
@@ -462,6 +485,32 @@ impl Router {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// Sends SIGHUP and waits for the answer in the log.
+    #[track_caller]
+    pub fn reload(&self) -> String {
+        let said = |log: &str| {
+            let lines = log.lines();
+            let lines = lines.filter(|line| line.contains("the shard map "));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let before = said(&self.log()).len();
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args(["-HUP", &pid]).status();
+        assert!(sent.expect("run kill").success());
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            if let Some(line) = said(&self.log()).get(before) {
+                return line.clone();
+            }
+            assert!(
+                Instant::now() < deadline,
+                "no answer to SIGHUP\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Whether the process is alive.
