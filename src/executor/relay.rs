@@ -48,6 +48,15 @@ pub enum Expect {
 }
 
 impl Expect {
+    /// Whether it tells the client that a Parse or Close is done.
+    pub fn is_change(&self) -> bool {
+        match self {
+            Self::Local(bytes) => matches!(bytes.first(), Some(b'1' | b'3')),
+            Self::Parse { shown } | Self::Close { shown } => *shown,
+            _ => false,
+        }
+    }
+
     /// Whether it tells the client that a Parse is done.
     pub fn is_parse(&self) -> bool {
         match self {

@@ -261,8 +261,9 @@ impl Console {
     fn bind(&mut self, bind: &Bind<'_>) -> Result<(), Stop> {
         let command = self.statement(bind.statement)?.clone();
         if bind.value_count() > 0 {
-            return Err(SessionError::BoundWithoutParameters {
+            return Err(SessionError::WrongValues {
                 name: bind.statement.to_owned(),
+                expected: 0,
                 given: bind.value_count(),
             }
             .into());

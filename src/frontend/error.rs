@@ -168,13 +168,15 @@ pub enum SessionError {
         /// How many arguments there were.
         given: usize,
     },
-    /// Bind of a statement without parameters to some.
+    /// Bind with more or fewer values than the statement has parameters.
     #[error(
-        "bind message supplies {given} parameters, but prepared statement \"{name}\" requires 0"
+        "bind message supplies {given} parameters, but prepared statement \"{name}\" requires {expected}"
     )]
-    BoundWithoutParameters {
+    WrongValues {
         /// The statement's name.
         name: String,
+        /// How many parameters it has.
+        expected: usize,
         /// How many values there were.
         given: usize,
     },
@@ -285,7 +287,7 @@ impl ErrorReply for SessionError {
         match self {
             Self::FailedBlock | Self::TornBlock => SqlState::IN_FAILED_SQL_TRANSACTION,
             Self::SeveralStatements | Self::WrongArguments { .. } => SqlState::SYNTAX_ERROR,
-            Self::BoundWithoutParameters { .. } => SqlState::PROTOCOL_VIOLATION,
+            Self::WrongValues { .. } => SqlState::PROTOCOL_VIOLATION,
             Self::UnknownStatement(_) | Self::NoUnnamedStatement => {
                 SqlState::INVALID_SQL_STATEMENT_NAME
             }

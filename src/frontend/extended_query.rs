@@ -9,17 +9,17 @@ use super::control;
 use super::error::{self, SessionError, Stop};
 use super::explain::PlanFormat;
 use super::known::is_plain;
-use super::session::{Pipeline, Session};
+use super::session::{Change, Pipeline, Session};
 use super::several::Request;
 use super::simple_query::Sentence;
-use super::statements::{Bound, Place, Portal, Prepared, PreparedKind, backend_name};
+use super::statements::{Bound, Place, Portal, Prepared, PreparedKind, Ran, backend_name};
 use crate::backend::connection::Backend;
 use crate::executor::ExecuteError;
-use crate::executor::fan_out::Show;
+use crate::executor::fan_out::{FannedOut, Show};
 use crate::executor::relay::{self, Expect, Relayed};
 use crate::planner::plan::{Access, Plan};
 use crate::planner::{Binding, Refusal, Template};
-use crate::sql::lex;
+use crate::sql::lex::{self, TokenKind};
 use crate::sql::split;
 use crate::sql::statement::{self, Discard, Statement};
 use crate::topology::ShardId;
@@ -27,7 +27,7 @@ use crate::transaction::command::{self, CommandError, OWN_NAME, Reply};
 use crate::transaction::pin::Reasons;
 use crate::transaction::state::Phase;
 use crate::wire::backend_message::{self, ColumnDescription};
-use crate::wire::frame::{Frame, FrameView};
+use crate::wire::frame::{Format, Frame, FrameView};
 use crate::wire::frontend_message::{self, Bind, FrontendMessage, Target};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -72,7 +72,14 @@ impl Session {
         // What came before the failed message is answered before it.
         let earlier = match stop {
             Stop::Told => Ok(()),
-            _ => self.answer_earlier().await,
+            _ => {
+                let earlier = self.answer_earlier().await;
+                // A Parse ends the unnamed statement, even one that fails.
+                if earlier.is_ok() && self.pipeline.parses_unnamed {
+                    self.statements.remove("");
+                }
+                earlier
+            }
         };
         self.pipeline.failed = true;
         self.forget_unanswered();
@@ -127,16 +134,7 @@ impl Session {
 
     async fn parse(&mut self, name: &str, sql: &str, parameter_types: &[u32]) -> Result<(), Stop> {
         self.see_unseen().await?;
-        if name.is_empty() {
-            // A Parse ends the unnamed statement, even one that fails.
-            self.statements.remove(name);
-        } else if self.statements.contains_key(name) {
-            return Err(SessionError::DuplicateStatement(name.to_owned()).into());
-        }
-        let max = self.router.config.limits.prepared_statements;
-        if self.statements.len() >= max && !self.statements.contains_key(name) {
-            return Err(SessionError::TooManyStatements { max }.into());
-        }
+        self.pipeline.parses_unnamed = name.is_empty();
         let whole = sql;
         let tokens = lex::lex(sql, &self.lex_limits())?;
         let statements = split::split(sql, &tokens);
@@ -146,6 +144,14 @@ impl Session {
             [one] => (&sql[..one.text.end], &tokens[one.tokens.clone()]),
             _ => return Err(SessionError::SeveralStatements.into()),
         };
+        let is_known = self.statements.contains_key(name);
+        if is_known && !name.is_empty() {
+            return Err(SessionError::DuplicateStatement(name.to_owned()).into());
+        }
+        let max = self.router.config.limits.prepared_statements;
+        if self.statements.len() >= max && !is_known {
+            return Err(SessionError::TooManyStatements { max }.into());
+        }
         let classified = statement::classify(sql, tokens)?;
         self.check_block(&classified)?;
         if control::is_planned(&classified) {
@@ -184,8 +190,18 @@ impl Session {
             PreparedKind::Query { .. } | PreparedKind::Forward | PreparedKind::Explain => true,
             PreparedKind::Session | PreparedKind::Execute | PreparedKind::Empty => false,
         };
+        let parameters = if seen_by_shard {
+            let numbers = tokens
+                .iter()
+                .filter(|token| token.kind == TokenKind::Parameter)
+                .filter_map(|token| token.text(&sql).get(1..)?.parse().ok());
+            numbers.max().unwrap_or(0).max(parameter_types.len())
+        } else {
+            0
+        };
         let prepared = Arc::new(Prepared {
             id,
+            parameters: Some(parameters),
             backend_name: if named {
                 backend_name(id)
             } else {
@@ -198,14 +214,17 @@ impl Session {
             described: OnceLock::new(),
             position_offset: 0,
         });
-        self.statements.insert(name.to_owned(), prepared.clone());
-        if self.pipeline.queue.is_empty() {
-            self.pipeline.named.clear();
-        }
-        self.pipeline.named.push(name.to_owned());
+        let before = self.statements.insert(name.to_owned(), prepared.clone());
+        let change = Change::Statement {
+            name: name.to_owned(),
+            before,
+        };
+        self.pipeline.parses_unnamed = false;
         if seen_by_shard {
+            self.pipeline.note_change(change);
             self.pipeline.unseen = Some(prepared);
         } else {
+            self.pipeline.note_answered_change(change);
             self.answer_locally(backend_message::write_parse_complete);
         }
         Ok(())
@@ -344,7 +363,7 @@ impl Session {
             run != Some(name)
                 && match portal.place {
                     Place::Shard(_) | Place::Several { .. } | Place::Explained { .. } => true,
-                    Place::Session | Place::Suspended | Place::Done { .. } => false,
+                    Place::Session | Place::Suspended(_) | Place::Done { .. } => false,
                 }
         })
     }
@@ -442,6 +461,16 @@ impl Session {
         if !bind.portal.is_empty() && self.portals.contains_key(bind.portal) {
             return Err(SessionError::DuplicatePortal(bind.portal.to_owned()).into());
         }
+        if let Some(expected) = prepared.parameters
+            && expected != bind.value_count()
+        {
+            return Err(SessionError::WrongValues {
+                name: bind.statement.to_owned(),
+                expected,
+                given: bind.value_count(),
+            }
+            .into());
+        }
         let max = self.router.config.limits.portals;
         if self.portals.len() >= max && !self.portals.contains_key(bind.portal) {
             return Err(SessionError::TooManyPortals { max }.into());
@@ -529,7 +558,11 @@ impl Session {
                 }
             }
             PreparedKind::Session | PreparedKind::Execute | PreparedKind::Empty => {
-                refuse_values(bind)?;
+                // What may end the block is looked at when it is executed.
+                let is_empty = matches!(prepared.kind, PreparedKind::Empty);
+                if is_empty && self.transaction.block.phase() == Phase::Failed {
+                    return Err(SessionError::FailedBlock.into());
+                }
                 self.answer_locally(backend_message::write_bind_complete);
                 Place::Session
             }
@@ -593,6 +626,7 @@ impl Session {
         let id = self.router.next_statement();
         let current = Arc::new(Prepared {
             id,
+            parameters: prepared.parameters,
             backend_name: match prepared.is_named() {
                 true => backend_name(id).into(),
                 false => Box::default(),
@@ -726,7 +760,14 @@ impl Session {
                 prepared,
             }) => (*described_on, prepared.clone()),
             Some(Portal {
-                place: Place::Session | Place::Done { .. } | Place::Suspended,
+                place: Place::Suspended(ran) | Place::Done { ran: Some(ran), .. },
+                prepared,
+            }) => {
+                let (prepared, results) = (prepared.clone(), ran.results.clone());
+                return Box::pin(self.describe_ran(&prepared, &results)).await;
+            }
+            Some(Portal {
+                place: Place::Session | Place::Done { ran: None, .. },
                 prepared,
             }) => {
                 let prepared = prepared.clone();
@@ -746,6 +787,35 @@ impl Session {
         self.talk_to(shard).await?;
         tracing::trace!(id = prepared.id, "describe portal");
         self.describe_portal_on(shard, name)
+    }
+
+    /// Describes a portal that ran on several shards. No shard needs to have it any more: its statement is described, with
+    /// the formats that Bind asked for.
+    async fn describe_ran(&mut self, prepared: &Prepared, results: &[Format]) -> Result<(), Stop> {
+        self.leave_shard(None).await?;
+        let shard = self.shard_to_describe(prepared)?;
+        let backend = self.join(shard).await?;
+        backend.forget_unnamed();
+        let out = backend.stream.out();
+        frontend_message::write_parse(out, "", &prepared.sql, &prepared.parameter_types);
+        frontend_message::write_describe(out, Target::Statement, "");
+        frontend_message::write_sync(out);
+        let reply = command::answer(backend).await;
+        let Some(description) = self.heard(shard, reply)?.description else {
+            self.answer_locally(backend_message::write_no_data);
+            return Ok(());
+        };
+        let columns = backend_message::read_row_description(description.body())?;
+        let columns = columns.into_iter().enumerate();
+        let columns = columns.map(|(index, column)| ColumnDescription {
+            format: match results {
+                [one] => *one,
+                each => each.get(index).copied().unwrap_or_default(),
+            },
+            ..column
+        });
+        self.answer_locally(|out| backend_message::write_row_description(out, columns));
+        Ok(())
     }
 
     fn describe_portal_on(&mut self, shard: ShardId, name: &str) -> Result<(), Stop> {
@@ -792,7 +862,20 @@ impl Session {
             } => {
                 self.note_forwarded(&portal.prepared, described_on)?;
                 let execute = self.execute_several(name, &portal.prepared, &plan, &bind, row_limit);
-                let place = Box::pin(execute).await?;
+                let done = Box::pin(execute).await?;
+                let results = Bind::decode(bind.body())?.result_formats.iter().collect();
+                let ran = Ran {
+                    described_on,
+                    results,
+                };
+                let command = done.tag.rsplit_once(' ').filter(|_| done.has_rows);
+                let place = match done.suspended {
+                    true => Place::Suspended(ran),
+                    false => Place::Done {
+                        again: command.map(|(command, _)| format!("{command} 0")),
+                        ran: Some(ran),
+                    },
+                };
                 if let Some(portal) = self.portals.get_mut(name) {
                     portal.place = place;
                 }
@@ -802,12 +885,18 @@ impl Session {
                 self.answer_locally(backend_message::write_empty_query);
                 Ok(())
             }
-            Place::Explained { bind, .. } => {
+            Place::Explained { bind, described_on } => {
                 let explain = self.execute_explain(name, &portal.prepared, &bind);
                 let explained = Box::pin(explain).await;
+                let results = Bind::decode(bind.body())?.result_formats.iter().collect();
                 if let Some(portal) = self.portals.get_mut(name) {
-                    let again = Some("EXPLAIN".to_owned());
-                    portal.place = Place::Done { again };
+                    portal.place = Place::Done {
+                        again: Some("EXPLAIN".to_owned()),
+                        ran: Some(Ran {
+                            described_on,
+                            results,
+                        }),
+                    };
                 }
                 explained
             }
@@ -851,22 +940,24 @@ impl Session {
                 };
                 if let Some(portal) = self.portals.get_mut(name) {
                     let again = shown(&portal.prepared.sql).map(|_| "SHOW".to_owned());
-                    portal.place = Place::Done { again };
+                    portal.place = Place::Done { again, ran: None };
                 }
                 control
             }
-            Place::Suspended => Err(SessionError::Refused {
+            Place::Suspended(_) => Err(SessionError::Refused {
                 what: "a second Execute of a portal over several shards".to_owned(),
                 code: "portal-row-limit",
                 reason: "the rows of several shards are kept between two Executes for a named portal in a block only",
                 hint: "Name the portal and BEGIN before, fetch all rows at once, or name the sharding key.",
             }
             .into()),
-            Place::Done { again: Some(tag) } => {
+            Place::Done {
+                again: Some(tag), ..
+            } => {
                 self.answer_locally(|out| backend_message::write_command_complete(out, &tag));
                 Ok(())
             }
-            Place::Done { again: None } => {
+            Place::Done { again: None, .. } => {
                 Err(SessionError::PortalCannotBeRun(name.to_owned()).into())
             }
         }
@@ -935,11 +1026,8 @@ impl Session {
         plan: &Plan,
         bind: &Frame,
         row_limit: i32,
-    ) -> Result<Place, Stop> {
-        let Ok(FrontendMessage::Bind(bind)) = FrontendMessage::decode(bind.tag(), bind.body())
-        else {
-            return Err(SessionError::UnknownMessage(b'B').into());
-        };
+    ) -> Result<FannedOut, Stop> {
+        let bind = Bind::decode(bind.body())?;
         self.leave_shard(Some(name)).await?;
         // The client's unnamed portal stays, unless it is this one.
         let portal = if !name.is_empty() && self.portals.contains_key("") {
@@ -967,24 +1055,25 @@ impl Session {
         let done = self.run_bound(plan, &request, portal, show).await?;
         self.note_schema_change(plan.access);
         self.pipeline.executed = true;
-        if done.suspended {
-            backend_message::write_portal_suspended(self.client.out());
-            return Ok(Place::Suspended);
+        match done.suspended {
+            true => backend_message::write_portal_suspended(self.client.out()),
+            false => backend_message::write_command_complete(self.client.out(), &done.tag),
         }
-        backend_message::write_command_complete(self.client.out(), &done.tag);
-        let command = done.tag.rsplit_once(' ').filter(|_| done.has_rows);
-        let again = command.map(|(command, _)| format!("{command} 0"));
-        Ok(Place::Done { again })
+        Ok(done)
     }
 
     async fn close(&mut self, target: Target, name: &str) -> Result<(), Stop> {
         self.see_unseen().await?;
         match target {
             Target::Statement => {
-                self.statements.remove(name);
+                let before = self.statements.remove(name);
+                self.pipeline.note_answered_change(Change::Statement {
+                    name: name.to_owned(),
+                    before,
+                });
             }
             Target::Portal => {
-                let shard = match self.portals.remove(name).map(|portal| portal.place) {
+                let shard = match self.portals.get(name).map(|portal| &portal.place) {
                     Some(
                         Place::Shard(shard)
                         | Place::Several {
@@ -994,9 +1083,21 @@ impl Session {
                         | Place::Explained {
                             described_on: shard,
                             ..
+                        }
+                        | Place::Suspended(Ran {
+                            described_on: shard,
+                            ..
+                        })
+                        | Place::Done {
+                            ran:
+                                Some(Ran {
+                                    described_on: shard,
+                                    ..
+                                }),
+                            ..
                         },
-                    ) => Some(shard),
-                    Some(Place::Session | Place::Done { .. } | Place::Suspended) => None,
+                    ) => Some(*shard),
+                    Some(Place::Session | Place::Done { ran: None, .. }) => None,
                     None => {
                         let shard = self.cursors.remove(name);
                         if shard.is_some() {
@@ -1011,13 +1112,23 @@ impl Session {
                 {
                     self.talk_to(shard).await?;
                     self.transaction.unsettle(shard);
+                    let before = self.portals.remove(name);
                     let Some(backend) = self.transaction.backend(shard) else {
                         return Err(Stop::Gone);
                     };
                     frontend_message::write_close(backend.stream.out(), Target::Portal, name);
+                    self.pipeline.note_change(Change::Portal {
+                        name: name.to_owned(),
+                        before,
+                    });
                     self.pipeline.queue.push_back(Expect::Close { shown: true });
                     return Ok(());
                 }
+                let before = self.portals.remove(name);
+                self.pipeline.note_answered_change(Change::Portal {
+                    name: name.to_owned(),
+                    before,
+                });
             }
         }
         self.answer_locally(backend_message::write_close_complete);
@@ -1128,14 +1239,34 @@ impl Session {
         Ok(relay::relay(backend, &mut self.client, &mut self.pipeline.queue, false).await)
     }
 
-    /// After an error: a Parse that the client was not told of did not happen, and its name is free.
+    /// After an error: a Parse or Close that the client was not told of did not happen.
     pub(super) fn forget_unanswered(&mut self) {
         let queue = std::mem::take(&mut self.pipeline.queue);
-        let unanswered = queue.iter().filter(|expect| expect.is_parse()).count()
-            + usize::from(self.pipeline.unseen.take().is_some());
-        let answered = self.pipeline.named.len().saturating_sub(unanswered);
-        for name in self.pipeline.named.split_off(answered) {
-            self.statements.remove(&name);
+        let unseen = self.pipeline.unseen.take().is_some();
+        let unanswered = queue.iter().filter(|expect| expect.is_change()).count();
+        let changes = &mut self.pipeline.changes;
+        let answered = changes
+            .len()
+            .saturating_sub(unanswered + usize::from(unseen));
+        let mut undone = changes.split_off(answered);
+        // A Parse that failed has ended the unnamed statement all the same.
+        let tried = queue.front().map_or(unseen, Expect::is_parse);
+        if let Some(Change::Statement { name, before }) = undone.first_mut()
+            && tried
+            && name.is_empty()
+        {
+            *before = None;
+        }
+        for change in undone.into_iter().rev() {
+            match change {
+                Change::Statement { name, before } => match before {
+                    Some(before) => drop(self.statements.insert(name, before)),
+                    None => drop(self.statements.remove(&name)),
+                },
+                Change::Portal { name, before } => {
+                    self.portals.extend(before.map(|before| (name, before)));
+                }
+            }
         }
     }
 
@@ -1240,18 +1371,6 @@ impl Session {
 struct Sent {
     bytes: Vec<Bytes>,
     queue: VecDeque<Expect>,
-}
-
-/// Refuses values for a statement that has no parameters.
-pub(super) fn refuse_values(bind: &Bind<'_>) -> Result<(), Stop> {
-    match bind.value_count() {
-        0 => Ok(()),
-        given => Err(SessionError::BoundWithoutParameters {
-            name: bind.statement.to_owned(),
-            given,
-        }
-        .into()),
-    }
 }
 
 /// Closes statements on a shard that may or may not be there.

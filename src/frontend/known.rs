@@ -329,6 +329,12 @@ impl Session {
             return None;
         }
         let bind = &pipelined.bind;
+        if prepared
+            .parameters
+            .is_some_and(|parameters| parameters != bind.value_count())
+        {
+            return None;
+        }
         let values: SmallVec<[_; LITERALS]> = bind.values().collect();
         let formats = bind.parameter_formats.iter();
         let formats: SmallVec<[_; LITERALS]> = formats.map(|format| format.code() as i16).collect();
@@ -357,6 +363,7 @@ impl Session {
         } = self.router.parsed.get(key)?;
         let prepared = Prepared {
             id: self.router.next_statement(),
+            parameters: None,
             backend_name: Box::default(),
             sql,
             parameter_types,

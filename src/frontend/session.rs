@@ -103,8 +103,10 @@ pub(super) struct Pipeline {
     pub(super) unseen: Option<Arc<Prepared>>,
     /// No shard could be had to see it.
     pub(super) unseeable: bool,
-    /// The client's names of statements that it parsed since the last Sync, in order; those answered may be left out.
-    pub(super) named: Vec<String>,
+    /// What became of the client's names since the last Sync, in order; what is answered may be left out.
+    pub(super) changes: Vec<Change>,
+    /// The unnamed statement is parsed now: it ends even if that fails.
+    pub(super) parses_unnamed: bool,
     /// Statements that were sent to the shard to be parsed or closed since the last Sync.
     pub(super) parsed: Vec<u64>,
     /// Statements that the shard knew before its talk began.
@@ -123,7 +125,43 @@ pub(super) struct Pipeline {
     pub(super) unsynced: bool,
 }
 
+/// What a message made of one of the client's names, to be taken back if an earlier message turns out to have failed.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// Parse or Close of a statement.
+    Statement {
+        /// Its name.
+        name: String,
+        /// What had the name before.
+        before: Option<Arc<Prepared>>,
+    },
+    /// Close of a portal.
+    Portal {
+        /// Its name.
+        name: String,
+        /// What had the name before.
+        before: Option<Portal>,
+    },
+}
+
 impl Pipeline {
+    /// Notes a change that a shard, or the router after one, is still to answer.
+    pub(super) fn note_change(&mut self, change: Change) {
+        if self.queue.is_empty() {
+            self.changes.clear();
+        }
+        self.changes.push(change);
+    }
+
+    /// Notes a change that the router answers as soon as what waits before it is answered.
+    pub(super) fn note_answered_change(&mut self, change: Change) {
+        if self.queue.is_empty() {
+            self.changes.clear();
+        } else {
+            self.changes.push(change);
+        }
+    }
+
     /// The shard that has been sent messages and has not answered all of them.
     pub(super) fn talking(&self) -> Option<ShardId> {
         self.shard.filter(|_| self.unsynced)
@@ -136,7 +174,7 @@ impl Pipeline {
             && !self.executed
             && self.unseen.is_none()
             && self.queue.is_empty()
-            && self.named.is_empty()
+            && self.changes.is_empty()
     }
 }
 

@@ -7,7 +7,7 @@
 
 use super::control::{Explain, refused};
 use super::error::{self, SessionError, Stop};
-use super::extended_query::{close_statements, refuse_values};
+use super::extended_query::close_statements;
 use super::session::Session;
 use super::several::Request;
 use super::simple_query::Sentence;
@@ -188,6 +188,7 @@ impl Session {
         let id = self.router.statement_id(&key);
         let prepared = Prepared {
             id,
+            parameters: Some(described.len()),
             backend_name: backend_name(id).into(),
             sql: text,
             parameter_types: portable,
@@ -241,7 +242,11 @@ impl Session {
     }
 
     /// What a shard said to a command of the router's own; one that is gone is let go.
-    fn heard(&mut self, shard: ShardId, reply: Result<Reply, CommandError>) -> Result<Reply, Stop> {
+    pub(super) fn heard(
+        &mut self,
+        shard: ShardId,
+        reply: Result<Reply, CommandError>,
+    ) -> Result<Reply, Stop> {
         match reply {
             Ok(reply) => {
                 self.pass_asides(&reply.asides);
@@ -631,7 +636,6 @@ impl Session {
         bind: &Bind<'_>,
         frame: FrameView<'_>,
     ) -> Result<(), Stop> {
-        refuse_values(bind)?;
         if self.transaction.block.phase() == Phase::Failed {
             return Err(SessionError::FailedBlock.into());
         }
@@ -660,6 +664,7 @@ impl Session {
                 self.ensure_parsed(&call.prepared, shard).await?;
                 let written = Arc::new(Prepared {
                     id: self.router.next_statement(),
+                    parameters: None,
                     backend_name: Box::default(),
                     sql: renamed.text.into(),
                     parameter_types: Arc::from([]),

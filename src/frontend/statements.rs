@@ -17,6 +17,8 @@ pub struct Prepared {
     pub sql: Arc<str>,
     /// The OIDs of Parse.
     pub parameter_types: Arc<[u32]>,
+    /// How many parameters it has; not counted where only shards know, and name it as the client does.
+    pub parameters: Option<usize>,
     /// What runs it.
     pub kind: PreparedKind,
     /// The parameters' types as a shard described them, once one has.
@@ -124,10 +126,21 @@ pub enum Place {
         described_on: ShardId,
     },
     /// Run on several shards up to its row limit; the rest of its rows is gone.
-    Suspended,
+    Suspended(Ran),
     /// Run already.
     Done {
         /// The tag of a further Execute, which finds no more rows; without rows there is none.
         again: Option<String>,
+        /// What is left of it, unless the session alone ran it.
+        ran: Option<Ran>,
     },
+}
+
+/// What is left of a portal that was bound on one shard to be described, and ran elsewhere.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// The shard, which may have the portal still.
+    pub described_on: ShardId,
+    /// The formats of its rows, as Bind asked for them.
+    pub results: Box<[Format]>,
 }
