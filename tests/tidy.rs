@@ -374,7 +374,7 @@ fn is_pure(file: &str) -> bool {
         ["sql" | "topology" | "planner" | "wire", ..] | ["executor", "merge", ..] => true,
         _ => matches!(
             module.last(),
-            Some(&"state" | &"phase" | &"move_plan" | &"gid")
+            Some(&"state" | &"phase" | &"two_phase" | &"move_plan" | &"gid")
         ),
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! One writing participant is the *decider*. The others PREPARE under a name that carries the decider's transaction id;
 //! then the decider commits, and that commit, durable in its own commit log, is the decision; then the others finish.
-//! Before the decision every failure rolls all back; after it nothing does. What a crash leaves prepared is settled by
-//! [`super::recovery`]. (Gray & Lamport, "Consensus on Transaction Commit", §3, with the coordinator's record replaced
+//! [`super::two_phase`] says what follows what; what a crash leaves prepared is settled by [`super::recovery`]. (Gray & Lamport, "Consensus on Transaction Commit", §3, with the coordinator's record replaced
 //! by the decider's.)
 
 use super::command::{self, CommandError, Reply};
 use super::gid::GlobalTransactionId;
 use super::participants::Participants;
+use super::two_phase::{
+    self, Answer, Decision, Outcome, Preparable, Step, TIMELINE, Verdict, Vote,
+};
 use super::{Participant, Tenant, Transaction, visibility};
 use crate::backend::control::ControlError;
 use crate::topology::ShardId;
@@ -21,20 +23,17 @@ use futures_util::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Asks a participant whether it wrote, under which transaction id, and on which timeline.
-const WHO_WROTE: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::text, \
-     pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8)";
-
-/// The same of one that must decide: only what has a transaction id can.
-const DECIDES: &str = "SELECT pg_catalog.pg_current_xact_id()::text, \
-     pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8)";
-
-/// How often, and how far apart, a decider whose answer was lost is asked what became of its transaction.
-const VERDICT_ATTEMPTS: u32 = 10;
+/// How far apart a decider whose answer was lost is asked what became of its transaction.
 const VERDICT_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long a decided transaction is waited for on the other shards before it is left to recovery.
 const FINISH_WAIT: Duration = Duration::from_secs(10);
+
+/// What makes the decider's COMMIT last once it is answered, as that of the others does anyway: it writes to the log,
+/// and waits for the log, even where the session waits for nothing.
+const LASTING: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgring', ''::pg_catalog.text), \
+     pg_catalog.set_config('synchronous_commit', CASE s WHEN 'off' THEN 'local' ELSE s END, true) \
+     FROM pg_catalog.current_setting('synchronous_commit') s";
 
 /// How a block ended.
 #[derive(Debug)]
@@ -96,7 +95,7 @@ impl ErrorReply for CommitError {
     }
 }
 
-/// What a participant said to [`WHO_WROTE`].
+/// A participant's transaction.
 struct Written {
     xid: u64,
     timeline: String,
@@ -153,10 +152,13 @@ async fn commit_all(
         }
     }
     if writers.len() >= 2 {
-        let decider = decider(&participants, &writers);
-        writers.swap(0, decider);
-        let commit = commit_in_two_phases(participants, writers, tenant, topology);
-        return Box::pin(commit).await;
+        let fitness = writers.iter().map(|(shard, _)| {
+            let participant = participants.get(shard);
+            participant.map_or(Preparable::No, preparable)
+        });
+        let decider = two_phase::decider(fitness);
+        let commit = TwoPhases::new(participants, writers, decider, tenant, topology);
+        return Box::pin(commit.run()).await;
     }
     // The one that wrote goes first: while it may still fail, nothing else has ended.
     let first = writers.first().map_or_else(
@@ -191,34 +193,28 @@ async fn commit_all(
     Ok(ended)
 }
 
-/// Which of the writers decides. PostgreSQL does not prepare what listens, notifies or uses temporary tables, nor what
-/// locks in a transaction what its session has locked.
-fn decider(participants: &Participants, writers: &[(ShardId, Written)]) -> usize {
-    let first = |decides: fn(&Participant) -> bool| {
-        let participant = |shard| participants.get(shard);
-        writers
-            .iter()
-            .position(|(shard, _)| participant(shard).is_some_and(decides))
-    };
-    first(|participant| participant.unpreparable)
-        .or_else(|| first(|participant| participant.reasons.is_state()))
-        .unwrap_or(0)
+fn preparable(participant: &Participant) -> Preparable {
+    if participant.unpreparable {
+        Preparable::No
+    } else if participant.reasons.is_state() {
+        Preparable::Perhaps
+    } else {
+        Preparable::Yes
+    }
 }
 
+/// Asks a participant whether it wrote, under which transaction id, and on which timeline.
 async fn written(participant: &mut Participant) -> Result<Option<Written>, CommandError> {
-    let question = if participant.unpreparable {
-        DECIDES
+    // One that must decide needs a transaction id for it.
+    let id = if participant.unpreparable {
+        "pg_current_xact_id()"
     } else {
-        WHO_WROTE
+        "pg_current_xact_id_if_assigned()"
     };
-    let reply = command::run(&mut participant.lease, question).await?;
-    let mut row = reply
-        .rows
-        .into_iter()
-        .next()
-        .unwrap_or_default()
-        .into_iter();
-    let (xid, timeline) = (row.next().flatten(), row.next().flatten());
+    let question = format!("SELECT pg_catalog.{id}::text, {TIMELINE}");
+    let reply = command::run(&mut participant.lease, &question).await?;
+    let row = reply.rows.into_iter().next().unwrap_or_default();
+    let [xid, timeline] = row.try_into().unwrap_or_default();
     Ok(xid
         .and_then(|xid| xid.parse().ok())
         .zip(timeline)
@@ -282,181 +278,219 @@ async fn roll_back(participants: Participants) {
     transaction.rollback().await;
 }
 
-async fn commit_in_two_phases(
-    mut participants: Participants,
-    writers: Vec<(ShardId, Written)>,
-    tenant: Tenant<'_>,
-    topology: &Topology,
-) -> Result<Ended, CommitError> {
-    let mut writers = writers.into_iter();
-    let Some((decider_shard, decision)) = writers.next() else {
-        return Ok(Ended {
-            committed: true,
-            asides: Vec::new(),
-        });
-    };
-    let Some(mut decider) = participants.remove(&decider_shard) else {
-        return Ok(Ended {
-            committed: true,
-            asides: Vec::new(),
-        });
-    };
-    let mut prepared = Vec::new();
-    for (number, (shard, _)) in (1..).zip(writers) {
-        let gid = GlobalTransactionId {
+/// A commit in two phases, between its steps ([`two_phase::Step`]).
+struct TwoPhases<'a> {
+    tenant: Tenant<'a>,
+    /// What the names of the prepared parts are made of, which are numbered from one.
+    name: GlobalTransactionId,
+    /// Where the decision falls.
+    shard: ShardId,
+    /// None once its connection is gone.
+    decider: Option<Participant>,
+    /// Those that wrote beside it, until they are asked to prepare.
+    others: Vec<Participant>,
+    /// Those that are prepared, and under which name.
+    prepared: Vec<(Participant, String)>,
+    readers: Participants,
+    asides: Vec<Frame>,
+    /// Why it is rolled back; None where a shard found its part failed already.
+    failure: Option<CommitError>,
+}
+
+impl<'a> TwoPhases<'a> {
+    /// Parts the writers, of which `decision` is the decider's, from the readers.
+    fn new(
+        mut participants: Participants,
+        writers: Vec<(ShardId, Written)>,
+        decider: usize,
+        tenant: Tenant<'a>,
+        topology: &Topology,
+    ) -> Self {
+        let (shard, decision) = &writers[decider];
+        let name = GlobalTransactionId {
             cluster: topology.cluster.clone(),
-            decider: topology.shard_name(decider_shard).clone(),
+            decider: topology.shard_name(*shard).clone(),
             timeline: decision.timeline.clone(),
             xid: decision.xid,
-            number,
+            number: 0,
         };
-        prepared.extend(
-            participants
-                .remove(&shard)
-                .map(|participant| (participant, gid.to_string())),
-        );
-    }
-    let readers = participants;
-
-    // 1. The others prepare, once the name that they prepare under cannot come to mean another transaction.
-    if let Err(error) = tenant.control.make_ids_durable(decider_shard).await {
-        take_back(
-            Vec::new(),
-            Some(decider),
-            prepared
-                .into_iter()
-                .map(|(one, _)| (one.lease.shard, one))
-                .chain(readers)
+        Self {
+            tenant,
+            name,
+            shard: *shard,
+            decider: participants.remove(shard),
+            others: writers
+                .iter()
+                .filter_map(|(shard, _)| participants.remove(shard))
                 .collect(),
-        )
-        .await;
-        return Err(CommitError::NoDecision(error));
-    }
-    let prepares = prepared.iter_mut().map(|(participant, gid)| {
-        let sql = format!("PREPARE TRANSACTION '{gid}'");
-        async move { command::run(&mut participant.lease, &sql).await }
-    });
-    let mut failure = None;
-    let mut done = Vec::new();
-    let mut asides = Vec::new();
-    let (answers, entered) =
-        tokio::join!(join_all(prepares), visibility::enter(&mut decider.lease));
-    if let Err(error) = entered {
-        failure = Some(Some(error));
-    }
-    for (answer, (participant, gid)) in answers.into_iter().zip(prepared) {
-        match answer {
-            // A part that had failed already answers ROLLBACK.
-            Ok(reply) if reply.tag == "PREPARE TRANSACTION" => {
-                asides.extend(reply.asides);
-                done.push((participant, gid));
-            }
-            Ok(_) => {
-                give_back(participant);
-                failure = failure.or(Some(None));
-            }
-            Err(error @ CommandError::Refused(_)) => {
-                give_back(participant);
-                failure = failure.flatten().map(Some).or(Some(Some(error)));
-            }
-            Err(error) => failure = failure.flatten().map(Some).or(Some(Some(error))),
+            prepared: Vec::new(),
+            readers: participants,
+            asides: Vec::new(),
+            failure: None,
         }
-    }
-    if let Some(error) = failure {
-        take_back(done, left(decider).await, readers).await;
-        return match error {
-            Some(error) => Err(CommitError::RolledBack(error)),
-            None => Ok(Ended {
-                committed: false,
-                asides,
-            }),
-        };
     }
 
-    // 2. The decider commits: the decision.
-    let decider_name = decider.lease.shard_name.clone();
-    let mut visible = None;
-    match command::run(&mut decider.lease, "COMMIT").await {
-        Ok(reply) if reply.tag == "COMMIT" => {
-            decider.lease.applied = tenant.committed.clone();
-            visible = Some(decider).filter(|_| reply.status == TransactionStatus::Idle);
-            asides.extend(reply.asides);
+    async fn run(mut self) -> Result<Ended, CommitError> {
+        let mut step = Step::MakeIdsDurable;
+        loop {
+            step = match step {
+                Step::MakeIdsDurable => two_phase::named(self.make_ids_durable().await),
+                Step::GetReady => two_phase::ready(self.get_ready().await),
+                Step::Prepare => two_phase::voted(&self.prepare().await),
+                Step::Decide => two_phase::decided(self.decide().await),
+                Step::Ask { time } => two_phase::told(self.ask().await, time),
+                Step::Finish(outcome) => return self.finish(outcome).await,
+            }
         }
-        Ok(_) => {
-            take_back(done, left(decider).await, readers).await;
-            return Ok(Ended {
-                committed: false,
-                asides,
+    }
+
+    /// Whether the name that the others prepare under can mean no other transaction from now on.
+    async fn make_ids_durable(&mut self) -> bool {
+        let durable = self.tenant.control.make_ids_durable(self.shard).await;
+        self.failure = durable.err().map(CommitError::NoDecision);
+        self.failure.is_none()
+    }
+
+    async fn get_ready(&mut self) -> Vote {
+        let Some(decider) = &mut self.decider else {
+            return Vote::Lost;
+        };
+        let sql = format!("{}; {LASTING}", visibility::enter());
+        match command::run(&mut decider.lease, &sql).await {
+            Ok(_) => Vote::Ready,
+            Err(error) => self.refused(error),
+        }
+    }
+
+    async fn prepare(&mut self) -> Vec<Vote> {
+        let mut others = Vec::new();
+        for (number, participant) in (1..).zip(self.others.drain(..)) {
+            let name = GlobalTransactionId {
+                number,
+                ..self.name.clone()
+            };
+            others.push((participant, name.to_string()));
+        }
+        let prepares = others.iter_mut().map(|(participant, gid)| {
+            let sql = format!("PREPARE TRANSACTION '{gid}'");
+            async move { command::run(&mut participant.lease, &sql).await }
+        });
+        let answers = join_all(prepares).await;
+        let mut votes = Vec::new();
+        for (answer, (participant, gid)) in answers.into_iter().zip(others) {
+            votes.push(match answer {
+                Ok(reply) if reply.tag == "PREPARE TRANSACTION" => {
+                    self.asides.extend(reply.asides);
+                    self.prepared.push((participant, gid));
+                    Vote::Ready
+                }
+                // A part that had failed already answers ROLLBACK.
+                Ok(_) => {
+                    give_back(participant);
+                    Vote::RolledBack
+                }
+                Err(error) => {
+                    if let CommandError::Refused(_) = error {
+                        give_back(participant);
+                    }
+                    self.refused(error)
+                }
             });
         }
-        Err(error @ CommandError::Refused(_)) => {
-            take_back(done, left(decider).await, readers).await;
-            return Err(CommitError::RolledBack(error));
-        }
-        Err(error @ CommandError::Lost { .. }) => {
-            drop(decider);
-            match verdict(decider_shard, &decision, tenant).await {
-                Some(true) => {}
-                Some(false) => {
-                    finish_prepared(done, "ROLLBACK PREPARED", tenant).await;
-                    roll_back(readers).await;
-                    return Err(CommitError::RolledBack(error));
-                }
-                // Recovery settles what is prepared as soon as the decider answers again.
-                None => {
-                    return Err(CommitError::Unknown {
-                        shard: decider_name,
-                    });
-                }
+        votes
+    }
+
+    /// Keeps the first error for the client.
+    fn refused(&mut self, error: CommandError) -> Vote {
+        let vote = match error {
+            CommandError::Refused(_) => Vote::RolledBack,
+            CommandError::Lost { .. } => Vote::Lost,
+        };
+        self.failure.get_or_insert(CommitError::RolledBack(error));
+        vote
+    }
+
+    async fn decide(&mut self) -> Decision {
+        let Some(decider) = &mut self.decider else {
+            return Decision::Lost;
+        };
+        match command::run(&mut decider.lease, "COMMIT").await {
+            Ok(reply) if reply.tag == "COMMIT" => {
+                decider.lease.applied = self.tenant.committed.clone();
+                self.asides.extend(reply.asides);
+                Decision::Committed
             }
+            Ok(_) => Decision::RolledBack,
+            Err(error) => match self.refused(error) {
+                Vote::Lost => {
+                    self.decider = None;
+                    Decision::Lost
+                }
+                Vote::Ready | Vote::RolledBack => Decision::RolledBack,
+            },
         }
     }
 
-    // 3. The others follow; whatever happens now, the transaction is committed.
-    let (_, _) = tokio::join!(
-        finish_prepared(done, "COMMIT PREPARED", tenant),
-        join_all(
-            readers
-                .into_values()
-                .map(|participant| commit_one(participant, tenant))
-        )
-    );
-    if let Some(decider) = visible {
-        visibility::leave_and_release(decider).await;
+    /// Asks the decider, over a new connection, what became of its transaction. None: it does not answer.
+    async fn ask(&mut self) -> Option<Verdict> {
+        tokio::time::sleep(VERDICT_PAUSE).await;
+        let (pools, custom) = (self.tenant.pools, self.tenant.custom);
+        let mut lease = pools.acquire(self.shard, custom).await.ok()?;
+        let sql = format!(
+            "SELECT pg_catalog.pg_xact_status('{}'::pg_catalog.xid8), {TIMELINE}",
+            self.name.xid
+        );
+        let reply = command::run(&mut lease, &sql).await.ok()?;
+        lease.release();
+        let [status, timeline] = reply.rows.into_iter().next()?.try_into().ok()?;
+        let answer = Answer {
+            status: Ok(status),
+            timeline: timeline?,
+        };
+        Some(two_phase::judge(&self.name, &answer))
     }
-    Ok(Ended {
-        committed: true,
-        asides,
-    })
-}
 
-/// A decider that does not decide any more, if it is of use still.
-async fn left(mut decider: Participant) -> Option<Participant> {
-    let left = visibility::leave(&mut decider.lease).await;
-    left.is_ok().then_some(decider)
-}
-
-/// Before the decision: everything goes back.
-async fn take_back(
-    prepared: Vec<(Participant, String)>,
-    decider: Option<Participant>,
-    readers: Participants,
-) {
-    let undo = prepared
-        .into_iter()
-        .map(|(mut participant, gid)| async move {
-            // Settings made in the block survive PREPARE on this connection: others do not get it.
-            let sql = format!("ROLLBACK PREPARED '{gid}'");
-            let undone = command::run(&mut participant.lease, &sql).await;
-            if undone.is_ok() && !participant.reasons.is_empty() {
-                participant.release();
+    async fn finish(self, outcome: Outcome) -> Result<Ended, CommitError> {
+        let Some(verb) = outcome.verb() else {
+            // Recovery settles what is prepared as soon as the decider answers again.
+            return Err(CommitError::Unknown {
+                shard: self.name.decider,
+            });
+        };
+        let others = finish_prepared(self.prepared, verb, self.tenant);
+        if outcome == Outcome::Committed {
+            let readers = self.readers.into_values();
+            let readers = readers.map(|participant| commit_one(participant, self.tenant));
+            tokio::join!(others, join_all(readers));
+            if let Some(decider) = self.decider {
+                visibility::leave_and_release(decider).await;
             }
-        });
-    let mut rest = readers;
-    if let Some(decider) = decider {
-        rest.insert(decider.lease.shard, decider);
+            return Ok(Ended {
+                committed: true,
+                asides: self.asides,
+            });
+        }
+        let mut rest = self.readers;
+        for participant in self.others {
+            rest.insert(participant.lease.shard, participant);
+        }
+        let rest = async {
+            if let Some(mut decider) = self.decider
+                && visibility::leave(&mut decider.lease).await.is_ok()
+            {
+                rest.insert(self.shard, decider);
+            }
+            roll_back(rest).await;
+        };
+        tokio::join!(others, rest);
+        match self.failure {
+            Some(error) => Err(error),
+            None => Ok(Ended {
+                committed: false,
+                asides: self.asides,
+            }),
+        }
     }
-    tokio::join!(join_all(undo), roll_back(rest));
 }
 
 /// COMMIT PREPARED or ROLLBACK PREPARED on each; what cannot be reached is left to recovery.
@@ -486,39 +520,4 @@ async fn finish_prepared(prepared: Vec<(Participant, String)>, verb: &str, tenan
             }),
     )
     .await;
-}
-
-/// Asks a decider, over a new connection, what became of its transaction. None: it cannot be said.
-async fn verdict(shard: ShardId, decision: &Written, tenant: Tenant<'_>) -> Option<bool> {
-    let sql = format!(
-        "SELECT pg_catalog.pg_xact_status('{}'::pg_catalog.xid8), \
-         pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8)",
-        decision.xid
-    );
-    for _ in 0..VERDICT_ATTEMPTS {
-        tokio::time::sleep(VERDICT_PAUSE).await;
-        let Ok(mut lease) = tenant.pools.acquire(shard, tenant.custom).await else {
-            continue;
-        };
-        let Ok(reply) = command::run(&mut lease, &sql).await else {
-            continue;
-        };
-        lease.release();
-        let mut row = reply
-            .rows
-            .into_iter()
-            .next()
-            .unwrap_or_default()
-            .into_iter();
-        let (status, timeline) = (row.next().flatten(), row.next().flatten());
-        if timeline.as_deref() != Some(&decision.timeline) {
-            return None;
-        }
-        match status.as_deref() {
-            Some("committed") => return Some(true),
-            Some("aborted") => return Some(false),
-            _ => {}
-        }
-    }
-    None
 }

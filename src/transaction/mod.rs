@@ -5,6 +5,7 @@ pub mod state;
 pub mod command;
 pub mod settings;
 pub mod foreseeable;
+pub mod two_phase;
 pub mod commit;
 pub mod gid;
 pub mod recovery;

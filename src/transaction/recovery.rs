@@ -3,6 +3,7 @@
 //! what the decider cannot say stays prepared and is told. Start at [`run`].
 
 use super::gid::GlobalTransactionId;
+use super::two_phase::{Answer, TIMELINE, Verdict, judge};
 use crate::backend::control::{Client, Control, ControlError};
 use crate::topology::ShardId;
 use futures_util::future::join_all;
@@ -50,46 +51,6 @@ pub struct InDoubt {
     pub age: Duration,
     /// Why it is not finished.
     pub reason: String,
-}
-
-/// What a decider's commit log says of a transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Verdict {
-    Committed,
-    Aborted,
-    InProgress,
-    Unknown(String),
-}
-
-/// What a decider answered: its timeline, and the status of the transaction there (`pg_xact_status`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Answer {
-    timeline: String,
-    status: Result<Option<String>, String>,
-}
-
-/// The status of a transaction id proves something on the timeline that gave it out only: a failover may lose the
-/// transaction and give its id to another.
-fn judge(gid: &GlobalTransactionId, answer: &Answer) -> Verdict {
-    if answer.timeline != gid.timeline {
-        return Verdict::Unknown(format!(
-            "shard {} is on timeline {} now",
-            gid.decider, answer.timeline
-        ));
-    }
-    match &answer.status {
-        Ok(Some(status)) => match status.as_str() {
-            "committed" => Verdict::Committed,
-            "aborted" => Verdict::Aborted,
-            "in progress" => Verdict::InProgress,
-            other => Verdict::Unknown(format!("shard {} says \"{other}\"", gid.decider)),
-        },
-        Ok(None) => Verdict::Unknown(format!(
-            "transaction {} is too old for shard {} to know",
-            gid.xid, gid.decider
-        )),
-        Err(reason) => Verdict::Unknown(format!("shard {}: {reason}", gid.decider)),
-    }
 }
 
 /// Recovers now and then at `recovery.interval` until the control plane is gone.
@@ -197,12 +158,8 @@ async fn has_decided(control: &Control, shard: ShardId) -> Result<bool, String> 
             Ok(gid) => ask_decider(control, &gid).await,
             Err(error) => Verdict::Unknown(error.to_string()),
         };
-        match verdict {
-            Verdict::Committed => decided = true,
-            // It cannot commit while nobody may.
-            Verdict::Aborted | Verdict::InProgress => {}
-            Verdict::Unknown(reason) => return Err(format!("{text} is in doubt: {reason}")),
-        }
+        let is_half = verdict.is_half_committed();
+        decided |= is_half.map_err(|reason| format!("{text} is in doubt: {reason}"))?;
     }
     Ok(decided)
 }
@@ -262,34 +219,28 @@ async fn recover_shard(control: &Control, shard: ShardId) -> Result<Report, Cont
             Ok(gid) => ask_decider(control, &gid).await,
             Err(error) => Verdict::Unknown(error.to_string()),
         };
-        let finish = match verdict {
-            Verdict::Committed => "COMMIT",
-            Verdict::Aborted => "ROLLBACK",
-            Verdict::InProgress => {
-                report.in_progress += 1;
-                continue;
-            }
-            Verdict::Unknown(reason) => {
-                report.in_doubt.push(InDoubt {
+        let Some(verb) = verdict.outcome().verb() else {
+            match verdict {
+                Verdict::Unknown(reason) => report.in_doubt.push(InDoubt {
                     shard: name.clone(),
                     gid: part.text,
                     age: part.age,
                     reason,
-                });
-                continue;
+                }),
+                Verdict::InProgress | Verdict::Committed | Verdict::Aborted => {
+                    report.in_progress += 1;
+                }
             }
+            continue;
         };
-        match finish_part(&client, finish, &part).await {
-            Ok(()) if finish == "COMMIT" => report.committed += 1,
+        match finish_part(&client, verb, &part).await {
+            Ok(()) if verdict == Verdict::Committed => report.committed += 1,
             Ok(()) => report.rolled_back += 1,
             // Whoever was faster asked the same decider.
             Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => {}
             Err(error) if error.as_db_error().is_none() => return Err(query(error)),
             Err(error) => {
-                let reason = format!(
-                    "{finish} PREPARED failed: {}",
-                    crate::backend::store::reason(&error)
-                );
+                let reason = format!("{verb} failed: {}", crate::backend::store::reason(&error));
                 report.in_doubt.push(InDoubt {
                     shard: name.clone(),
                     gid: part.text,
@@ -303,7 +254,6 @@ async fn recover_shard(control: &Control, shard: ShardId) -> Result<Report, Cont
 }
 
 const STATUS: &str = "SELECT pg_catalog.pg_xact_status($1::pg_catalog.text::pg_catalog.xid8)";
-const TIMELINE: &str = "SELECT pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8)";
 
 async fn ask_decider(control: &Control, gid: &GlobalTransactionId) -> Verdict {
     let Some(decider) = control.topology.load().shard_named(&gid.decider) else {
@@ -334,7 +284,9 @@ async fn ask(control: &Control, decider: ShardId, xid: u64) -> Result<Answer, Co
         },
     };
     // After the status: a promotion in between shows.
-    let row = client.query_typed_one(TIMELINE, &[]).await.map_err(query)?;
+    let timeline = format!("SELECT {TIMELINE}");
+    let row = client.query_typed_one(&timeline, &[]).await;
+    let row = row.map_err(query)?;
     Ok(Answer {
         timeline: row.try_get(0).map_err(query)?,
         status,
@@ -344,7 +296,7 @@ async fn ask(control: &Control, decider: ShardId, xid: u64) -> Result<Answer, Co
 /// COMMIT PREPARED or ROLLBACK PREPARED, as its owner where that is another role.
 async fn finish_part(
     client: &tokio_postgres::Client,
-    finish: &str,
+    verb: &str,
     part: &Part,
 ) -> Result<(), tokio_postgres::Error> {
     client
@@ -356,66 +308,8 @@ async fn finish_part(
         .await?;
     // A parsed name holds no quote.
     let finished = client
-        .batch_execute(&format!("{finish} PREPARED '{}'", part.text))
+        .batch_execute(&format!("{verb} '{}'", part.text))
         .await;
     client.batch_execute("RESET ROLE").await?;
     finished
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn gid() -> GlobalTransactionId {
-        "pgring:shop:s0:00000001:740:1".parse().unwrap()
-    }
-
-    fn answer(timeline: &str, status: Result<Option<&str>, &str>) -> Answer {
-        let status = status
-            .map(|status| status.map(str::to_owned))
-            .map_err(str::to_owned);
-        Answer {
-            timeline: timeline.to_owned(),
-            status,
-        }
-    }
-
-    #[test]
-    fn the_deciders_commit_log_decides() {
-        assert_eq!(
-            judge(&gid(), &answer("00000001", Ok(Some("committed")))),
-            Verdict::Committed
-        );
-        assert_eq!(
-            judge(&gid(), &answer("00000001", Ok(Some("aborted")))),
-            Verdict::Aborted
-        );
-        assert_eq!(
-            judge(&gid(), &answer("00000001", Ok(Some("in progress")))),
-            Verdict::InProgress
-        );
-    }
-
-    #[test]
-    fn nothing_is_guessed_after_a_failover() {
-        let verdict = judge(&gid(), &answer("00000002", Ok(Some("committed"))));
-        assert_eq!(
-            verdict,
-            Verdict::Unknown("shard s0 is on timeline 00000002 now".to_owned())
-        );
-    }
-
-    #[test]
-    fn nothing_is_guessed_of_an_id_that_is_too_old_or_not_given_out() {
-        for status in [
-            Ok(None),
-            Err("transaction ID 740 is in the future"),
-            Ok(Some("odd")),
-        ] {
-            assert!(matches!(
-                judge(&gid(), &answer("00000001", status)),
-                Verdict::Unknown(_)
-            ));
-        }
-    }
 }

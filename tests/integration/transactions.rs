@@ -528,6 +528,40 @@ fn killing_the_router_in_the_middle_of_commits_loses_nothing() {
 }
 
 #[test]
+fn a_commit_over_shards_lasts_where_the_session_waits_for_nothing() {
+    // What a COMMIT does not wait for stays in memory.
+    let mut sandbox = cluster::start_with(2, &[("wal_writer_delay", "10s")]);
+    let deployment = Options::new(&sandbox)
+        .schema(SCHEMA)
+        .sharded("accounts", "aid")
+        .start();
+    let mut client = deployment.connect();
+    let rows: Vec<String> = (1..=ACCOUNTS).map(|aid| format!("({aid}, 100)")).collect();
+    client.run(&format!("INSERT INTO accounts VALUES {}", rows.join(", ")));
+    let accounts = one_account_each(&deployment);
+    client.run("SET synchronous_commit = off; BEGIN");
+    add(&mut client, &accounts[0], 1);
+    add(&mut client, &accounts[1], 2);
+    assert_eq!(client.run("COMMIT"), "COMMIT");
+    // The deployment borrows the servers; what is left to do needs only its router.
+    let router = deployment.into_router().expect("a router");
+    for shard in 0..2 {
+        sandbox.kill(shard).expect("kill a server");
+    }
+    for shard in 0..2 {
+        sandbox.start_again(shard).expect("start it again");
+    }
+    for (aid, expected) in accounts.iter().zip(["101", "102"]) {
+        let served = format!("SELECT balance FROM accounts WHERE aid = {aid}");
+        eventually(Duration::from_secs(20), "the shard is served again", || {
+            let mut client = router.target().connect();
+            client.simple(&served).failure.is_none()
+        });
+        assert_eq!(balance(&mut router.target().connect(), aid), expected);
+    }
+}
+
+#[test]
 fn a_commit_over_shards_that_cannot_prepare_is_refused_and_changes_nothing() {
     let sandbox = cluster::start_with(2, &[("max_prepared_transactions", "0")]);
     let deployment = Options::new(&sandbox)
