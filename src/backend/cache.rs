@@ -28,6 +28,7 @@ struct Row {
     fenced: String,
     closed: String,
     foreign_slots: String,
+    joining: bool,
 }
 
 /// Why the file says nothing.
@@ -98,6 +99,7 @@ fn encode(cluster: &str, records: &[OwnershipRecord]) -> Result<Vec<u8>, serde_j
         fenced: record.fenced.to_string(),
         closed: record.closed.to_string(),
         foreign_slots: record.foreign_slots.to_string(),
+        joining: record.joining,
     };
     let file = File {
         format: FORMAT,
@@ -121,6 +123,7 @@ fn decode(text: &[u8], cluster: &str) -> Result<Vec<OwnershipRecord>, CacheError
             &row.fenced,
             &row.closed,
             &row.foreign_slots,
+            if row.joining { "true" } else { "false" },
         ])
     };
     Ok(file.shards.iter().map(record).collect::<Result<_, _>>()?)
@@ -133,9 +136,28 @@ mod tests {
     #[test]
     fn records_read_back_as_written() {
         let records = vec![
-            store::parse_record(["s0", "c", "7", "{[0,8192)}", "{[5,6)}", "{[5,6)}", "{}"])
-                .unwrap(),
-            store::parse_record(["s1", "c", "1", "{[8192,16384)}", "{}", "{}", "{[5,6)}"]).unwrap(),
+            store::parse_record([
+                "s0",
+                "c",
+                "7",
+                "{[0,8192)}",
+                "{[5,6)}",
+                "{[5,6)}",
+                "{}",
+                "false",
+            ])
+            .unwrap(),
+            store::parse_record([
+                "s1",
+                "c",
+                "1",
+                "{[8192,16384)}",
+                "{}",
+                "{}",
+                "{[5,6)}",
+                "true",
+            ])
+            .unwrap(),
         ];
         let text = encode("shop", &records).unwrap();
         assert_eq!(decode(&text, "shop").unwrap(), records);

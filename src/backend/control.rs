@@ -419,9 +419,10 @@ impl Control {
             Shard {
                 name: member.name.clone(),
                 epoch: record.as_ref().map_or(Epoch(0), |record| record.epoch),
-                membership: match out && owns_nothing {
-                    true => Membership::Out,
-                    false => Membership::Whole,
+                membership: match (out && owns_nothing, record) {
+                    (true, _) => Membership::Out,
+                    (false, Some(record)) if record.joining => Membership::Joining,
+                    (false, _) => Membership::Whole,
                 },
             }
         });

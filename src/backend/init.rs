@@ -3,6 +3,7 @@
 //! believes; when all have one, every row is raised to epoch 1. A shard that stands at epoch 1 or above is never changed.
 
 use super::catalog::{self, CatalogError};
+use super::join;
 use super::store::{self, StoreError};
 use crate::config::{Config, PinTarget};
 use crate::topology::ownership::{self, OwnershipProblem, OwnershipRecord};
@@ -14,6 +15,7 @@ use crate::topology::{Epoch, ShardId, SlotId};
 use futures_util::future::{join_all, try_join_all};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, NoTls};
@@ -30,6 +32,8 @@ pub struct InitReport {
     pub cluster_id: Arc<str>,
     /// Each shard with what it owns now, in the order of the map.
     pub shards: Vec<(Arc<str>, SlotSet)>,
+    /// Shards that joined a cluster which was there.
+    pub joined: Vec<Arc<str>>,
     /// What works, and should not stay so.
     pub warnings: Vec<String>,
 }
@@ -93,6 +97,38 @@ pub enum InitError {
         /// What is wrong.
         source: CatalogError,
     },
+    /// A shard that is to join has no tables yet.
+    #[error("shard {shard} has no tables: it needs those of shard {model} before it joins")]
+    Empty {
+        /// The shard.
+        shard: Arc<str>,
+        /// One that has them.
+        model: Arc<str>,
+    },
+    /// A shard that is to join has other tables.
+    #[error("shard {shard} differs from shard {model} in {what}: make them alike before it joins")]
+    Differs {
+        /// The shard.
+        shard: Arc<str>,
+        /// One that is as it should be.
+        model: Arc<str>,
+        /// The first difference.
+        what: String,
+    },
+    /// A router does not know of the shard that is to join.
+    #[error(
+        "router {router} ({address}) has not loaded a map with shard {shard} within {after:?}: reload it and run pgring init again"
+    )]
+    Unloaded {
+        /// Its id.
+        router: i32,
+        /// Where it connects from.
+        address: String,
+        /// The shard.
+        shard: Arc<str>,
+        /// The limit.
+        after: Duration,
+    },
     /// The ring has no proposal.
     #[error(transparent)]
     Ring(#[from] RingError),
@@ -108,11 +144,11 @@ pub enum InitError {
 }
 
 /// One shard under `init`, with its lock held until the connection goes.
-struct Candidate {
-    name: Arc<str>,
-    client: Client,
+pub(super) struct Candidate {
+    pub(super) name: Arc<str>,
+    pub(super) client: Client,
     facts: Facts,
-    record: Option<OwnershipRecord>,
+    pub(super) record: Option<OwnershipRecord>,
 }
 
 /// What the shards should have in common.
@@ -134,8 +170,25 @@ pub async fn init(config: &Config) -> Result<InitReport, InitError> {
     }
     let given_out =
         |candidate: &&Candidate| candidate.record.as_ref().is_some_and(store::is_given_out);
+    let is_member = |candidate: &Candidate| {
+        let mut record = candidate.record.iter();
+        record.any(|record| store::is_given_out(record) && !record.joining)
+    };
+    let is_new = |candidate: &&Candidate| match &candidate.record {
+        None => true,
+        Some(record) => record.joining,
+    };
+    let new: Vec<usize> = (0..candidates.len())
+        .filter(|index| is_new(&&candidates[*index]))
+        .collect();
+    let mut joined = Vec::new();
     let first_done = candidates.iter().find(given_out);
-    if let Some(done) = first_done {
+    if candidates.iter().any(is_member) && !new.is_empty() {
+        for index in new {
+            join::join(config, &mut candidates, index).await?;
+            joined.push(candidates[index].name.clone());
+        }
+    } else if let Some(done) = first_done {
         let is_interrupted = candidates
             .iter()
             .all(|candidate| candidate.record.is_some())
@@ -179,6 +232,7 @@ pub async fn init(config: &Config) -> Result<InitReport, InitError> {
     let mut report = InitReport {
         cluster_id: "".into(),
         shards: Vec::new(),
+        joined,
         warnings,
     };
     for record in records {
@@ -309,6 +363,7 @@ async fn make_rows(config: &Config, candidates: &mut [Candidate]) -> Result<(), 
                 fenced: SlotSet::new(),
                 closed: SlotSet::new(),
                 foreign_slots: SlotSet::new(),
+                joining: false,
             };
             let made = make_row(&mut candidate.client, candidate.record.is_none(), &record).await;
             candidate.record = Some(record);
@@ -321,7 +376,7 @@ async fn make_rows(config: &Config, candidates: &mut [Candidate]) -> Result<(), 
     join_all(made).await.into_iter().collect()
 }
 
-async fn make_row(
+pub(super) async fn make_row(
     client: &mut Client,
     is_new: bool,
     record: &OwnershipRecord,
@@ -329,11 +384,11 @@ async fn make_row(
     let transaction = client.transaction().await?;
     let sql = if is_new {
         transaction.batch_execute(store::CREATE).await?;
-        "INSERT INTO pgring.ownership (shard, cluster, epoch, owned) \
-         VALUES ($1, $2::text::uuid, 0, $3::text::int4multirange)"
+        "INSERT INTO pgring.ownership (shard, cluster, epoch, owned, joining) \
+         VALUES ($1, $2::text::uuid, $4, $3::text::int4multirange, $5)"
     } else {
-        "UPDATE pgring.ownership SET shard = $1, cluster = $2::text::uuid, owned = $3::text::int4multirange, fenced = '{}' \
-         WHERE epoch = 0"
+        "UPDATE pgring.ownership SET shard = $1, cluster = $2::text::uuid, owned = $3::text::int4multirange, fenced = '{}', \
+         joining = $5, epoch = $4 WHERE epoch = 0"
     };
     let owned = record.owned.to_string();
     transaction
@@ -343,6 +398,8 @@ async fn make_row(
                 (&&*record.shard, Type::TEXT),
                 (&&*record.cluster_id, Type::TEXT),
                 (&owned, Type::TEXT),
+                (&(record.epoch.0 as i64), Type::INT8),
+                (&record.joining, Type::BOOL),
             ],
         )
         .await?;

@@ -16,6 +16,7 @@ pub mod sequence;
 pub mod store;
 pub mod replication;
 pub mod init;
+mod join;
 mod cache;
 mod pinned;
 pub mod reload;

@@ -2,10 +2,11 @@
 //! moves slots waits for every router that holds one to acknowledge what changed (see [`super::acknowledge`]).
 
 use super::store::{self, StoreError};
+use crate::topology::Epoch;
 use std::time::Duration;
 use tokio::time::timeout;
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 /// First key of the lock, in its form with two keys: the bytes of "pgri". The second is the router's id.
 pub const LOCK_CLASS: i32 = 0x7067_7269;
@@ -71,6 +72,41 @@ pub async fn register(
         removed => drop(removed?),
     }
     Ok(row.try_get(1)?)
+}
+
+/// A router that has not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Silent {
+    /// Its id.
+    pub router: i32,
+    /// The process on the shard that serves the connection by which it listens.
+    pub process: i32,
+    /// Where it connects from, if not by a socket of the shard's own machine.
+    pub address: Option<String>,
+}
+
+/// The routers that listen to the shard and have not acknowledged `epoch` there.
+///
+/// # Errors
+/// What the shard says.
+pub async fn silent(client: &Client, epoch: Epoch) -> Result<Vec<Silent>, tokio_postgres::Error> {
+    let sql = "SELECT l.objid::pg_catalog.int8::pg_catalog.int4, l.pid, s.client_addr::pg_catalog.text \
+         FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity s ON s.pid = l.pid \
+         LEFT JOIN pgring.acknowledgement a ON a.router::pg_catalog.oid = l.objid AND a.epoch >= $2 \
+         WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND a.router IS NULL \
+         AND l.classid = $1::pg_catalog.int4::pg_catalog.oid \
+         AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())";
+    let epoch = epoch.0 as i64;
+    let arguments = [(&LOCK_CLASS as _, Type::INT4), (&epoch as _, Type::INT8)];
+    let rows = client.query_typed(sql, &arguments).await?;
+    let read = |row: &Row| {
+        Ok(Silent {
+            router: row.try_get(0)?,
+            process: row.try_get(1)?,
+            address: row.try_get(2)?,
+        })
+    };
+    rows.iter().map(read).collect()
 }
 
 /// Ends this router's own earlier connection. Whether it is that which holds the lock.

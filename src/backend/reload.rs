@@ -4,6 +4,7 @@ use super::catalog;
 use super::control::{self, Control, ControlError};
 use super::member::{Member, Reach};
 use crate::config::Config;
+use crate::sql::lex::quote_identifier;
 use crate::topology::ShardId;
 use crate::topology::schema::{Relation, RelationKind, Schema};
 use crate::topology::shard_map;
@@ -163,8 +164,10 @@ impl Control {
     }
 
     async fn has_rows(&self, table: &Relation, topology: &Topology) -> Result<bool, ControlError> {
-        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-        let (schema, name) = (quoted(&table.schema), quoted(&table.name));
+        let (schema, name) = (
+            quote_identifier(&table.schema),
+            quote_identifier(&table.name),
+        );
         let sql = format!("SELECT EXISTS (SELECT FROM {schema}.{name})");
         for shard in topology.shard_ids() {
             let rows = self.query(shard, &sql, &[]).await?;

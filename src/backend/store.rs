@@ -39,12 +39,14 @@ pub const CREATE: &str = "
       fenced int4multirange NOT NULL DEFAULT '{}' CHECK (fenced <@ owned),
       closed int4multirange NOT NULL DEFAULT '{}' CHECK (closed <@ fenced),
       foreign_slots int4multirange NOT NULL DEFAULT '{}'
-        CHECK (foreign_slots <@ int4range(0, 16384) AND NOT foreign_slots && owned)
+        CHECK (foreign_slots <@ int4range(0, 16384) AND NOT foreign_slots && owned),
+      joining boolean NOT NULL DEFAULT false CHECK (NOT joining OR isempty(owned))
     );
     COMMENT ON TABLE pgring.ownership IS 'Which slots this shard owns; one row, changed by routers only';
     COMMENT ON COLUMN pgring.ownership.fenced IS 'Slots whose statements routers hold while they move';
     COMMENT ON COLUMN pgring.ownership.closed IS 'Fenced slots that nobody may write here any more';
     COMMENT ON COLUMN pgring.ownership.foreign_slots IS 'Slots of other shards whose rows may lie here';
+    COMMENT ON COLUMN pgring.ownership.joining IS 'Whether the shard is new and nothing is read here yet';
     CREATE TABLE pgring.acknowledgement (
       router int4 PRIMARY KEY CHECK (router > 0),
       epoch bigint NOT NULL,
@@ -124,11 +126,11 @@ pub struct ShardStatus {
 }
 
 /// How many columns [`RECORD`] has.
-pub const RECORD_COLUMNS: usize = 7;
+pub const RECORD_COLUMNS: usize = 8;
 
 /// The select list from which [`parse_record`] reads a row of `pgring.ownership`.
 pub const RECORD: &str = "shard, cluster::pg_catalog.text, epoch::pg_catalog.text, owned::pg_catalog.text, \
-     fenced::pg_catalog.text, closed::pg_catalog.text, foreign_slots::pg_catalog.text";
+     fenced::pg_catalog.text, closed::pg_catalog.text, foreign_slots::pg_catalog.text, joining::pg_catalog.text";
 
 static STATUS: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -178,6 +180,7 @@ pub fn parse_record(columns: [&str; RECORD_COLUMNS]) -> Result<OwnershipRecord, 
         fenced,
         closed,
         foreign_slots,
+        joining,
     ] = columns;
     Ok(OwnershipRecord {
         shard: shard.into(),
@@ -191,6 +194,7 @@ pub fn parse_record(columns: [&str; RECORD_COLUMNS]) -> Result<OwnershipRecord, 
         fenced: fenced.parse()?,
         closed: closed.parse()?,
         foreign_slots: foreign_slots.parse()?,
+        joining: joining == "true",
     })
 }
 
@@ -299,6 +303,7 @@ mod tests {
             "{[9,10)}",
             "{}",
             "{[7,8)}",
+            "true",
         ])
         .unwrap();
         assert_eq!(
@@ -312,7 +317,7 @@ mod tests {
             ),
             ("s0", Epoch(7), 6, 1, 0, "{[7,8)}".to_owned())
         );
-        assert!(parse_record(["s0", "c", "-1", "{}", "{}", "{}", "{}"]).is_err());
-        assert!(parse_record(["s0", "c", "1", "{[0,99999)}", "{}", "{}", "{}"]).is_err());
+        assert!(parse_record(["s0", "c", "-1", "{}", "{}", "{}", "{}", "false"]).is_err());
+        assert!(parse_record(["s0", "c", "1", "{[0,99999)}", "{}", "{}", "{}", "false"]).is_err());
     }
 }

@@ -229,10 +229,15 @@ pub async fn fan_out(
     let tags = inputs.iter().filter_map(|input| input.tag.as_ref());
     let mut tags = tags.filter_map(|tag| backend_message::read_command_complete(tag.body()).ok());
     let tag = match merge {
-        Merge::First => {
-            let first = tags.next();
-            if tags.any(|tag| Some(tag) != first) {
-                return Err(MergeError::OutcomesDiffer.into());
+        Merge::First(alike) => {
+            let mut tags: Vec<_> = tags.map(Some).collect();
+            let mut alike = alike.iter();
+            let mut next = || tags.get_mut(usize::from(*alike.next()?)).map(Option::take);
+            let first = next().flatten();
+            while let Some(tag) = next() {
+                if tag != first {
+                    return Err(MergeError::OutcomesDiffer.into());
+                }
             }
             first
         }
@@ -291,7 +296,7 @@ async fn pull(
         | Merge::Append { .. }
         | Merge::InTurn(_)
         | Merge::Fold(_)
-        | Merge::First
+        | Merge::First(_)
         | Merge::Of(_)
         | Merge::Move(_)
         | Merge::Store(_) => 0,
@@ -338,12 +343,13 @@ async fn pull(
             Ok(Some(window.given))
         }
         Merge::Of(_) | Merge::Store(_) => Err(MergeError::Row.into()),
-        Merge::First => {
+        Merge::First(alike) => {
             let mut window = Window::new(0, None, show.rows_max);
+            let shown_step = alike.first().map(|step| usize::from(*step));
             for (index, (input, head)) in inputs.iter_mut().zip(heads).enumerate() {
                 let mut row = head;
                 while let Some(frame) = row {
-                    if index == 0 {
+                    if Some(index) == shown_step {
                         window.pass(&frame, shown, client)?;
                         flush_large(client).await?;
                     }

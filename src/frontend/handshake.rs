@@ -406,7 +406,7 @@ async fn first_parameters(
 ) -> Result<(Parameters, Settings), HandshakeError> {
     let topology = router.topology();
     let others = topology
-        .shard_ids()
+        .readable()
         .filter(|shard| *shard != topology.default_shard);
     let (for_router, asked): (Settings, Settings) = asked
         .into_iter()

@@ -549,7 +549,7 @@ impl Session {
             } else {
                 self.router
                     .topology()
-                    .shard_ids()
+                    .readable()
                     .find(up)
                     .unwrap_or(default)
             }

@@ -272,7 +272,7 @@ impl Session {
         let place = |shard: &ShardId| shards.iter().position(|other| other == shard);
         let merge = match (shards.len(), turns.is_empty()) {
             (1, _) => Merge::Relay,
-            (_, true) => Merge::First,
+            (_, true) => Merge::First(planner::alike(&steps, &self.router.topology())),
             (_, false) => {
                 let turns = turns.iter().filter_map(place);
                 Merge::InTurn(turns.map(|step| step as u16).collect())
@@ -293,7 +293,7 @@ impl Session {
         }
         let start = match merge {
             // Copies that others write too are written in one order by all.
-            Merge::First => Start::InTurn,
+            Merge::First(_) => Start::InTurn,
             _ => Start::AtOnce,
         };
         let stored = fan_out::fan_out(backends, &merge, start, show, &mut self.client).await;

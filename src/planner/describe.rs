@@ -101,7 +101,7 @@ impl Plan {
                 let values = store.values();
                 lines.push(format!("then, where each row belongs: {values}"));
             }
-            Merge::First => lines.push("merge: first".to_owned()),
+            Merge::First(_) => lines.push("merge: first".to_owned()),
             Merge::Of(place) => {
                 let step = self.steps.get(usize::from(*place));
                 let name = step.map_or("", |step| topology.shard_name(step.shard));

@@ -13,7 +13,7 @@ use super::plan::{StepArguments, Tier, Transport};
 use super::refusal::{PlanError, Refusal};
 use super::template::Context;
 use super::view;
-use crate::sql::lex::{self, LexLimits, Token, TokenKind};
+use crate::sql::lex::{self, LexLimits, Token, TokenKind, quote_identifier};
 use crate::sql::parse::{self, Parsed, ast};
 use crate::topology::schema::{Column, Relation, Schema};
 use std::collections::HashSet;
@@ -243,7 +243,7 @@ impl Relations<'_> {
             let range = name_range(sql, tokens, source).ok_or_else(|| refused("a table's name"))?;
             let mut splice = name.clone();
             if !source.aliased {
-                let _ = write!(splice, " AS {}", quoted(&source.called));
+                let _ = write!(splice, " AS {}", quote_identifier(&source.called));
             }
             edits.push((range, splice));
             if !self.with.is_empty() {
@@ -304,8 +304,8 @@ impl Relations<'_> {
             true => format!(
                 "SELECT * FROM ({text}) AS v WHERE NOT EXISTS (SELECT {} FROM {}.{} LIMIT 0)",
                 names(columns),
-                quoted(schema),
-                quoted(name)
+                quote_identifier(schema),
+                quote_identifier(name)
             ),
         })
     }
@@ -392,8 +392,8 @@ fn dependents(source: &Gathered, columns: &[&Column]) -> String {
             let _ = write!(
                 list,
                 "{}.{}, ",
-                quoted(&source.called),
-                quoted(&column.name)
+                quote_identifier(&source.called),
+                quote_identifier(&column.name)
             );
         }
     }
@@ -413,9 +413,9 @@ fn input(
     let mut text = format!(
         "SELECT {} FROM {}.{} AS {}",
         names(columns),
-        quoted(&relation.schema),
-        quoted(&relation.name),
-        quoted(&source.called)
+        quote_identifier(&relation.schema),
+        quote_identifier(&relation.name),
+        quote_identifier(&source.called)
     );
     let mut chosen: Vec<u16> = Vec::new();
     let mut conditions = Vec::new();
@@ -576,7 +576,7 @@ fn prove(
 
 /// The columns' names, as a list.
 fn names(columns: &[&Column]) -> String {
-    let names = columns.iter().map(|column| quoted(&column.name));
+    let names = columns.iter().map(|column| quote_identifier(&column.name));
     names.collect::<Vec<_>>().join(", ")
 }
 
@@ -584,11 +584,6 @@ fn name_of(token: &Token, sql: &str) -> String {
     lex::identifier_value(token.text(sql))
         .map(|name| name.into_owned())
         .unwrap_or_default()
-}
-
-/// An identifier in quotes.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// The parameter that a token is, from zero.

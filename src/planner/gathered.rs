@@ -3,10 +3,10 @@
 
 use super::analysis::{Analyzer, Block, bare};
 use super::clock;
-use super::gather::quoted;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{Item, OutColumn, Scope};
 use super::select::output_name;
+use crate::sql::lex::quote_identifier;
 use crate::sql::parse::{self, Place, ast};
 use crate::topology::schema::Relation;
 use ast::{
@@ -258,7 +258,7 @@ impl Analyzer<'_> {
             if select.projection.iter().any(is_other) {
                 return None;
             }
-            let name = quoted(&origin.column().name);
+            let name = quote_identifier(&origin.column().name);
             keys.push(format!("{name} {direction}{nulls}"));
         }
         let conditions = select

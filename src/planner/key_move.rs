@@ -4,9 +4,9 @@
 //!
 //! Deleting and inserting must do no more than that, so whatever hangs on the table and would notice is refused.
 
-use super::gather::quoted;
 use super::key::Source;
 use super::plan::{KeyMove, Transport};
+use crate::sql::lex::quote_identifier;
 use crate::topology::ShardId;
 use crate::topology::schema::{
     Column, ColumnDefault, ForeignKey, Placement, Relation, RelationKind, Schema,
@@ -50,16 +50,23 @@ impl MoveText {
             .iter()
             .filter(|column| column.default != ColumnDefault::Generated)
             .collect();
-        let names: Vec<String> = stored.iter().map(|column| quoted(&column.name)).collect();
+        let names: Vec<String> = stored
+            .iter()
+            .map(|column| quote_identifier(&column.name))
+            .collect();
         let names = names.join(", ");
-        let table = format!("{}.{}", quoted(&relation.schema), quoted(&relation.name));
+        let table = format!(
+            "{}.{}",
+            quote_identifier(&relation.schema),
+            quote_identifier(&relation.name)
+        );
         let places: Vec<String> = (1..=stored.len())
             .map(|place| format!("${place}"))
             .collect();
         Ok(Self {
             delete: format!(
                 "DELETE FROM {table} WHERE {} = CAST({value} AS {}) RETURNING {names}",
-                quoted(&key.name),
+                quote_identifier(&key.name),
                 key.type_name
             )
             .into(),

@@ -46,6 +46,8 @@ pub use ddl::changes;
 pub use key::Arguments;
 pub use refusal::{PlanError, Refusal};
 pub use store::carried;
-pub use template::{Binding, Context, Hint, Template, all_shards, template, template_on_one};
+pub use template::{
+    Binding, Context, Hint, Template, alike, all_shards, template, template_on_one,
+};
 pub use temporary::{mentioned as mentioned_temporary, plan as temporary};
 pub use utility::{CopyRoute, CopySplit, CopyTimes, copy_from, copy_to, utility};

@@ -2,12 +2,12 @@
 //! client's text at its tokens, and parsed again: their trees must be those that [`super::partial`] made.
 
 use super::analysis::is_constant;
-use super::gather::{GatherText, InputText, define, has_own_cast, quoted};
+use super::gather::{GatherText, InputText, define, has_own_cast};
 use super::partial::{Edit, Home, PARTIAL, Partial, anchor};
 use super::plan::{Fold, StepArguments, Tier, Transport};
 use super::rewrite::{self, Splice};
 use super::template::Context;
-use crate::sql::lex::{LexLimits, Token, TokenKind};
+use crate::sql::lex::{LexLimits, Token, TokenKind, quote_identifier};
 use crate::sql::parse::{self, Parsed, Place, ast};
 use crate::topology::schema::Column;
 use ast::{Expr, GroupByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, Value};
@@ -486,7 +486,7 @@ impl Text<'_> {
                 }
                 Edit::Called { item, name } => {
                     let (_, end) = self.bytes(clauses.select.get(*item)?)?;
-                    edits.push((end, end, format!(" AS {}", quoted(name))));
+                    edits.push((end, end, format!(" AS {}", quote_identifier(name))));
                     continue;
                 }
             };

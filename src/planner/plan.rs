@@ -183,8 +183,9 @@ pub enum Merge {
     InTurn(Arc<[u16]>),
     /// Each step gives one row; so does the merge, whose columns are made of theirs.
     Fold(Arc<[Fold]>),
-    /// Every step must say the same (a write of a reference table): the first step's output counts.
-    First,
+    /// These steps (indexes into the steps) must say the same (a write of a reference table): the output of the first of
+    /// them counts. The others are on shards that are joining, and may have found less.
+    First(Arc<[u16]>),
     /// The output of this step (an index into the steps) counts; none has rows.
     Of(u16),
     /// The output of the one step; then the rows that it has changed move.
@@ -203,7 +204,7 @@ impl Merge {
             | Self::Sort { .. }
             | Self::InTurn(_)
             | Self::Fold(_)
-            | Self::First
+            | Self::First(_)
             | Self::Of(_) => false,
         }
     }

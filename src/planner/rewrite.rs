@@ -2,9 +2,8 @@
 //! a spliced text still means what it should: it is parsed again and its tree compared with the original's.
 
 use super::analysis::Fill;
-use super::gather::quoted;
 use super::refusal::{PlanError, Refusal};
-use crate::sql::lex::{LexLimits, Token, TokenKind};
+use crate::sql::lex::{LexLimits, Token, TokenKind, quote_identifier};
 use crate::sql::parse::{self, ast};
 use ast::{Expr, OrderByKind, Query, SelectItem, SetExpr, Statement};
 use std::fmt::Write;
@@ -499,7 +498,7 @@ pub fn insert_text(
         };
         insert.overriding = None;
         let added = insert.columns.pop().map(|added| added.to_string());
-        if added != Some(quoted(&fill.column)) {
+        if added != Some(quote_identifier(&fill.column)) {
             return Err(failed());
         }
         if !fill.unlisted.is_empty() {
@@ -517,9 +516,13 @@ pub fn insert_text(
 /// What is put into the text before VALUES for rows with one value more; `before` is the token in front of it.
 fn head(fill: &Fill, before: &Token, values: &Token) -> Option<Vec<(usize, usize, String)>> {
     const OVERRIDING: &str = "OVERRIDING SYSTEM VALUE ";
-    let column = quoted(&fill.column);
+    let column = quote_identifier(&fill.column);
     if !fill.unlisted.is_empty() {
-        let names: Vec<String> = fill.unlisted.iter().map(|name| quoted(name)).collect();
+        let names: Vec<String> = fill
+            .unlisted
+            .iter()
+            .map(|name| quote_identifier(name))
+            .collect();
         let list = format!("({}, {column}) {OVERRIDING}", names.join(", "));
         return Some(vec![(values.start, values.start, list)]);
     }

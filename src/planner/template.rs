@@ -1128,7 +1128,7 @@ impl Template {
                 }
                 None => {
                     shards.clear();
-                    shards.extend(topology.shard_ids());
+                    shards.extend(topology.readable());
                     break;
                 }
             }
@@ -1369,7 +1369,7 @@ impl Template {
                             shards.push(owner(topology, slot)?);
                         }
                     }
-                    None => shards.extend(topology.shard_ids()),
+                    None => shards.extend(topology.readable()),
                 }
             }
             shards.sort_unstable();
@@ -1436,6 +1436,13 @@ pub(super) fn count_of(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
+/// The steps on shards that may be read, whose copies are whole.
+pub fn alike(steps: &[Step], topology: &Topology) -> Arc<[u16]> {
+    let readable = |step: &Step| topology.readable().any(|shard| shard == step.shard);
+    let steps = (0..).zip(steps).filter(|(_, step)| readable(step));
+    steps.map(|(index, _)| index).collect()
+}
+
 /// The same text on every shard, whose answers must be alike.
 pub fn all_shards(access: Access, topology: &Topology) -> Plan {
     let step = |shard| Step {
@@ -1447,7 +1454,7 @@ pub fn all_shards(access: Access, topology: &Topology) -> Plan {
     let merge = if steps.len() == 1 {
         Merge::Relay
     } else {
-        Merge::First
+        Merge::First(alike(&steps, topology))
     };
     Plan {
         tier: Tier::AllShards,
@@ -1460,9 +1467,9 @@ pub fn all_shards(access: Access, topology: &Topology) -> Plan {
 
 pub(super) fn any_shard(binding: &Binding<'_>, topology: &Topology) -> ShardId {
     binding.preferred.unwrap_or_else(|| {
-        let count = topology.shard_ids().count().max(1);
+        let count = topology.readable().count().max(1);
         topology
-            .shard_ids()
+            .readable()
             .nth(binding.spread % count)
             .unwrap_or(topology.default_shard)
     })

@@ -336,6 +336,11 @@ pub fn identifier_value(text: &str) -> Result<Cow<'_, str>, LiteralError> {
     }
 }
 
+/// `name` as an identifier that means just that.
+pub fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 /// What a [`TokenKind::Word`] or [`TokenKind::QuotedIdentifier`] names: ASCII letters of a word folded to lower
 /// case, `""` inside quotes made one, cut to 63 bytes at a character's border. For `U&"…"` see [`identifier_value`].
 pub fn unquote_identifier(text: &str) -> Cow<'_, str> {

@@ -35,3 +35,8 @@ pub struct SlotId(pub u16);
 /// Counts the changes of one shard's ownership row; it only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The last that PostgreSQL's `bigint` holds, which none ever gets to.
+    pub const MAX: Self = Self(i64::MAX as u64);
+}

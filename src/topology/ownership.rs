@@ -23,6 +23,8 @@ pub struct OwnershipRecord {
     pub closed: SlotSet,
     /// Slots that it does not own, and whose rows may lie there.
     pub foreign_slots: SlotSet,
+    /// The shard is new: it gets all that is written on every shard, and may lack what was written before.
+    pub joining: bool,
 }
 
 /// Who owns each slot. Looked at for every statement, and each time at another place: so it is packed, to stay in the
@@ -208,6 +210,7 @@ mod tests {
             fenced,
             closed: SlotSet::new(),
             foreign_slots: SlotSet::new(),
+            joining: false,
         }
     }
 

@@ -26,6 +26,8 @@ pub enum Membership {
     /// In all.
     #[default]
     Whole,
+    /// In what is written on every shard, but nothing is read there.
+    Joining,
     /// None: it was not given its place yet, or the map does not name it any more. It owns nothing.
     Out,
 }
@@ -120,10 +122,19 @@ impl Topology {
     pub fn shard_ids(&self) -> impl Iterator<Item = ShardId> {
         let shards = (0..).map(ShardId).zip(&self.shards);
         let takes_part = |shard: &Shard| match shard.membership {
-            Membership::Whole => true,
+            Membership::Whole | Membership::Joining => true,
             Membership::Out => false,
         };
         shards.filter_map(move |(id, shard)| takes_part(shard).then_some(id))
+    }
+
+    /// The shards that may be read, in order.
+    pub fn readable(&self) -> impl Iterator<Item = ShardId> {
+        self.shard_ids()
+            .filter(|shard| match self.shards[usize::from(shard.0)].membership {
+                Membership::Whole => true,
+                Membership::Joining | Membership::Out => false,
+            })
     }
 
     /// Whether more shards than one take part.
@@ -159,6 +170,7 @@ mod tests {
             fenced,
             closed: SlotSet::new(),
             foreign_slots: SlotSet::new(),
+            joining: false,
         }
     }
 

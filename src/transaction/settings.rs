@@ -4,6 +4,7 @@ use super::command::{self, CommandError};
 use crate::backend::connection::Backend;
 use crate::backend::defaults::SettingValues;
 pub use crate::backend::pool::Custom;
+use crate::sql::lex::quote_identifier;
 use crate::sql::search_path;
 use crate::sql::statement::IsolationLevel;
 use std::sync::Arc;
@@ -126,7 +127,10 @@ pub fn is_custom(name: &str) -> bool {
 
 /// A setting's name as an identifier; each part of `a.b` by itself.
 pub fn quoted(name: &str) -> String {
-    name.split('.').map(quote).collect::<Vec<_>>().join(".")
+    name.split('.')
+        .map(quote_identifier)
+        .collect::<Vec<_>>()
+        .join(".")
 }
 
 /// A string literal, under standard_conforming_strings.
@@ -151,7 +155,7 @@ pub fn set_statement(name: &str, value: &str, local: bool) -> String {
     }
     // `$user` stays what it is.
     let names = search_path::parse(value, "$user").unwrap_or_default();
-    let quoted: Vec<String> = names.iter().map(|name| quote(name)).collect();
+    let quoted: Vec<String> = names.iter().map(|name| quote_identifier(name)).collect();
     let shown: Vec<&str> = names
         .iter()
         .zip(&quoted)
@@ -173,10 +177,6 @@ fn is_plain(name: &str) -> bool {
         && name
             .chars()
             .all(|one| one.is_ascii_lowercase() || one.is_ascii_digit() || one == '_')
-}
-
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// The same by a function, which says any value, and takes a snapshot.

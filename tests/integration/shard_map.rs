@@ -114,3 +114,73 @@ fn what_cannot_be_taken_over_changes_nothing() {
     let said = deployment.reload(|_| map.clone());
     assert!(said.contains("loaded again"), "{said}");
 }
+
+#[test]
+fn a_shard_joins_with_the_definitions_and_the_reference_tables() {
+    let mut deployment = Deployment::shared()
+        .shards(2)
+        .schema(SCHEMA)
+        .schema(
+            "CREATE TYPE mood AS ENUM ('sad', 'ok');
+             CREATE TABLE moods (mood mood PRIMARY KEY, twice text GENERATED ALWAYS AS (note || note) STORED, note text);
+             CREATE TABLE users (id bigint PRIMARY KEY, mood mood REFERENCES moods);
+             CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
+             CREATE TABLE parted_low PARTITION OF parted FOR VALUES FROM (0) TO (10);
+             CREATE VIEW sad AS SELECT * FROM moods WHERE mood = 'sad'",
+        )
+        .sharded("orders", "customer")
+        .sharded("users", "id")
+        .reference("codes")
+        .reference("moods")
+        .reference("parted")
+        .start();
+    let mut client = deployment.connect();
+    client.run("INSERT INTO codes VALUES ('a'), ('b'); INSERT INTO moods VALUES ('sad', DEFAULT, 'x'), ('ok', DEFAULT, NULL)");
+    client.run("INSERT INTO parted VALUES (1), (2); INSERT INTO notes VALUES (1, 'x')");
+    deployment.declare_shard("");
+    deployment.router().kill();
+    let said = deployment.pgring(&["init"]);
+    assert!(said.starts_with("s2 joined cluster"), "{said}");
+    assert_eq!(
+        deployment.on_each_shard("SELECT string_agg(mood::text || twice, ',') FROM moods")[2],
+        "sadxx"
+    );
+    for table in ["codes", "moods", "parted"] {
+        let sql = format!("SELECT count(*) FROM {table}");
+        assert_eq!(deployment.on_each_shard(&sql), ["2", "2", "2"], "{table}");
+    }
+    assert_eq!(
+        deployment.on_each_shard("SELECT count(*) FROM notes"),
+        ["1", "0", "0"]
+    );
+    deployment.kill_and_restart();
+    let mut client = deployment.connect();
+    client.run("INSERT INTO users SELECT g, 'ok' FROM generate_series(1, 100) g");
+    for _ in 0..4 {
+        assert_eq!(client.value("SELECT count(*) FROM moods"), "2");
+        assert_eq!(client.value("SELECT count(*) FROM users"), "100");
+    }
+    client.run("UPDATE codes SET code = code || 'x'; ALTER TABLE users ADD COLUMN note text");
+    assert_eq!(
+        deployment.on_each_shard("SELECT string_agg(code, ',' ORDER BY code) FROM codes"),
+        ["ax,bx"; 3]
+    );
+}
+
+#[test]
+fn a_shard_that_differs_does_not_join() {
+    let mut deployment = deployment();
+    deployment.declare_shard("CREATE TABLE orders (id bigint, customer bigint, PRIMARY KEY (customer, id)); CREATE TABLE codes (code text)");
+    deployment.router().kill();
+    let said = deployment.fails(&["init"]);
+    assert!(
+        said.contains("shard s2 differs from shard s0 in public.codes"),
+        "{said}"
+    );
+    assert_eq!(
+        deployment
+            .shard(2)
+            .value("SELECT count(*) FROM pg_namespace WHERE nspname = 'pgring'"),
+        "0"
+    );
+}

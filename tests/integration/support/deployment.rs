@@ -229,6 +229,20 @@ impl Deployment<'_> {
     /// Runs a subcommand on the deployment's configuration; it must succeed. Returns what it printed.
     #[track_caller]
     pub fn pgring(&self, arguments: &[&str]) -> String {
+        let (success, said, complained) = self.run(arguments);
+        assert!(success, "pgring {arguments:?}:\n{said}{complained}");
+        said
+    }
+
+    /// Runs a subcommand that must fail; returns what it complained of.
+    #[track_caller]
+    pub fn fails(&self, arguments: &[&str]) -> String {
+        let (success, said, complained) = self.run(arguments);
+        assert!(!success, "pgring {arguments:?}:\n{said}{complained}");
+        complained
+    }
+
+    fn run(&self, arguments: &[&str]) -> (bool, String, String) {
         let output = Command::new(PGRING)
             .arg(arguments[0])
             .arg("-c")
@@ -237,14 +251,9 @@ impl Deployment<'_> {
             .stdin(Stdio::null())
             .output()
             .expect("run pgring");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let complained = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success(),
-            "pgring {arguments:?}: {}\n{said}{complained}",
-            output.status
-        );
-        said
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (said, complained) = (text(&output.stdout), text(&output.stderr));
+        (output.status.success(), said, complained)
     }
 
     /// Another router over the same shards on a port of its own. It ends when dropped.
