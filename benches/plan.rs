@@ -40,12 +40,16 @@ fn topology() -> Topology {
         HashMap::from([("accounts".into(), Arc::new(accounts))]),
     );
     Topology {
+        generation: 0,
+        in_transit: None,
         cluster: "bench".into(),
         shards: (0..4)
             .map(|number| Shard {
                 name: format!("s{number}").into(),
                 epoch: Epoch(1),
                 membership: Membership::Whole,
+                rows_since: 0,
+                fences: Arc::default(),
             })
             .collect(),
         owners: (0..SLOT_COUNT)

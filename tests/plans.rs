@@ -146,6 +146,8 @@ fn declare(head: &str) -> Topology {
                         name: name.into(),
                         epoch: Epoch(1),
                         membership: Membership::Whole,
+                        rows_since: 0,
+                        fences: Arc::default(),
                     })
                     .collect();
                 continue;
@@ -250,6 +252,8 @@ fn declare(head: &str) -> Topology {
         }
     };
     Topology {
+        generation: 0,
+        in_transit: None,
         cluster: "test".into(),
         shards,
         owners: (0..SLOT_COUNT).map(owner).collect(),

@@ -3,6 +3,7 @@
 
 use super::defaults::SettingValues;
 use super::login::{self, ConnectError, ConnectProblem, Greeting};
+use super::presence::{Attendance, Presence};
 use super::statements::PreparedStatements;
 use crate::config::{Address, Config};
 use crate::topology::ShardId;
@@ -130,6 +131,8 @@ pub struct Backend {
     pub custom: Arc<BTreeSet<Arc<str>>>,
     /// Those of them that are there for sure.
     pub custom_made: Arc<BTreeSet<Arc<str>>>,
+    /// What the router says that runs here.
+    pub(super) attendance: Attendance,
     /// Something ran here that may have left more than settings behind: it is not given back as it is.
     pub tainted: bool,
     pub(super) state: BackendState,
@@ -137,9 +140,16 @@ pub struct Backend {
     cancel: CancelToken,
 }
 
+/// What a new connection should find, and where it is told of.
+pub struct Cluster<'a> {
+    /// Checked where it is known.
+    pub id: Option<&'a str>,
+    /// Of the shard.
+    pub(super) presence: &'a Arc<Presence>,
+}
+
 impl Backend {
-    /// Connects to one node, logs in with these settings, and makes sure that it is the shard it should be. `cluster_id`
-    /// is checked where it is known.
+    /// Connects to one node, logs in with these settings, and makes sure that it is the shard it should be.
     ///
     /// # Errors
     /// [`ConnectError`]; nothing is left open.
@@ -148,9 +158,9 @@ impl Backend {
         address: &Address,
         login: &Login,
         settings: &SettingValues,
-        cluster_id: Option<&str>,
+        cluster: &Cluster<'_>,
     ) -> Result<(Self, Greeting), ConnectError> {
-        let connecting = Self::connect_now(endpoint, address, login, settings, cluster_id);
+        let connecting = Self::connect_now(endpoint, address, login, settings, cluster);
         let connected = timeout(endpoint.connect, connecting).await;
         let connected = connected.unwrap_or(Err(ConnectProblem::TimedOut {
             after: endpoint.connect,
@@ -167,12 +177,13 @@ impl Backend {
         address: &Address,
         login: &Login,
         settings: &SettingValues,
-        cluster_id: Option<&str>,
+        cluster: &Cluster<'_>,
     ) -> Result<(Self, Greeting), ConnectProblem> {
         let connected = FrameStream::connect(address, endpoint.frame_bytes_max).await;
         let mut stream = connected.map_err(ConnectProblem::Unreachable)?;
         let logged_in = login::log_in(&mut stream, &endpoint.database, login, settings).await?;
-        let greeting = login::greet(&mut stream, &endpoint.shard_name, cluster_id).await?;
+        let attendance = cluster.presence.enter(logged_in.pid);
+        let greeting = login::greet(&mut stream, &endpoint.shard_name, cluster.id).await?;
         let backend = Self {
             stream,
             shard: endpoint.shard,
@@ -184,6 +195,7 @@ impl Backend {
             applied: greeting.settings.clone(),
             custom: Arc::default(),
             custom_made: Arc::default(),
+            attendance,
             tainted: false,
             state: BackendState::InUse,
             parameters_changed: false,
@@ -195,6 +207,22 @@ impl Backend {
             })),
         };
         Ok((backend, greeting))
+    }
+
+    /// Something begins here that was planned against the topology of this generation. False: nothing has begun, since
+    /// the shard has changed and it must be planned again.
+    pub fn begin(&self, generation: u64) -> bool {
+        self.attendance.begin(generation)
+    }
+
+    /// What began has ended: no statement runs, and no transaction is open.
+    pub fn rest(&self) {
+        self.attendance.rest();
+    }
+
+    /// The generation against which that was planned which began here first; none if nothing has.
+    pub fn since(&self) -> Option<u64> {
+        self.attendance.since()
     }
 
     /// What stops the statement that runs here.

@@ -2,15 +2,17 @@
 //! and one shard's catalog, listens for changes, knows which shards answer. Must not see a client's statement.
 //! Start at [`Control::start`].
 
+use super::acknowledge;
 use super::cache;
 use super::catalog::{self, CatalogError};
 use super::connection::Endpoint;
 use super::member::{Member, ShardHealth};
+use super::presence::Presence;
 use super::registration::{self, RegistrationError};
 use super::store::{self, ShardStatus, StoreError};
 use super::version;
 use crate::config::Config;
-use crate::topology::ownership::{self, Owners, OwnershipRecord};
+use crate::topology::ownership::{self, Fence, Owners, OwnershipRecord};
 use crate::topology::schema::Schema;
 use crate::topology::shard_map;
 use crate::topology::snapshot::{Membership, Shard, Topology};
@@ -23,8 +25,8 @@ use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
-use tokio::sync::mpsc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, NoTls};
@@ -37,7 +39,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 const SCHEMA_INTERVAL: Duration = Duration::from_secs(30);
 /// Notifications that wait to be looked at. More than one say nothing that one does not.
 const NOTIFICATIONS_MAX: usize = 16;
-/// Pause after a notification, so that a flood of them costs little.
+/// Pause between notifications, so that a flood of them costs little.
 const NOTIFICATION_PAUSE: Duration = Duration::from_millis(5);
 /// What is wrong with a shard that was given none.
 const NO_PLACE: &str = "has no place in the cluster yet";
@@ -132,6 +134,8 @@ pub enum ControlError {
 pub struct Control {
     /// What statements plan against now.
     pub topology: Arc<ArcSwap<Topology>>,
+    /// Of [`Self::topology`].
+    generations: watch::Sender<u64>,
     /// See [`Self::router_id`].
     router: AtomicI32,
     /// Some shard knows the router by its id, which stays from then on.
@@ -156,9 +160,14 @@ pub struct Control {
 
 /// What the topology is made of.
 pub(super) struct Known {
+    /// See [`Topology::generation`].
+    generation: u64,
     /// By [`ShardId`].
     pub(super) records: Vec<Option<OwnershipRecord>>,
+    /// By [`ShardId`]: what each holds fenced, and [`Shard::rows_since`].
+    fences: Vec<(Arc<[Fence]>, u64)>,
     owners: Owners,
+    in_transit: Option<ShardId>,
     pub(super) schema: Arc<Schema>,
 }
 
@@ -213,6 +222,7 @@ impl Control {
             .iter()
             .position(|shard| shard.name == config.cluster.default_shard);
         let topology = Topology {
+            generation: 0,
             cluster: config.cluster.name.as_str().into(),
             shards: members
                 .iter()
@@ -220,19 +230,26 @@ impl Control {
                     name: member.name.clone(),
                     epoch: Epoch(0),
                     membership: Membership::Whole,
+                    rows_since: 0,
+                    fences: Arc::default(),
                 })
                 .collect(),
             owners: ownership::owners(&[]),
+            in_transit: None,
             default_shard: ShardId(default_shard.unwrap_or_default() as u16),
             schema: Arc::default(),
         };
         let known = Known {
+            generation: 0,
+            fences: vec![Default::default(); members.len()],
             records,
             owners: topology.owners.clone(),
+            in_transit: None,
             schema: topology.schema.clone(),
         };
         Self {
             topology: Arc::new(ArcSwap::from_pointee(topology)),
+            generations: watch::Sender::new(0),
             router: AtomicI32::default(),
             registered: AtomicBool::new(false),
             serves: true,
@@ -397,11 +414,28 @@ impl Control {
             }
         }
         tracing::info!(shard = %record.shard, epoch = record.epoch.0, slots = record.owned.len(), "ownership read");
+        let is_other = slot.as_ref().is_none_or(|before| {
+            before.owned != record.owned || before.foreign_slots != record.foreign_slots
+        });
+        let fenced = record.fenced.clone();
         *slot = Some(record);
+        known.generation += 1;
+        let generation = known.generation;
+        let count = known.records.len();
+        known.fences.resize(count, Default::default());
+        if let Some((fences, rows_since)) = known.fences.get_mut(usize::from(shard.0)) {
+            *fences = ownership::fences(fences, &fenced, generation).into();
+            if is_other {
+                *rows_since = generation;
+            }
+        }
         let records: Vec<_> = known.records.iter().map(Option::as_ref).collect();
         let owners = ownership::owners(&records);
+        let in_transit = ownership::in_transit(&records);
         known.owners = owners;
+        known.in_transit = in_transit;
         self.publish(&mut known);
+        self.presence(shard).note_change(known.generation);
         drop(known);
         self.records_changed.notify_one();
     }
@@ -409,8 +443,10 @@ impl Control {
     pub(super) fn publish(&self, known: &mut Known) {
         let before = self.topology.load();
         let members = self.members.load();
-        let shards = members.iter().zip(&known.records);
-        let shards = shards.map(|(member, record)| {
+        let count = known.records.len();
+        known.fences.resize(count, Default::default());
+        let shards = members.iter().zip(&known.records).zip(&known.fences);
+        let shards = shards.map(|((member, record), (fences, rows_since))| {
             let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
             let owns_nothing = record
                 .as_ref()
@@ -419,6 +455,8 @@ impl Control {
             Shard {
                 name: member.name.clone(),
                 epoch: record.as_ref().map_or(Epoch(0), |record| record.epoch),
+                rows_since: *rows_since,
+                fences: fences.clone(),
                 membership: match (out && owns_nothing, record) {
                     (true, _) => Membership::Out,
                     (false, Some(record)) if record.joining => Membership::Joining,
@@ -435,12 +473,15 @@ impl Control {
             Arc::make_mut(&mut known.schema).version = version;
         }
         self.topology.store(Arc::new(Topology {
+            generation: known.generation,
             cluster: before.cluster.clone(),
             shards,
             owners: known.owners.clone(),
+            in_transit: known.in_transit,
             default_shard: before.default_shard,
             schema: known.schema.clone(),
         }));
+        self.generations.send_replace(known.generation);
     }
 
     /// A shard answers, and was given no place in the cluster yet.
@@ -518,6 +559,37 @@ impl Control {
         self.router.load(Ordering::Relaxed)
     }
 
+    /// Returns when statements are planned against a later topology than that of this generation.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn changed_since(&self, generation: u64) {
+        let mut generations = self.generations.subscribe();
+        // It lives as long as this.
+        let _ = generations.wait_for(|now| *now > generation).await;
+    }
+
+    /// What this router runs on a shard.
+    pub(super) fn presence(&self, shard: ShardId) -> Arc<Presence> {
+        self.member(shard).presence.clone()
+    }
+
+    /// The epoch of the shard's ownership as it is known, and the generation with which it became so.
+    pub(super) fn epoch(&self, shard: ShardId) -> (Epoch, u64) {
+        let known = self.known();
+        let record = known.records[usize::from(shard.0)].as_ref();
+        let epoch = record.map_or(Epoch(0), |record| record.epoch);
+        (epoch, self.presence(shard).changed())
+    }
+
+    /// The router is registered on the shard, and its ownership was read since.
+    fn note_registered(&self, shard: ShardId) {
+        let mut known = self.known();
+        known.generation += 1;
+        self.publish(&mut known);
+        self.presence(shard).note_registered(known.generation);
+    }
+
     /// Registers the router on a shard by its listening connection there; gives the process that serves it.
     async fn register(
         &self,
@@ -539,6 +611,16 @@ impl Control {
             Err(_) => {}
         }
         registered
+    }
+
+    /// The router stops in good order: the shards that can be reached forget what it acknowledged.
+    pub async fn leave(&self) {
+        let leaving = self.shard_ids().map(|shard| async move {
+            if let Ok(client) = self.client(shard).await {
+                let _ = acknowledge::forget(&client, self.router_id()).await;
+            }
+        });
+        let _ = timeout(self.config().pool.connect, join_all(leaving)).await;
     }
 
     /// The cluster's id, once a shard has told it.
@@ -638,6 +720,10 @@ impl Control {
     }
 
     fn note_lost(&self, shard: ShardId, reason: &str) {
+        {
+            let _known = self.known();
+            self.presence(shard).note_lost();
+        }
         let member = self.member(shard);
         let mut health = member.health();
         if health.reachable {
@@ -951,6 +1037,10 @@ pub(super) async fn watch(control: Weak<Control>, shard: ShardId) {
                     pause: &mut pause,
                 };
                 let reason = listen(&control, &mut listener).await;
+                // Before the shard can know.
+                if let (Some(strong), Some(reason)) = (control.upgrade(), &reason) {
+                    strong.note_lost(shard, reason);
+                }
                 driver.abort();
                 reason
             }
@@ -961,8 +1051,11 @@ pub(super) async fn watch(control: Weak<Control>, shard: ShardId) {
             return;
         };
         strong.note_lost(shard, &reason);
+        let presence = strong.presence(shard);
         drop(strong);
-        sleep(pause).await;
+        // A shard that is wanted is tried at once, but not in vain all the time.
+        sleep(shortest).await;
+        let _ = timeout(pause - shortest, presence.wanted()).await;
         pause = (pause * 2).min(longest);
     }
 }
@@ -1009,34 +1102,64 @@ impl Listener<'_> {
 
 /// Follows one connection until it is lost: gives the reason. None: the control plane is gone.
 async fn listen(control: &Weak<Control>, listener: &mut Listener<'_>) -> Option<String> {
-    let shard = listener.shard;
     let strong = control.upgrade()?;
     let opening = timeout(strong.config().pool.connect * 2, listener.open(&strong));
     match opening.await {
         Ok(Ok(())) => {}
+        Ok(Err(RegistrationError::Query(StoreError::Missing))) => {
+            strong.note_absent(listener.shard);
+            return Some(NO_PLACE.to_owned());
+        }
         Ok(Err(error)) => return Some(error.to_string()),
         Err(_) => return Some("no answer in time".to_owned()),
     }
+    match strong.in_time(store::status(listener.client)).await {
+        Ok(status) => strong.note_status(listener.shard, status),
+        Err(StatusError::Store(StoreError::Missing)) => {
+            strong.note_absent(listener.shard);
+            return Some(NO_PLACE.to_owned());
+        }
+        Err(error) => return Some(error.to_string()),
+    }
+    let serves = strong.serves;
+    if serves {
+        strong.note_registered(listener.shard);
+    }
     drop(strong);
+    *listener.pause = BACKOFF.0;
+    tokio::select! {
+        reason = acknowledge::acknowledge(control, listener.shard, listener.client), if serves => reason,
+        reason = follow(control, listener.shard, listener.client, &mut listener.notifications) => reason,
+    }
+}
+
+/// Reads again what the shard says of itself whenever it says that this changed.
+async fn follow(
+    control: &Weak<Control>,
+    shard: ShardId,
+    client: &tokio_postgres::Client,
+    notifications: &mut mpsc::Receiver<bool>,
+) -> Option<String> {
     // What happened before LISTEN was not heard.
     let mut schema_changed = true;
+    let mut read = Instant::now();
     loop {
         let strong = control.upgrade()?;
-        match strong.in_time(store::status(listener.client)).await {
-            Ok(status) => strong.note_status(shard, status),
-            Err(StatusError::Store(StoreError::Missing)) => strong.note_absent(shard),
-            Err(error) => return Some(error.to_string()),
+        if schema_changed {
+            // Ownership does not wait for it.
+            tokio::spawn(async move {
+                if let Err(error) = strong.load_schema().await {
+                    tracing::warn!(%error, "the schema is not refreshed");
+                }
+            });
+        } else {
+            drop(strong);
         }
-        *listener.pause = BACKOFF.0;
-        if schema_changed && let Err(error) = strong.load_schema().await {
-            tracing::warn!(%error, "the schema is not refreshed");
-        }
-        drop(strong);
-        schema_changed = match timeout(HEARTBEAT, listener.notifications.recv()).await {
+        schema_changed = match timeout(HEARTBEAT, notifications.recv()).await {
             Ok(Some(schema)) => {
-                sleep(NOTIFICATION_PAUSE).await;
+                sleep(NOTIFICATION_PAUSE.saturating_sub(read.elapsed())).await;
                 let mut any = schema;
-                while let Ok(schema) = listener.notifications.try_recv() {
+                while let Ok(schema) = notifications.try_recv() {
                     any |= schema;
                 }
                 any
@@ -1044,6 +1167,12 @@ async fn listen(control: &Weak<Control>, listener: &mut Listener<'_>) -> Option<
             Ok(None) => return Some("the connection was closed".to_owned()),
             Err(_) => false,
         };
+        let strong = control.upgrade()?;
+        read = Instant::now();
+        match strong.in_time(store::status(client)).await {
+            Ok(status) => strong.note_status(shard, status),
+            Err(error) => return Some(error.to_string()),
+        }
     }
 }
 

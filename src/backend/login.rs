@@ -92,6 +92,12 @@ pub enum ConnectProblem {
     /// There is no ownership row.
     #[error("the database has no pgring ownership")]
     NoOwnership,
+    /// The control plane could not register the router on the shard.
+    #[error("the router is not registered on the shard after pool.connect ({after:?})")]
+    Unregistered {
+        /// The limit.
+        after: Duration,
+    },
     /// The ownership row is another shard's.
     #[error("the server is not this shard: {0}")]
     WrongShard(String),
@@ -143,6 +149,7 @@ impl ErrorReply for ConnectError {
             ConnectProblem::Lost(_) => SqlState::CONNECTION_FAILURE,
             ConnectProblem::Unreachable(_)
             | ConnectProblem::TimedOut { .. }
+            | ConnectProblem::Unregistered { .. }
             | ConnectProblem::NoRandomness
             | ConnectProblem::Protocol(_)
             | ConnectProblem::Standby
@@ -162,6 +169,7 @@ impl ErrorReply for ConnectError {
             }
             ConnectProblem::Unreachable(_)
             | ConnectProblem::TimedOut { .. }
+            | ConnectProblem::Unregistered { .. }
             | ConnectProblem::Lost(_)
             | ConnectProblem::NoSecret
             | ConnectProblem::Method { .. }
@@ -184,6 +192,9 @@ impl ErrorReply for ConnectError {
             }
             ConnectProblem::NoSecret => {
                 Some("Give the user a password in pgring.toml, or trust the router in the shard's pg_hba.conf.".to_owned())
+            }
+            ConnectProblem::Unregistered { .. } => {
+                Some("See SHOW SHARDS, or the log, for what keeps the control plane from the shard.".to_owned())
             }
             ConnectProblem::Unreachable(_)
             | ConnectProblem::TimedOut { .. }

@@ -1,6 +1,7 @@
 //! [`Member`]: one shard, as the control plane reaches it. Knows nothing of other shards.
 
 use super::connection::Endpoint;
+use super::presence::Presence;
 use super::store;
 use super::version::ServerVersion;
 use crate::config::{self, Config};
@@ -31,6 +32,8 @@ pub struct ShardHealth {
 /// One shard, as the control plane reaches it.
 pub(super) struct Member {
     pub(super) name: Arc<str>,
+    /// What this router runs there.
+    pub(super) presence: Arc<Presence>,
     pub(super) reach: ArcSwap<Reach>,
     pub(super) health: Mutex<ShardHealth>,
     /// It answered, and had been given no place in the cluster.
@@ -62,6 +65,7 @@ impl Member {
         let reach = Reach::new(config, shard, declared);
         Arc::new(Self {
             name: reach.endpoint.shard_name.clone(),
+            presence: Arc::new(Presence::unregistered()),
             reach: ArcSwap::from_pointee(reach),
             health: Mutex::default(),
             absent: AtomicBool::new(false),

@@ -11,6 +11,8 @@ pub mod version;
 pub mod control;
 pub mod registration;
 pub mod member;
+mod presence;
+mod acknowledge;
 pub mod catalog;
 pub mod sequence;
 pub mod store;

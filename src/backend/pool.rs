@@ -8,11 +8,12 @@
 //! nobody overtakes the line. (The `deadpool` crate has one stack for all: with two workers half of all leases moved a
 //! socket to another reactor, and a lease cost half as much as the statement.)
 
-use super::connection::{Backend, BackendState, Login};
+use super::connection::{Backend, BackendState, Cluster, Login};
 use super::control::Control;
 use super::defaults::{DATE_STYLE, Defaults, SettingValues};
 use super::login::{ConnectError, ConnectProblem};
 use super::pinned::Pinned;
+use super::presence::Presence;
 use crate::config::Config;
 use crate::topology::ShardId;
 use crate::wire::error_response::{ErrorReply, Fault};
@@ -287,6 +288,7 @@ impl Shared {
             shard_name,
             settings: self.settings,
             user: user.clone(),
+            presence: self.control.presence(shard),
             control: self.control.clone(),
             node: AtomicUsize::new(0),
             idle: (0..self.workers).map(|_| Mutex::default()).collect(),
@@ -425,6 +427,8 @@ struct Pool {
     settings: Settings,
     user: Arc<str>,
     control: Arc<Control>,
+    /// Of this router on the shard.
+    presence: Arc<Presence>,
     /// What the role's sessions start with, on all shards.
     defaults: Arc<Defaults>,
     /// Index of the node that was the primary last.
@@ -727,20 +731,29 @@ impl Pool {
             .peekable();
         while let Some(node) = attempts.next() {
             let cluster_id = self.control.cluster_id();
-            let connecting = Backend::connect(
-                &endpoint,
-                &nodes[node],
-                login,
-                settings,
-                cluster_id.as_deref(),
-            );
+            let cluster = Cluster {
+                id: cluster_id.as_deref(),
+                presence: &self.presence,
+            };
+            let address = &nodes[node];
+            let connecting = Backend::connect(&endpoint, address, login, settings, &cluster);
             match connecting.await {
                 Ok((backend, greeting)) => {
                     self.node.store(node, Ordering::Relaxed);
                     self.connects.fetch_add(1, Ordering::Relaxed);
                     // The topology is at least as new as the connection before anything runs on it.
                     self.control.note_ownership(self.shard, greeting.ownership);
-                    return Ok(backend);
+                    // Nothing runs on it that nobody would wait for.
+                    let wait = endpoint.connect;
+                    let registered = tokio::time::timeout(wait, self.presence.registered());
+                    return match registered.await {
+                        Ok(()) => Ok(backend),
+                        Err(_) => Err(ConnectError {
+                            shard: self.shard_name.clone(),
+                            address: Some(address.clone()),
+                            problem: ConnectProblem::Unregistered { after: wait },
+                        }),
+                    };
                 }
                 Err(error) => {
                     let elsewhere = matches!(
@@ -768,7 +781,8 @@ impl Pool {
     fn keep(self: &Arc<Self>, mut pooled: Parked) {
         let now = Instant::now();
         pooled.released = now;
-        if now >= pooled.expires || self.closed.load(Ordering::SeqCst) {
+        let is_old = now >= pooled.expires || pooled.backend.attendance.is_outdated();
+        if is_old || self.closed.load(Ordering::SeqCst) {
             return;
         }
         lock(&self.idle[pooled.worker]).push(pooled);
@@ -789,6 +803,7 @@ impl Pool {
             let is_too_old = |pooled: &mut Parked| {
                 now.saturating_duration_since(pooled.released) >= self.settings.idle
                     || now >= pooled.expires
+                    || pooled.backend.attendance.is_outdated()
             };
             // Dropped after the lock: a connection's room goes to who stands in line.
             let old: Vec<_> = lock(idle).extract_if(.., is_too_old).collect();
@@ -878,7 +893,9 @@ impl Lease {
     fn or_room(mut pooled: Parked, worker: usize) -> Result<Self, Room> {
         let backend = &mut pooled.backend;
         // Bytes are a farewell (the shard shut down), or an answer that nobody waited for.
-        let mut useful = backend.state == BackendState::Clean && backend.stream.is_quiet();
+        let mut useful = backend.state == BackendState::Clean
+            && !backend.attendance.is_outdated()
+            && backend.stream.is_quiet();
         if useful && pooled.worker != worker {
             useful = backend.stream.rehome().is_ok();
             pooled.worker = worker;
@@ -938,6 +955,7 @@ impl Lease {
             return;
         }
         backend.state = BackendState::Clean;
+        backend.rest();
         backend.stream.trim();
         pooled.pinned = None;
         if let Some(pooled) = self.pooled.take() {

@@ -34,7 +34,7 @@ pub enum RegistrationError {
 
 impl From<tokio_postgres::Error> for RegistrationError {
     fn from(error: tokio_postgres::Error) -> Self {
-        Self::Query(error.into())
+        Self::Query(StoreError::of(error))
     }
 }
 

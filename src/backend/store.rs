@@ -223,10 +223,7 @@ pub async fn status(client: &Client) -> Result<ShardStatus, StoreError> {
     let row = client
         .query_typed_opt(&STATUS, &[])
         .await
-        .map_err(|error| match error.code() {
-            Some(code) if is_missing(code) => StoreError::Missing,
-            _ => StoreError::Query(error),
-        })?;
+        .map_err(StoreError::of)?;
     let row = row.ok_or(StoreError::Missing)?;
     let column = |index| row.try_get::<_, &str>(index);
     let ownership = read_record(&row)?;
@@ -242,6 +239,16 @@ pub async fn status(client: &Client) -> Result<ShardStatus, StoreError> {
         },
         search_path: column(RECORD_COLUMNS + 2)?.to_owned(),
     })
+}
+
+impl StoreError {
+    /// What the answer to a question about the schema `pgring` says.
+    pub(super) fn of(error: tokio_postgres::Error) -> Self {
+        match error.code() {
+            Some(code) if is_missing(code) => Self::Missing,
+            _ => Self::Query(error),
+        }
+    }
 }
 
 /// Whether that is what a database without the schema says.

@@ -52,6 +52,7 @@ pub(super) struct Running {
     router: Arc<Router>,
     stop: watch::Sender<bool>,
     serving: JoinHandle<Result<(), ServeError>>,
+    control: Arc<Control>,
 }
 
 impl Running {
@@ -59,7 +60,7 @@ impl Running {
         let config = Arc::new(config);
         let address = config.listen.address.to_string();
         let control = Control::start(config.clone()).await?;
-        let router = Router::start(config, control);
+        let router = Router::start(config, control.clone());
         let (stop, stopped) = watch::channel(false);
         let listener = Listener::bind(router.clone(), stopped).await?;
         let serving = tokio::spawn(listener.serve());
@@ -68,6 +69,7 @@ impl Running {
             router,
             stop,
             serving,
+            control,
         })
     }
 
@@ -79,6 +81,8 @@ impl Running {
     /// Lets no client in any more, ends the sessions, and returns when they have ended.
     pub(super) async fn stop(self) -> anyhow::Result<()> {
         let _ = self.stop.send(true);
-        Ok(self.serving.await??)
+        let served = self.serving.await?;
+        self.control.leave().await;
+        Ok(served?)
     }
 }

@@ -60,6 +60,7 @@ impl Config {
             recovery,
             deadlock,
             snapshot,
+            rebalance,
         } = listen_half;
         let ShardsFile {
             cluster,
@@ -81,6 +82,7 @@ impl Config {
             recovery,
             deadlock,
             snapshot,
+            rebalance,
             cluster,
             ring,
             shards,
@@ -102,6 +104,7 @@ struct ListenFile {
     recovery: Recovery,
     deadlock: Deadlock,
     snapshot: Snapshot,
+    rebalance: Rebalance,
 }
 
 /// What `shards.toml` says. Where a problem was reported a field holds a placeholder.
@@ -127,6 +130,7 @@ fn read_listen_file(directory: &Path, document: &Document) -> Option<ListenFile>
         recovery: read_recovery(root.section("recovery")),
         deadlock: read_deadlock(root.section("deadlock")),
         snapshot: read_snapshot(root.section("snapshot")),
+        rebalance: read_rebalance(root.section("rebalance")),
     };
     root.finish();
     Some(file)
@@ -387,6 +391,12 @@ fn read_snapshot(mut section: Section<'_>) -> Snapshot {
     let wait = section.duration("wait", 100 * MS..=HOUR, 5 * SECOND);
     section.finish();
     Snapshot { wait }
+}
+
+fn read_rebalance(mut section: Section<'_>) -> Rebalance {
+    let fence_wait = section.duration("fence_wait", 100 * MS..=HOUR, 10 * SECOND);
+    section.finish();
+    Rebalance { fence_wait }
 }
 
 fn read_ring(mut section: Section<'_>) -> Ring {

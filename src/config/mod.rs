@@ -41,6 +41,8 @@ pub struct Config {
     pub deadlock: Deadlock,
     /// `[snapshot]`
     pub snapshot: Snapshot,
+    /// `[rebalance]`
+    pub rebalance: Rebalance,
     /// `[cluster]`
     pub cluster: Cluster,
     /// `[ring]`
@@ -233,6 +235,13 @@ pub struct Deadlock {
 pub struct Snapshot {
     /// How long opening one may take, and so how long it may keep distributed transactions from committing. Default 5s.
     pub wait: Duration,
+}
+
+/// Slots that move between shards while clients run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rebalance {
+    /// How long a statement is held whose slots are about to change their shard; then it fails with 40001. Default 10s.
+    pub fence_wait: Duration,
 }
 
 /// The cluster as a whole.

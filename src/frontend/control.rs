@@ -1023,7 +1023,6 @@ impl Session {
         sentence: &Sentence<'_>,
         bound: Option<&Bound<'_>>,
     ) -> Result<ShardId, Stop> {
-        let topology = self.router.topology();
         match &sentence.statement {
             Statement::Fetch(cursor) | Statement::Move(cursor) | Statement::Close(Some(cursor)) => {
                 // Of one that is not there any shard says so, in its turn.
@@ -1044,7 +1043,7 @@ impl Session {
                     drawn: &[],
                     cursor: self.cursor_of(&template),
                 };
-                let plan = template.plan_or_report(&binding, &topology)?;
+                let plan = self.plan(&template, &binding)?;
                 match plan.steps.as_slice() {
                     [step] if plan.inputs.is_empty() => Ok(step.shard),
                     _ => Err(refused(
@@ -1179,7 +1178,6 @@ impl Session {
         if explain.analyze {
             template.refuse_session_effects()?;
         }
-        let topology = self.router.topology();
         let binding = Binding {
             values: bound.values,
             formats: bound.formats,
@@ -1188,7 +1186,7 @@ impl Session {
             drawn: &[],
             cursor: self.cursor_of(&template),
         };
-        let plan = template.plan_or_report(&binding, &topology)?;
+        let plan = self.plan(&template, &binding)?;
         if explain.analyze {
             self.before(&template, &plan).await?;
         }

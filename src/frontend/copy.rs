@@ -3,6 +3,7 @@
 
 use super::control::refused;
 use super::error::{self, Stop};
+use super::held::Held;
 use super::session::Session;
 use super::simple_query::text_of;
 use crate::executor::copy_in::{self, CopyInError};
@@ -94,13 +95,14 @@ impl Session {
                 hint: hint.as_ref(),
                 limits: &limits,
             };
-            planner::copy_to(
-                copy,
-                sql,
-                &context,
-                self.transaction.preferred(),
-                self.router.next_spread(),
-            )?
+            let (preferred, spread) = (self.transaction.preferred(), self.router.next_spread());
+            self.plan_against(&topology, |topology| {
+                let context = planner::Context {
+                    topology,
+                    ..context
+                };
+                planner::copy_to(copy, sql, &context, preferred, spread)
+            })?
         };
         let framing = match (copy.options.format, copy.options.header) {
             (CopyFormat::Binary, _) => Framing::Binary,
@@ -147,8 +149,15 @@ impl Session {
             hint: hint.as_ref(),
             limits: &limits,
         };
-        let route = planner::copy_from(copy, sql, &context)?;
-        Ok((topology, route))
+        let (seen, route) = self.plan_against(&topology, |topology| {
+            let context = planner::Context {
+                topology,
+                ..context
+            };
+            let route = planner::copy_from(copy, sql, &context)?;
+            Ok((Arc::new(topology.clone()), route))
+        })?;
+        Ok((seen, route))
     }
 
     async fn copy_from(&mut self, copy: &CopyStatement<'_>, sql: &str) -> Result<(), Stop> {
@@ -196,7 +205,7 @@ impl Session {
         self.client.flush().await.map_err(error::of_client)?;
 
         let taken = match &route {
-            CopyRoute::Split(split) => self.take_rows(copy, split, &topology, &mut intake).await,
+            CopyRoute::Split(split) => self.take_rows(copy, split, topology, &mut intake).await,
             CopyRoute::AllShards(times) => self.take_all(copy, times, &mut intake).await,
             CopyRoute::One(_) => {
                 self.take_all(copy, &CopyTimes::default(), &mut intake)
@@ -207,6 +216,8 @@ impl Session {
             Ok(()) => self.finish_copies(&intake).await,
             Err(Stop::Gone) => return Err(Stop::Gone),
             Err(stop) => {
+                // The client's data does not come again.
+                let stop = stop.settled();
                 self.abort_copies(&intake, "another shard or the router refused the data")
                     .await;
                 Err(stop)
@@ -264,7 +275,7 @@ impl Session {
         &mut self,
         copy: &CopyStatement<'_>,
         split: &CopySplit,
-        topology: &Topology,
+        mut topology: Arc<Topology>,
         intake: &mut Intake<'_>,
     ) -> Result<(), Stop> {
         let mut rows = CopyRows::new(&copy.options, self.router.config.limits.copy_buffer_bytes);
@@ -286,10 +297,9 @@ impl Session {
                     CopyPiece::Row(row) => {
                         timeless.check(row)?;
                         let value = key.value(row).map_err(CopyInError::from)?;
-                        let shard = split.shard(value.as_deref(), binary, topology)?;
-                        if !intake.started.contains(&shard) {
-                            self.start_copy(shard, intake).await?;
-                        }
+                        let value = value.as_deref();
+                        let shard = self.place_row(value, split, binary, &mut topology, intake);
+                        let shard = shard.await?;
                         let Some(backend) = self.transaction.backend(shard) else {
                             return Err(Stop::Gone);
                         };
@@ -302,6 +312,43 @@ impl Session {
                 return Ok(());
             }
         }
+    }
+
+    /// The shard of a row with this key, where the COPY has begun. Rows may have moved since it began elsewhere.
+    async fn place_row(
+        &mut self,
+        value: Option<&[u8]>,
+        split: &CopySplit,
+        binary: bool,
+        topology: &mut Arc<Topology>,
+        intake: &mut Intake<'_>,
+    ) -> Result<ShardId, Stop> {
+        let placed = split.shard(value, binary, topology);
+        let mut started = match placed.map_err(|error| Stop::of_plan(error, topology)) {
+            Ok(shard) if intake.started.contains(&shard) => return Ok(shard),
+            Ok(shard) => self.start_copy(shard, intake).await.map(|_| shard),
+            Err(stop) => Err(stop),
+        };
+        let mut held = Held::default();
+        while let Err(Stop::Later(later)) = started {
+            Box::pin(self.wait_for_topology(&mut held, later)).await?;
+            let now = self.topology();
+            let placed = self.plan_against(&now, |topology| {
+                let shard = split.shard(value, binary, topology)?;
+                Ok((shard, Arc::new(topology.clone())))
+            });
+            started = match placed {
+                Ok((shard, seen)) => {
+                    *topology = seen;
+                    match intake.started.contains(&shard) {
+                        true => Ok(shard),
+                        false => self.start_copy(shard, intake).await.map(|_| shard),
+                    }
+                }
+                Err(stop) => Err(stop),
+            };
+        }
+        started
     }
 
     /// Hands all of the client's data to every shard of the COPY.

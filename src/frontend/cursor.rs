@@ -29,7 +29,6 @@ impl Session {
         };
         let template = self.template(&body.text.into(), &bound.types.into())?;
         template.refuse_session_effects()?;
-        let topology = self.topology();
         let binding = Binding {
             values: bound.values,
             formats: bound.formats,
@@ -38,13 +37,13 @@ impl Session {
             drawn: &[],
             cursor: self.cursor_of(&template),
         };
-        let plan = template.plan_or_report(&binding, &topology)?;
+        let plan = self.plan(&template, &binding)?;
         if plan.steps.len() == 1 && plan.inputs.is_empty() {
             return Ok(None);
         }
         let mut plan = self
             .template_on_one(body.text, bound.types)?
-            .plan(&binding, &topology)
+            .plan(&binding, &self.topology())
             .map_err(|_| {
                 refused(
                     &format!("cursor \"{name}\" over several shards"),
@@ -103,6 +102,7 @@ impl Session {
             plan,
             bind,
             described_on,
+            ..
         } = &portal.place
         else {
             return Ok(());

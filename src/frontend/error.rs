@@ -26,6 +26,17 @@ pub enum Stop {
     Shard(Frame),
     /// The client has been told; the session goes on.
     Told,
+    /// Nothing has run: it may be tried again on another topology.
+    Later(Later),
+}
+
+/// Why something could not begin.
+#[derive(Debug)]
+pub struct Later {
+    /// The topology that it was planned against.
+    pub generation: u64,
+    /// What the client is told if there is no other in time.
+    pub error: Box<dyn ErrorReply + Send + Sync>,
 }
 
 impl Stop {
@@ -137,6 +148,18 @@ pub enum SessionError {
     /// Any statement in a failed block but its end.
     #[error("current transaction is aborted, commands ignored until end of transaction block")]
     FailedBlock,
+    /// A shard's slots became others while a statement was about to begin there, or in a block that has one snapshot.
+    #[error("the slots of shard \"{shard}\" have changed while the transaction was under way")]
+    Moved {
+        /// The shard.
+        shard: String,
+    },
+    /// A cancel of what was held.
+    #[error("canceling statement due to user request")]
+    Cancelled,
+    /// `statement_timeout` of what was held.
+    #[error("canceling statement due to statement timeout")]
+    StatementTimeout,
     /// ROLLBACK TO in a block that lost a shard.
     #[error("a shard of this transaction was lost, which no savepoint brings back")]
     TornBlock,
@@ -315,13 +338,16 @@ impl ErrorReply for SessionError {
             }
             Self::Sequence(_) => SqlState::CONNECTION_FAILURE,
             Self::Stopping => SqlState::ADMIN_SHUTDOWN,
+            Self::Moved { .. } => SqlState::SERIALIZATION_FAILURE,
+            Self::Cancelled | Self::StatementTimeout => SqlState::QUERY_CANCELED,
             Self::PartlyDone { .. } | Self::KeyMove => SqlState::INTERNAL_ERROR,
         }
     }
 
     fn fault(&self) -> Fault {
         match self {
-            Self::Stopping => Fault::Router,
+            Self::Stopping | Self::Moved { .. } => Fault::Router,
+            Self::Cancelled | Self::StatementTimeout => Fault::Client,
             Self::PartlyDone { .. } | Self::LostPin { .. } | Self::KeyMove | Self::Sequence(_) => {
                 Fault::Backend
             }

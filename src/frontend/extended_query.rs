@@ -6,8 +6,9 @@
 //! to Sync (PostgreSQL's chapter "Extended Query").
 
 use super::control;
-use super::error::{self, SessionError, Stop};
+use super::error::{self, Later, SessionError, Stop};
 use super::explain::PlanFormat;
+use super::held::Held;
 use super::known::is_plain;
 use super::session::{Change, Pipeline, Session};
 use super::several::Request;
@@ -46,6 +47,9 @@ impl Session {
             Ok(message) => match self.lost_pin() {
                 Ok(()) => match self.extended(&message, frame).await {
                     Ok(()) => self.bound_answers().await,
+                    Err(Stop::Later(later)) => {
+                        Box::pin(self.extended_later(&message, frame, later)).await
+                    }
                     Err(stop) => Err(stop),
                 },
                 lost => lost,
@@ -129,6 +133,28 @@ impl Session {
                 self.client.flush().await.map_err(error::of_client)
             }
             _ => Err(SessionError::UnknownMessage(frame.tag()).into()),
+        }
+    }
+
+    /// Again, what could not begin yet.
+    async fn extended_later(
+        &mut self,
+        message: &FrontendMessage<'_>,
+        frame: FrameView<'_>,
+        mut later: Later,
+    ) -> Result<(), Stop> {
+        let mut held = Held::default();
+        loop {
+            // What came before is answered as if this were still to come.
+            self.drain(false).await?;
+            self.client.flush().await.map_err(error::of_client)?;
+            self.wait_for_topology(&mut held, later).await?;
+            self.planned = 0;
+            match self.extended(message, frame).await {
+                Err(Stop::Later(again)) => later = again,
+                Ok(()) => return self.bound_answers().await,
+                ended => return ended,
+            }
         }
     }
 
@@ -312,6 +338,7 @@ impl Session {
         self.bind_on(prepared, described_on, portal, frame).await?;
         Ok(Place::Several {
             plan: Arc::new(plan),
+            generation: self.planned,
             bind: self.held(frame),
             described_on,
         })
@@ -519,7 +546,6 @@ impl Session {
                 }
                 let template = template?;
                 let drawn = Box::pin(self.draw(&template)).await?;
-                let topology = self.topology();
                 let preferred = if self.pipeline.unsynced {
                     self.pipeline.shard
                 } else {
@@ -533,7 +559,7 @@ impl Session {
                     drawn: &drawn,
                     cursor: self.cursor_of(&template),
                 };
-                let plan = template.plan_or_report(&binding, &topology)?;
+                let plan = self.plan(&template, &binding)?;
                 let bound = self.bind_planned(&prepared, &template, plan, bind.portal, frame);
                 Box::pin(bound).await?
             }
@@ -596,6 +622,7 @@ impl Session {
                 self.bind_on(prepared, described_on, portal, frame).await?;
                 Ok(Place::Several {
                     plan: Arc::new(plan),
+                    generation: self.planned,
                     bind: self.held(frame),
                     described_on,
                 })
@@ -857,12 +884,26 @@ impl Session {
             }
             Place::Several {
                 plan,
+                generation,
                 bind,
                 described_on,
             } => {
                 self.note_forwarded(&portal.prepared, described_on)?;
+                self.planned = generation;
+                let is_current = self.router.control.topology.load().generation == generation;
+                let (plan, is_last) = match is_current {
+                    true => (plan, false),
+                    false => match self.plan_again(&portal.prepared, &bind)? {
+                        Some(plan) => (plan, false),
+                        None => (plan, true),
+                    },
+                };
                 let execute = self.execute_several(name, &portal.prepared, &plan, &bind, row_limit);
-                let done = Box::pin(execute).await?;
+                let done = Box::pin(execute).await;
+                let done = match is_last {
+                    true => done.map_err(Stop::settled)?,
+                    false => done?,
+                };
                 let results = Bind::decode(bind.body())?.result_formats.iter().collect();
                 let ran = Ran {
                     described_on,
@@ -1017,6 +1058,35 @@ impl Session {
             format: PlanFormat::of(options),
         };
         self.explain(&explain, &bound, false).await
+    }
+
+    /// The plan of a portal that was bound before the topology became another. None: there is but the one that was made.
+    fn plan_again(&mut self, prepared: &Prepared, bind: &Frame) -> Result<Option<Arc<Plan>>, Stop> {
+        let PreparedKind::Query { template, .. } = &prepared.kind else {
+            return Ok(None);
+        };
+        // What was drawn from a sequence, or belongs to a cursor, is not to be had again.
+        if template.fill().is_some() || template.current_of().is_some() {
+            return Ok(None);
+        }
+        let Ok(FrontendMessage::Bind(bind)) = FrontendMessage::decode(bind.tag(), bind.body())
+        else {
+            return Err(SessionError::UnknownMessage(b'B').into());
+        };
+        let template = self.current_template(prepared)?;
+        let values: Vec<_> = bind.values().collect();
+        let formats = bind.parameter_formats.iter();
+        let formats: Vec<_> = formats.map(|format| format.code() as i16).collect();
+        let binding = Binding {
+            values: &values,
+            formats: &formats,
+            preferred: self.transaction.preferred(),
+            spread: self.router.next_spread(),
+            drawn: &[],
+            cursor: None,
+        };
+        self.plan(&template, &binding)
+            .map(|plan| Some(Arc::new(plan)))
     }
 
     async fn execute_several(

@@ -48,11 +48,20 @@ impl Session {
         match self.way(sql) {
             None => return Ok(false),
             Some(Way::Shard(shard)) => {
-                self.join(shard).await?;
+                match self.join(shard).await {
+                    Ok(_) => {}
+                    // To be planned again.
+                    Err(Stop::Later(_)) => return Ok(false),
+                    Err(stop) => return Err(stop),
+                }
                 self.transaction.mark_used(shard);
                 self.run_on(shard, sql, 0).await?;
             }
-            Some(Way::Shards(plan)) => Box::pin(self.run_plan(&plan, sql, 0)).await?,
+            Some(Way::Shards(plan)) => match Box::pin(self.run_plan(&plan, sql, 0)).await {
+                Ok(()) => {}
+                Err(Stop::Later(_)) => return Ok(false),
+                Err(stop) => return Err(stop),
+            },
         }
         Ok(true)
     }
@@ -77,6 +86,7 @@ impl Session {
         }
         let search_path = self.search_path().ok()?;
         let topology = self.router.control.topology.load();
+        self.planned = topology.generation;
         let version = topology.schema.version;
         let known = match self.shape.read(sql) {
             Reading::None => return None,
@@ -273,12 +283,19 @@ impl Session {
         };
         let answered = match Pipelined::read(&messages) {
             Some(pipelined) => match self.place(&pipelined) {
-                Some((prepared, shard)) => {
-                    if !alone {
-                        self.client.consume(bytes);
+                Some((prepared, shard)) => match self.join(shard).await.map(|_| ()) {
+                    // To be planned again.
+                    Err(Stop::Later(_)) => None,
+                    joined => {
+                        if !alone {
+                            self.client.consume(bytes);
+                        }
+                        Some(match joined {
+                            Ok(()) => self.run_whole(&pipelined, &prepared, shard).await,
+                            Err(stop) => Err(stop),
+                        })
                     }
-                    Some(self.run_whole(&pipelined, &prepared, shard).await)
-                }
+                },
                 None => None,
             },
             None => None,
@@ -305,6 +322,7 @@ impl Session {
         }
         let search_path = self.search_path().ok()?;
         let topology = self.router.control.topology.load();
+        self.planned = topology.generation;
         let prepared = match &pipelined.parse {
             None => self.statements.get(pipelined.bind.statement)?.clone(),
             Some((sql, parameter_types)) => self.parsed_again(&TemplateRef {

@@ -16,6 +16,7 @@ pub mod copy;
 pub mod known;
 mod draw;
 mod key_move;
+mod held;
 pub mod statements;
 mod own_schema;
 mod sql_prepare;

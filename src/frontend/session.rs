@@ -2,7 +2,7 @@
 //! [`super::simple_query`] and [`super::extended_query`]; it never decides which shard a statement goes to.
 
 use super::cancel::Cancels;
-use super::error::{self, SessionError, Stop};
+use super::error::{self, Later, SessionError, Stop};
 use super::known::Shaped;
 use super::own_schema::OwnSchema;
 use super::parameters::Parameters;
@@ -76,6 +76,8 @@ pub struct Session {
     /// Its temporary relations.
     pub(super) temporary: Temporary,
     search_path: Option<SearchPath>,
+    /// The generation of the topology that the statement was planned against; 0 if it was not.
+    pub(super) planned: u64,
     /// The shape of the simple query that was read last.
     pub(super) shape: Shape,
     /// What is known of that.
@@ -229,6 +231,7 @@ impl Session {
             own_schema: OwnSchema::default(),
             temporary: Temporary::default(),
             search_path: None,
+            planned: 0,
             shape: Shape::default(),
             shaped: None,
             large: Bytes::new(),
@@ -238,6 +241,7 @@ impl Session {
     /// Answers the client until it leaves or the router stops.
     pub async fn run(mut self: Box<Self>, mut stop: Listening) {
         loop {
+            self.planned = 0;
             let bytes = match self.client.head(|_| false) {
                 Ok(Head::Frame(b'P' | b'B', bytes)) => match self.known_pipeline().await {
                     Ok(true) => continue,
@@ -393,7 +397,7 @@ impl Session {
     pub(super) fn tell(&mut self, stop: Stop) {
         match stop {
             Stop::Gone | Stop::Told => {}
-            Stop::Error(error) => {
+            Stop::Error(error) | Stop::Later(Later { error, .. }) => {
                 if error.sqlstate() == crate::wire::sqlstate::SqlState::INTERNAL_ERROR {
                     tracing::error!(error = %error, "internal error");
                 }
@@ -464,6 +468,7 @@ impl Session {
                 Box::pin(self.join_in_time(shard)).await?;
             }
         }
+        self.begin_on(shard)?;
         self.transaction.backend(shard).ok_or(Stop::Gone)
     }
 

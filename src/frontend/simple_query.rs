@@ -3,6 +3,7 @@
 
 use super::control;
 use super::error::{self, SessionError, Stop};
+use super::held::Held;
 use super::session::Session;
 use super::several::Request;
 use super::sql_prepare::ExecuteText;
@@ -124,7 +125,21 @@ impl Session {
         Ok(())
     }
 
+    /// Runs a statement, and what of it cannot begin yet again.
     async fn run_sentence(&mut self, sentence: &Sentence<'_>, offset: u32) -> Result<(), Stop> {
+        let mut held = Held::default();
+        loop {
+            self.planned = 0;
+            match self.run_sentence_now(sentence, offset).await {
+                Err(Stop::Later(later)) => {
+                    Box::pin(self.wait_for_topology(&mut held, later)).await?;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn run_sentence_now(&mut self, sentence: &Sentence<'_>, offset: u32) -> Result<(), Stop> {
         self.check_block(&sentence.statement)?;
         if control::is_planned(&sentence.statement) {
             self.look_at_temporary().await?;
@@ -138,7 +153,6 @@ impl Session {
                     .await?;
                 let drawn = Box::pin(self.draw(&template)).await?;
                 let plan = {
-                    let topology = self.router.topology();
                     let binding = Binding {
                         values: &[],
                         formats: &[],
@@ -147,7 +161,7 @@ impl Session {
                         drawn: &drawn,
                         cursor: self.cursor_of(&template),
                     };
-                    template.plan_or_report(&binding, &topology)?
+                    self.plan(&template, &binding)?
                 };
                 self.before(&template, &plan).await?;
                 self.run_plan(&plan, sentence.sql, offset).await?;

@@ -405,7 +405,6 @@ impl Session {
     }
 
     fn plan_of(&mut self, template: &Template, values: &Values) -> Result<Plan, Stop> {
-        let topology = self.topology();
         let formats: Vec<i16> = values
             .formats
             .iter()
@@ -420,7 +419,7 @@ impl Session {
             drawn: &[],
             cursor: self.cursor_of(template),
         };
-        Ok(template.plan_or_report(&binding, &topology)?)
+        self.plan(template, &binding)
     }
 
     /// The arguments as a query.

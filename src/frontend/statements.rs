@@ -111,6 +111,8 @@ pub enum Place {
     Several {
         /// What runs.
         plan: Arc<Plan>,
+        /// The generation of the topology that it was planned against.
+        generation: u64,
         /// The client's Bind.
         bind: Frame,
         /// Where the client's own text is bound too, to be described.

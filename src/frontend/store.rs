@@ -221,7 +221,8 @@ impl Session {
                 drawn: &[],
                 cursor: None,
             };
-            let plan = template.plan(&binding, &topology)?;
+            let plan =
+                self.plan_against(&topology, |topology| template.plan(&binding, topology))?;
             everywhere |= plan.steps.len() > 1;
             for step in &plan.steps {
                 let gathered = placed.by_shard.entry(step.shard);

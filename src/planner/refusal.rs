@@ -254,6 +254,12 @@ pub enum PlanError {
         /// The slot.
         slot: SlotId,
     },
+    /// 40001: slots of a shard are on the move, and the statement may need rows of them.
+    #[error("slots of shard \"{shard}\" are moving to another shard")]
+    ShardFenced {
+        /// The shard.
+        shard: Arc<str>,
+    },
     /// 42601: rows of one INSERT that are not of one length, each of which a shard could take by itself.
     #[error("VALUES lists must all be the same length")]
     ValuesLength,
@@ -306,6 +312,11 @@ impl PlanError {
         }
     }
 
+    /// Whether it holds only until the topology is another.
+    pub fn is_held(&self) -> bool {
+        matches!(self, Self::SlotFenced { .. } | Self::ShardFenced { .. })
+    }
+
     /// Whether a shard that runs the statement with these values is sure to report the same, and does nothing before.
     pub(super) fn is_postgresqls(&self, values: usize) -> bool {
         match self {
@@ -318,6 +329,7 @@ impl PlanError {
             | Self::SlotGap { .. }
             | Self::SlotOverlap { .. }
             | Self::SlotFenced { .. }
+            | Self::ShardFenced { .. }
             | Self::ValuesLength
             | Self::Parameter { .. }
             | Self::Hint { .. }
@@ -376,7 +388,7 @@ impl ErrorReply for PlanError {
             Self::TooBig { .. } => SqlState::STATEMENT_TOO_COMPLEX,
             Self::SlotGap { .. } => SqlState(*b"57P03"),
             Self::SlotOverlap { .. } => SqlState(*b"XX001"),
-            Self::SlotFenced { .. } => SqlState::SERIALIZATION_FAILURE,
+            Self::SlotFenced { .. } | Self::ShardFenced { .. } => SqlState::SERIALIZATION_FAILURE,
             Self::LimitNegative => SqlState(*b"2201W"),
             Self::OffsetNegative => SqlState(*b"2201X"),
             Self::Parameter { .. } => SqlState::INVALID_TEXT_REPRESENTATION,
@@ -400,9 +412,10 @@ impl ErrorReply for PlanError {
             | Self::CountRange { .. }
             | Self::NoParameter { .. }
             | Self::Hint { .. } => Fault::Client,
-            Self::SlotGap { .. } | Self::SlotOverlap { .. } | Self::SlotFenced { .. } => {
-                Fault::Backend
-            }
+            Self::SlotGap { .. }
+            | Self::SlotOverlap { .. }
+            | Self::SlotFenced { .. }
+            | Self::ShardFenced { .. } => Fault::Backend,
             Self::Internal { .. } => Fault::Router,
         }
     }
@@ -416,6 +429,7 @@ impl ErrorReply for PlanError {
             | Self::SlotGap { .. }
             | Self::SlotOverlap { .. }
             | Self::SlotFenced { .. }
+            | Self::ShardFenced { .. }
             | Self::ValuesLength
             | Self::LimitNegative
             | Self::OffsetNegative
@@ -431,7 +445,9 @@ impl ErrorReply for PlanError {
         match self {
             Self::Refused { refusal, .. } => Some(refusal.hint().to_owned()),
             Self::Unparsed { .. } => Some(Refusal::Unparsed.hint().to_owned()),
-            Self::SlotFenced { .. } => Some("Retry the statement.".to_owned()),
+            Self::SlotFenced { .. } | Self::ShardFenced { .. } => {
+                Some("Retry the statement.".to_owned())
+            }
             Self::SlotGap { .. } | Self::SlotOverlap { .. } => Some(
                 "Compare the rows of pgring.ownership on the shards; see SHOW SLOTS.".to_owned(),
             ),
@@ -457,6 +473,7 @@ impl ErrorReply for PlanError {
             | Self::SlotGap { .. }
             | Self::SlotOverlap { .. }
             | Self::SlotFenced { .. }
+            | Self::ShardFenced { .. }
             | Self::ValuesLength
             | Self::LimitNegative
             | Self::OffsetNegative

@@ -968,7 +968,10 @@ impl Template {
     /// The statement needs several shards in a form that is refused, a slot has no owner, or a parameter is malformed.
     pub fn plan(&self, binding: &Binding<'_>, topology: &Topology) -> Result<Plan, PlanError> {
         match &self.route {
-            Route::Shard(shard) => Ok(self.one(Tier::NamedShard, *shard)),
+            Route::Shard(shard) => {
+                unfenced(topology, *shard)?;
+                Ok(self.one(Tier::NamedShard, *shard))
+            }
             Route::Key(slot) => Ok(self.one(Tier::NamedShard, owner(topology, *slot)?)),
             Route::Statement(statement) if statement.current_of.is_some() => {
                 let shard = binding.cursor;
@@ -1127,8 +1130,7 @@ impl Template {
                     }
                 }
                 None => {
-                    shards.clear();
-                    shards.extend(topology.readable());
+                    shards = every_shard(topology)?;
                     break;
                 }
             }
@@ -1369,7 +1371,7 @@ impl Template {
                             shards.push(owner(topology, slot)?);
                         }
                     }
-                    None => shards.extend(topology.readable()),
+                    None => shards.extend(every_shard(topology)?),
                 }
             }
             shards.sort_unstable();
@@ -1475,6 +1477,28 @@ pub(super) fn any_shard(binding: &Binding<'_>, topology: &Topology) -> ShardId {
     })
 }
 
+/// All shards, for what may need rows of every slot.
+pub(super) fn every_shard(topology: &Topology) -> Result<Vec<ShardId>, PlanError> {
+    match topology.fenced_shard() {
+        None => Ok(topology.readable().collect()),
+        Some(shard) => Err(shard_fenced(topology, shard)),
+    }
+}
+
+/// For what may need rows of every slot of one shard.
+fn unfenced(topology: &Topology, shard: ShardId) -> Result<(), PlanError> {
+    match topology.fences(shard).is_empty() {
+        true => Ok(()),
+        false => Err(shard_fenced(topology, shard)),
+    }
+}
+
+fn shard_fenced(topology: &Topology, shard: ShardId) -> PlanError {
+    PlanError::ShardFenced {
+        shard: topology.shard_name(shard).clone(),
+    }
+}
+
 /// The shard that owns `slot`.
 pub(super) fn owner(topology: &Topology, slot: SlotId) -> Result<ShardId, PlanError> {
     match topology.owner(slot) {
@@ -1576,8 +1600,12 @@ mod tests {
 
     fn topology() -> Topology {
         Topology {
+            generation: 0,
+            in_transit: None,
             cluster: "test".into(),
             shards: vec![Shard {
+                rows_since: 0,
+                fences: Arc::default(),
                 name: "s0".into(),
                 epoch: Epoch(1),
                 membership: Membership::Whole,

@@ -398,6 +398,8 @@ pub fn copy_from(
                 KeyColumn::new(&relation.name, column).ok_or_else(|| PlanError::Internal {
                     what: "the sharding key has a type that cannot be hashed".into(),
                 })?;
+            // Rows of any slot may come.
+            template::every_shard(context.topology)?;
             Ok(CopyRoute::Split(CopySplit {
                 column: place,
                 name: column.name.clone(),
@@ -494,6 +496,7 @@ pub fn copy_to(
             .transpose()?
         {
             Some((Placement::Sharded { .. }, _)) => {
+                template::every_shard(topology)?;
                 let mut plan = all_shards(Access::Read, topology);
                 plan.tier = if plan.steps.len() == 1 {
                     Tier::SingleShard

@@ -89,7 +89,8 @@ impl FromIterator<SlotOwner> for Owners {
     }
 }
 
-/// Who owns each slot, by the records in the order of [`ShardId`]; None where nothing is known of a shard.
+/// Who owns each slot, by the records in the order of [`ShardId`]; None where nothing is known of a shard. A slot that one
+/// shard gives to another is fenced until both have said so.
 pub fn owners(records: &[Option<&OwnershipRecord>]) -> Owners {
     let mut owners = vec![SlotOwner::Gap; SLOT_COUNT];
     for (shard, record) in known(records) {
@@ -98,13 +99,62 @@ pub fn owners(records: &[Option<&OwnershipRecord>]) -> Owners {
             *owner = match *owner {
                 SlotOwner::Gap if record.fenced.contains(slot) => SlotOwner::Fenced(shard),
                 SlotOwner::Gap => SlotOwner::Shard(shard),
-                SlotOwner::Shard(first)
-                | SlotOwner::Fenced(first)
-                | SlotOwner::Overlap(first, _) => SlotOwner::Overlap(first, shard),
+                // One gives it to the other, of which all is not known yet.
+                SlotOwner::Fenced(first) => SlotOwner::Fenced(first),
+                SlotOwner::Shard(_) if record.fenced.contains(slot) => SlotOwner::Fenced(shard),
+                SlotOwner::Shard(first) | SlotOwner::Overlap(first, _) => {
+                    SlotOwner::Overlap(first, shard)
+                }
             };
         }
     }
+    for (shard, record) in known(records) {
+        for slot in record.foreign_slots.iter() {
+            let owner = &mut owners[usize::from(slot.0)];
+            if *owner == SlotOwner::Gap {
+                *owner = SlotOwner::Fenced(shard);
+            }
+        }
+    }
     owners.into_iter().collect()
+}
+
+/// A shard that has given slots away which no other has taken yet, as far as is known.
+pub fn in_transit(records: &[Option<&OwnershipRecord>]) -> Option<ShardId> {
+    let owned = known(records).fold(SlotSet::new(), |owned, (_, record)| {
+        owned.union(&record.owned)
+    });
+    let has_given = |record: &OwnershipRecord| !record.foreign_slots.difference(&owned).is_empty();
+    let mut givers = known(records).filter(|(_, record)| has_given(record));
+    givers.next().map(|(shard, _)| shard)
+}
+
+/// Slots that a shard has held fenced since a generation of the topology.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// The generation that was the first to have the fence.
+    pub since: u64,
+    /// Which.
+    pub slots: SlotSet,
+}
+
+/// The fences of a shard that had those `before` and has these slots fenced from `generation` on.
+pub fn fences(before: &[Fence], fenced: &SlotSet, generation: u64) -> Vec<Fence> {
+    let mut new = fenced.clone();
+    let mut fences = Vec::new();
+    for fence in before {
+        new = new.difference(&fence.slots);
+        fences.push(Fence {
+            since: fence.since,
+            slots: fence.slots.intersection(fenced),
+        });
+    }
+    fences.push(Fence {
+        since: generation,
+        slots: new,
+    });
+    fences.retain(|fence| !fence.slots.is_empty());
+    fences
 }
 
 /// Something that no set of records of one healthy cluster shows.
@@ -242,6 +292,43 @@ mod tests {
     }
 
     #[test]
+    fn a_fence_is_as_old_as_its_slots() {
+        let slots = |text: &str| text.parse::<SlotSet>().unwrap();
+        let first = fences(&[], &slots("{[0,4)}"), 7);
+        let second = fences(&first, &slots("{[2,6)}"), 9);
+        let found: Vec<(u64, String)> = second
+            .iter()
+            .map(|fence| (fence.since, fence.slots.to_string()))
+            .collect();
+        assert_eq!(
+            found,
+            [(7, "{[2,4)}".to_owned()), (9, "{[4,6)}".to_owned())]
+        );
+        assert_eq!(fences(&second, &SlotSet::new(), 10), []);
+    }
+
+    #[test]
+    fn slots_between_two_shards_are_fenced() {
+        let mut first = record("a", "c", "{[0,8)}", "{}");
+        let mut second = record("b", "c", "{[9,16384)}", "{}");
+        let slot = |first: &OwnershipRecord, second: &OwnershipRecord| {
+            owners(&[Some(first), Some(second)]).of(SlotId(8))
+        };
+        assert_eq!(slot(&first, &second), SlotOwner::Gap);
+        assert_eq!(in_transit(&[Some(&first), Some(&second)]), None);
+        // Given away there, and not taken here yet.
+        first.foreign_slots = "{[8,9)}".parse().unwrap();
+        assert_eq!(slot(&first, &second), SlotOwner::Fenced(ShardId(0)));
+        let transit = in_transit(&[Some(&first), Some(&second)]);
+        assert_eq!(transit, Some(ShardId(0)));
+        // Taken here, and not given away there yet, as far as is known.
+        let third = record("a", "c", "{[0,9)}", "{[8,9)}");
+        second.owned = "{[8,16384)}".parse().unwrap();
+        assert_eq!(slot(&third, &second), SlotOwner::Fenced(ShardId(0)));
+        assert_eq!(slot(&first, &second), SlotOwner::Shard(ShardId(1)));
+    }
+
+    #[test]
     fn any_number_of_owners_is_packed() {
         for shards in [1, 2, 3, 4, 5, 17, 300, 16384] {
             let owner = |slot: usize| SlotOwner::Shard(ShardId((slot * 7 % shards) as u16));
@@ -253,17 +340,6 @@ mod tests {
         let owner = |slot: usize| SlotOwner::Shard(ShardId((slot % 4) as u16));
         let four = (0..SLOT_COUNT).map(owner).collect::<Owners>();
         assert_eq!(four.packed.len() * size_of::<u64>(), 4096);
-    }
-
-    #[test]
-    fn a_fenced_slot_that_another_owns_too_is_an_overlap() {
-        let first = record("a", "c", "{[0,1)}", "{[0,1)}");
-        let second = record("b", "c", "{[0,16384)}", "{}");
-        let owners = owners(&[Some(&first), Some(&second)]);
-        assert_eq!(
-            owners.of(SlotId(0)),
-            SlotOwner::Overlap(ShardId(0), ShardId(1))
-        );
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use super::hash;
 use super::key_value::KeyValue;
-use super::ownership::{self, Owners, OwnershipRecord};
+use super::ownership::{self, Fence, Owners, OwnershipRecord};
 use super::schema::Schema;
 use super::shard_map::{self, PlacementErrors};
+use super::slot::SlotSet;
 use super::{Epoch, ShardId, SlotId};
 use crate::config::Config;
 use std::sync::Arc;
@@ -16,6 +17,10 @@ pub struct Shard {
     pub name: Arc<str>,
     /// The epoch of the ownership that was read last.
     pub epoch: Epoch,
+    /// The generation with which its own slots, or the others' whose rows may lie there, became others.
+    pub rows_since: u64,
+    /// What it holds fenced, and since when.
+    pub fences: Arc<[Fence]>,
     /// Whether it takes part.
     pub membership: Membership,
 }
@@ -48,12 +53,16 @@ pub enum SlotOwner {
 /// A router's immutable snapshot of shards, ownership and tables.
 #[derive(Debug, Clone)]
 pub struct Topology {
+    /// Grows with each change of ownership that the router sees, and when it is registered on a shard anew.
+    pub generation: u64,
     /// The cluster's name.
     pub cluster: Arc<str>,
     /// By [`ShardId`].
     pub shards: Vec<Shard>,
     /// Of all slots.
     pub owners: Owners,
+    /// See [`ownership::in_transit`].
+    pub in_transit: Option<ShardId>,
     /// Home of local tables and of catalog queries.
     pub default_shard: ShardId,
     /// Tables and functions.
@@ -82,12 +91,16 @@ impl Topology {
                 name,
                 epoch: Epoch::default(),
                 membership: Membership::default(),
+                rows_since: 0,
+                fences: Arc::default(),
             })
             .collect();
         let topology = Self {
+            generation: 0,
             cluster: config.cluster.name.as_str().into(),
             shards,
             owners: ownership::owners(&[]),
+            in_transit: None,
             default_shard,
             schema: Arc::new(schema),
         };
@@ -98,13 +111,58 @@ impl Topology {
     pub fn with_ownership(&self, records: &[Option<&OwnershipRecord>]) -> Self {
         let mut topology = self.clone();
         topology.owners = ownership::owners(records);
+        topology.in_transit = ownership::in_transit(records);
         for (index, shard) in topology.shards.iter_mut().enumerate() {
-            shard.epoch = records
-                .get(index)
-                .copied()
-                .flatten()
-                .map_or(Epoch::default(), |record| record.epoch);
+            let record = records.get(index).copied().flatten();
+            shard.epoch = record.map_or(Epoch::default(), |record| record.epoch);
+            let fenced = record.map(|record| &record.fenced);
+            shard.fences = fenced
+                .map_or(Vec::new(), |fenced| ownership::fences(&[], fenced, 0))
+                .into();
         }
+        topology
+    }
+
+    /// Whether no shard holds anything fenced.
+    pub fn is_unfenced(&self) -> bool {
+        self.shards.iter().all(|shard| shard.fences.is_empty())
+    }
+
+    /// What the shard holds fenced.
+    pub fn fences(&self, shard: ShardId) -> &[Fence] {
+        let shard = self.shards.get(usize::from(shard.0));
+        shard.map_or(&[], |shard| &shard.fences)
+    }
+
+    /// A shard that holds something fenced, or has given away what nobody has taken yet.
+    pub fn fenced_shard(&self) -> Option<ShardId> {
+        let fenced = |shard: &ShardId| !self.fences(*shard).is_empty();
+        self.in_transit.or_else(|| self.shard_ids().find(fenced))
+    }
+
+    /// The same without the fences that are younger than what began on their shards at these generations.
+    pub fn let_through(&self, begun: &[(ShardId, u64)]) -> Self {
+        let mut topology = self.clone();
+        let mut lifted = SlotSet::new();
+        for (shard, since) in begun {
+            let Some(fences) = topology.shards.get_mut(usize::from(shard.0)) else {
+                continue;
+            };
+            let (old, young): (Vec<Fence>, Vec<Fence>) = fences
+                .fences
+                .iter()
+                .cloned()
+                .partition(|fence| fence.since <= *since);
+            for fence in young {
+                lifted = lifted.union(&fence.slots);
+            }
+            fences.fences = old.into();
+        }
+        let owner = |(slot, owner)| match owner {
+            SlotOwner::Fenced(shard) if lifted.contains(slot) => SlotOwner::Shard(shard),
+            owner => owner,
+        };
+        topology.owners = self.owners.iter().map(owner).collect();
         topology
     }
 
@@ -156,7 +214,6 @@ impl Topology {
 
 #[cfg(test)]
 mod tests {
-    use super::super::slot::SlotSet;
     use super::*;
     use std::path::Path;
 
@@ -209,6 +266,17 @@ mod tests {
             };
             assert_eq!(topology.owner_of(&key), SlotOwner::Shard(expected));
         }
+        let mut fenced = first.clone();
+        fenced.fenced = "{[1,3)}".parse().unwrap();
+        let mut topology = topology.with_ownership(&[Some(&fenced), None, Some(&second)]);
+        topology.shards[0].fences = ownership::fences(&[], &fenced.fenced, 5).into();
+        let of = |topology: &Topology| topology.owner(SlotId(1));
+        let through = |since| topology.let_through(&[(ShardId(0), since)]);
+        assert_eq!(of(&topology), SlotOwner::Fenced(ShardId(0)));
+        assert_eq!(of(&through(4)), SlotOwner::Shard(ShardId(0)));
+        assert!(through(4).is_unfenced());
+        assert_eq!(of(&through(5)), SlotOwner::Fenced(ShardId(0)));
+        assert_eq!(through(5).fenced_shard(), Some(ShardId(0)));
         let later = topology.with_ownership(&[None, None, Some(&second)]);
         assert_eq!(later.owner(SlotId(0)), SlotOwner::Gap);
         assert_eq!(later.shards[0].epoch, Epoch(0));

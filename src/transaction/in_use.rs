@@ -4,6 +4,7 @@
 use super::deadlock::Mark;
 use crate::backend::connection::CancelToken;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
 /// The backends that work for one session now. A backend is never given to another session between the look of a cancel
 /// and its end: whoever gives one back waits for the cancel that is under way.
@@ -20,6 +21,8 @@ struct Tokens {
     /// The distributed transaction that they work for, if it is one.
     mark: Option<Mark>,
     cancelling: bool,
+    /// Told of a cancel while the session's statement is held.
+    held: Option<Arc<Notify>>,
 }
 
 impl InUse {
@@ -50,8 +53,24 @@ impl InUse {
         now.cancelling
     }
 
+    /// The session's statement is held until [`Self::let_go`]: a cancel tells what this gives.
+    pub fn hold(&self) -> Arc<Notify> {
+        let notify = Arc::<Notify>::default();
+        self.tokens().held = Some(notify.clone());
+        notify
+    }
+
+    /// Ends [`Self::hold`].
+    pub fn let_go(&self) {
+        self.tokens().held = None;
+    }
+
     /// Cancels what the session runs, if anything.
     pub async fn cancel(&self) {
+        let held = self.tokens().held.clone();
+        if let Some(held) = held {
+            return held.notify_one();
+        }
         self.cancel_if(|_| true, |_| ()).await;
     }
 

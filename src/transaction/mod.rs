@@ -73,6 +73,7 @@ impl Participant {
         if self.reasons.is_empty() {
             return self.lease.release();
         }
+        self.lease.rest();
         self.pins.clone().keep(Pin {
             lease: self.lease,
             reasons: self.reasons,
@@ -337,6 +338,11 @@ impl Transaction {
         let level = self.block.modes().isolation;
         let level = level.or_else(|| settings::default_isolation(before_block));
         self.block.phase() != Phase::Idle && level == Some(IsolationLevel::RepeatableRead)
+    }
+
+    /// Whether the block has one snapshot for all of its statements, on one shard or on all.
+    pub fn has_one_snapshot(&self, before_block: &Settings) -> bool {
+        self.consistent || self.has_snapshot(before_block)
     }
 
     /// Whether the block has one snapshot for all of its statements.

@@ -1,6 +1,7 @@
 //! Moving slots as a router sees it: fences, acknowledgements, rows of other shards. Who moves is played by SQL.
 
 use crate::support::{Deployment, eventually};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -35,4 +36,401 @@ fn each_router_is_registered_on_each_shard_while_it_lives() {
     eventually(SOON, "it registers again by its own id", || {
         registered(&deployment) == before
     });
+}
+
+const SCHEMA: &str = "CREATE TABLE accounts (aid int PRIMARY KEY, balance int NOT NULL, note text)";
+const ROWS: i32 = 60;
+
+/// `accounts` with [`ROWS`] rows of balance 0 on two shards.
+fn filled(settings: &str) -> Deployment<'static> {
+    let deployment = Deployment::shared()
+        .shards(2)
+        .schema(SCHEMA)
+        .sharded("accounts", "aid")
+        .settings(settings)
+        .start();
+    deployment.connect().run(&format!(
+        "INSERT INTO accounts VALUES {}",
+        (1..=ROWS)
+            .map(|aid| format!("({aid}, 0, 'n{aid}')"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    ));
+    deployment
+}
+
+/// The slot of an account in SQL.
+const SLOT: &str = "((hashint8extended(aid, 123589603454567) & 16383)::int4)";
+
+/// Accounts of a shard.
+fn accounts(deployment: &Deployment<'_>, shard: usize) -> Vec<String> {
+    deployment
+        .shard(shard)
+        .column("SELECT aid FROM accounts ORDER BY aid")
+}
+
+/// The slots of accounts, as a multirange.
+fn slots(deployment: &Deployment<'_>, shard: usize, accounts: &str) -> String {
+    deployment.shard(shard).value(&format!(
+        "SELECT range_agg(int4range({SLOT}, {SLOT} + 1)) FROM accounts WHERE aid IN ({accounts})"
+    ))
+}
+
+/// Changes what a shard says of itself; gives its epoch then.
+fn change(deployment: &Deployment<'_>, shard: usize, assignments: &str) -> String {
+    deployment.shard(shard).value(&format!(
+        "UPDATE pgring.ownership SET epoch = epoch + 1, {assignments} RETURNING epoch"
+    ))
+}
+
+/// Whether all routers of a shard have acknowledged this epoch.
+fn acknowledged(deployment: &Deployment<'_>, shard: usize, epoch: &str, routers: usize) -> bool {
+    deployment.shard(shard).value(&format!(
+        "SELECT count(*) FROM pgring.acknowledgement WHERE epoch >= {epoch}"
+    )) == routers.to_string()
+}
+
+#[track_caller]
+fn await_acknowledgements(deployment: &Deployment<'_>, shard: usize, epoch: &str, routers: usize) {
+    eventually(SOON, "all routers acknowledge the epoch", || {
+        acknowledged(deployment, shard, epoch, routers)
+    });
+}
+
+#[test]
+fn a_change_is_acknowledged_once_what_began_before_has_ended() {
+    let deployment = filled("");
+    let other = deployment.another_router();
+    let (mine, theirs) = (accounts(&deployment, 0), accounts(&deployment, 1));
+    let mut client = deployment.connect();
+    client.run("BEGIN");
+    client.run(&format!(
+        "UPDATE accounts SET balance = 1 WHERE aid = {}",
+        mine[0]
+    ));
+    // One that is pinned without a transaction is nobody's business.
+    let mut pinned = other.target().connect();
+    pinned.run("SELECT pg_advisory_lock(1)");
+    let epoch = change(&deployment, 1, "fenced = '{}'");
+    await_acknowledgements(&deployment, 1, &epoch, 2);
+    let epoch = change(&deployment, 0, "fenced = '{}'");
+    await_acknowledgements(&deployment, 0, &epoch, 1);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(acknowledged(&deployment, 0, &epoch, 1), "the block goes on");
+    // It may do more there, and elsewhere.
+    client.run(&format!(
+        "UPDATE accounts SET balance = 1 WHERE aid IN ({}, {})",
+        mine[1], theirs[0]
+    ));
+    client.run("COMMIT");
+    await_acknowledgements(&deployment, 0, &epoch, 2);
+    let backends = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'app'";
+    let known = "SELECT sum(cardinality(pids)) FROM pgring.acknowledgement";
+    let mut shard = deployment.shard(0);
+    assert_eq!(shard.value(known), shard.value(backends));
+}
+
+#[test]
+fn statements_on_fenced_slots_are_held_until_the_fence_is_gone() {
+    let deployment = filled("");
+    let mine = accounts(&deployment, 0);
+    let (fenced, free) = (mine[0].clone(), mine[1].clone());
+    let slots = slots(&deployment, 0, &fenced);
+    let mut earlier = deployment.connect();
+    earlier.run("BEGIN");
+    earlier.run(&format!(
+        "UPDATE accounts SET note = 'earlier' WHERE aid = {free}"
+    ));
+    let mut sum = deployment.connect();
+    assert_eq!(sum.value("SELECT sum(balance) FROM accounts"), "0");
+    let epoch = change(&deployment, 0, &format!("fenced = '{slots}'"));
+    // The block that was there before goes through, and is waited for.
+    let mut ends = deployment.connect();
+    eventually(SOON, "the router knows of the fence", || {
+        let sql =
+            format!("SET statement_timeout = '50ms'; SELECT 1 FROM accounts WHERE aid = {fenced}");
+        ends.simple(&sql)
+            .failure
+            .is_some_and(|failure| failure.code() == "57014")
+    });
+    earlier.run(&format!(
+        "UPDATE accounts SET balance = balance + 1 WHERE aid = {fenced}"
+    ));
+    earlier.run("UPDATE accounts SET note = 'all'");
+    assert!(!acknowledged(&deployment, 0, &epoch, 1));
+    earlier.run("COMMIT");
+    await_acknowledgements(&deployment, 0, &epoch, 1);
+
+    let mut free_client = deployment.connect();
+    let add = format!("UPDATE accounts SET balance = balance + 1 WHERE aid = {free}");
+    free_client.run(&add);
+    let add = format!("UPDATE accounts SET balance = balance + 1 WHERE aid = {fenced}");
+    std::thread::scope(|scope| {
+        let (deployment, add, free, fenced) = (&deployment, &add, &free, &fenced);
+        let held = [
+            scope.spawn(move || drop(deployment.connect().run(add))),
+            scope.spawn(move || {
+                let reply = deployment.connect().extended(
+                    "UPDATE accounts SET balance = balance + 1 WHERE aid = $1",
+                    &[Some(fenced)],
+                    false,
+                );
+                assert_eq!(reply.failure, None);
+            }),
+            scope.spawn(move || {
+                let mut client = deployment.connect();
+                client.run("BEGIN");
+                client.run(&format!(
+                    "UPDATE accounts SET note = 'late' WHERE aid = {free}"
+                ));
+                client.run(add);
+                client.run("COMMIT");
+            }),
+            scope.spawn(move || {
+                let mut client = deployment.connect();
+                assert_eq!(
+                    client.value("SELECT count(*) FROM accounts WHERE aid < 1000"),
+                    ROWS.to_string()
+                );
+            }),
+            scope.spawn(move || {
+                let reply = deployment
+                    .connect()
+                    .extended("SELECT aid, $1 FROM accounts WHERE aid < 1000 ORDER BY aid", &[Some("x")], true);
+                assert_eq!(reply.failure, None);
+                assert_eq!(reply.outcomes[0].rows.len(), ROWS as usize);
+            }),
+            scope.spawn(move || {
+                let reply = deployment.connect().copy_in(
+                    "COPY accounts FROM STDIN",
+                    b"1001\t0\ta\n1002\t0\tb\n1003\t0\tc\n1004\t0\td\n",
+                    10,
+                );
+                assert_eq!(reply.failure, None);
+            }),
+            scope.spawn(move || {
+                let copied = deployment.connect().copy_out("COPY accounts TO STDOUT");
+                assert!(copied.len() > ROWS as usize * 4);
+            }),
+            scope.spawn(move || {
+                drop(deployment.connect().run(&format!(
+                    "PREPARE p (int) AS UPDATE accounts SET balance = balance + 1 WHERE aid = $1; EXECUTE p ({fenced})"
+                )));
+            }),
+        ];
+        std::thread::sleep(Duration::from_millis(300));
+        let done = held.iter().filter(|client| client.is_finished()).count();
+        assert_eq!(done, 0, "all are held");
+        free_client.run(&format!(
+            "UPDATE accounts SET balance = balance + 1 WHERE aid = {free}"
+        ));
+        change(deployment, 0, "fenced = '{}'");
+    });
+    let mut client = deployment.connect();
+    let balance = format!("SELECT balance FROM accounts WHERE aid = {fenced}");
+    assert_eq!(client.value(&balance), "5");
+    assert_eq!(
+        client.value("SELECT count(*) FROM accounts"),
+        (ROWS + 4).to_string()
+    );
+}
+
+#[test]
+fn what_is_held_ends_by_a_cancel_by_leaving_and_in_time() {
+    let deployment = filled("[rebalance]\nfence_wait = \"1s\"");
+    let fenced = accounts(&deployment, 0)[0].clone();
+    let slots = slots(&deployment, 0, &fenced);
+    let epoch = change(&deployment, 0, &format!("fenced = '{slots}'"));
+    await_acknowledgements(&deployment, 0, &epoch, 1);
+    let sql = format!("SELECT note FROM accounts WHERE aid = {fenced}");
+    let mut client = deployment.connect();
+    let failure = client.fails(&sql);
+    assert_eq!(failure.code(), "40001", "{failure}");
+    let failure = client.fails("SELECT count(*) FROM accounts");
+    assert_eq!(failure.code(), "40001", "{failure}");
+    let failure = client
+        .extended(
+            "SELECT note FROM accounts WHERE aid = $1",
+            &[Some(&fenced)],
+            false,
+        )
+        .failure
+        .expect("the fence stays");
+    assert_eq!(failure.code(), "40001", "{failure}");
+    client.run("SET statement_timeout = '100ms'");
+    let failure = client.fails(&sql);
+    assert_eq!(failure.code(), "57014", "{failure}");
+    assert!(failure.message().contains("statement timeout"), "{failure}");
+    client.run("RESET statement_timeout");
+    client.message(|buffer| postgres_protocol::message::frontend::query(&sql, buffer));
+    std::thread::sleep(Duration::from_millis(100));
+    deployment.target().cancel(&client.backend_key);
+    let failure = client.reply().failure.expect("it was cancelled");
+    assert!(failure.message().contains("user request"), "{failure}");
+    assert_eq!(client.value("SELECT 1"), "1", "the session lives");
+    // In a block it fails the block, as any error does.
+    client.run("BEGIN");
+    assert_eq!(client.fails(&sql).code(), "40001");
+    assert_eq!(client.fails("SELECT 1").code(), "25P02");
+    client.run("ROLLBACK");
+    // Who leaves has done nothing.
+    let mut leaving = deployment.connect();
+    let add = format!("UPDATE accounts SET balance = 9 WHERE aid = {fenced}");
+    leaving.message(|buffer| postgres_protocol::message::frontend::query(&add, buffer));
+    std::thread::sleep(Duration::from_millis(50));
+    drop(leaving);
+    std::thread::sleep(Duration::from_millis(100));
+    change(&deployment, 0, "fenced = '{}'");
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(
+        client.value(&format!(
+            "SELECT balance FROM accounts WHERE aid = {fenced}"
+        )),
+        "0"
+    );
+}
+
+/// Runs `work` again and again until told to stop; gives how many times.
+fn again_and_again(stop: &AtomicBool, mut work: impl FnMut(usize)) -> usize {
+    let mut times = 0;
+    while !stop.load(Ordering::Relaxed) {
+        work(times);
+        times += 1;
+    }
+    times
+}
+
+/// What a mover does, without its copying: hands slots with their rows from one shard to the other.
+fn hand_over(
+    deployment: &Deployment<'_>,
+    source: usize,
+    target: usize,
+    slots: &str,
+    routers: usize,
+) {
+    let epoch = change(
+        deployment,
+        target,
+        &format!("foreign_slots = foreign_slots + '{slots}'"),
+    );
+    await_acknowledgements(deployment, target, &epoch, routers);
+    let epoch = change(deployment, source, &format!("fenced = fenced + '{slots}'"));
+    await_acknowledgements(deployment, source, &epoch, routers);
+    let (mut from, mut to) = (deployment.shard(source), deployment.shard(target));
+    let rows = format!("{SLOT} <@ '{slots}'::int4multirange");
+    let moved = from.rows(&format!(
+        "DELETE FROM accounts WHERE {rows} RETURNING aid, balance, note"
+    ));
+    let values = moved.iter();
+    let values = values.map(|row| format!("({}, {}, '{}')", row[0], row[1], row[2]));
+    let values: Vec<String> = values.collect();
+    to.run(&format!(
+        "INSERT INTO accounts VALUES {}",
+        values.join(", ")
+    ));
+    from.run(&format!(
+        "UPDATE pgring.ownership SET epoch = epoch + 1, owned = owned - '{slots}', fenced = fenced - '{slots}', \
+         foreign_slots = foreign_slots + '{slots}'"
+    ));
+    // The routers know of the one before the other.
+    std::thread::sleep(Duration::from_millis(30));
+    to.run(&format!(
+        "UPDATE pgring.ownership SET epoch = epoch + 1, owned = owned + '{slots}', foreign_slots = foreign_slots - '{slots}'"
+    ));
+    let epoch = change(
+        deployment,
+        source,
+        &format!("foreign_slots = foreign_slots - '{slots}'"),
+    );
+    await_acknowledgements(deployment, source, &epoch, routers);
+}
+
+#[test]
+fn slots_change_hands_while_clients_run_through_two_routers() {
+    // Longer than a busy machine takes.
+    let deployment = filled("[rebalance]\nfence_wait = \"60s\"");
+    let other = deployment.another_router();
+    let all = deployment
+        .shard(0)
+        .value("SELECT owned FROM pgring.ownership");
+    let half = deployment.shard(0).value(
+        "SELECT range_agg(int4range(slot, slot + 1)) FROM pgring.ownership, generate_series(0, 16382, 2) slot WHERE owned @> slot",
+    );
+    assert!(half.len() > 100 && all.len() > 100);
+    let stop = AtomicBool::new(false);
+    let added: usize = std::thread::scope(|scope| {
+        let (stop, deployment) = (&stop, &deployment);
+        let key = |turn: usize, client: usize| (turn * 7 + client * 13) % ROWS as usize + 1;
+        let mut clients = Vec::new();
+        for (number, target) in [deployment.target(), other.target()]
+            .into_iter()
+            .enumerate()
+        {
+            let mut client = target.connect();
+            clients.push(scope.spawn(move || {
+                again_and_again(stop, |turn| {
+                    client.run(&format!(
+                        "UPDATE accounts SET balance = balance + 1 WHERE aid = {}",
+                        key(turn, number)
+                    ));
+                })
+            }));
+            let mut client = target.connect();
+            clients.push(scope.spawn(move || {
+                again_and_again(stop, |turn| {
+                    let aid = key(turn, number + 2).to_string();
+                    let sql =
+                        "UPDATE accounts SET balance = balance + 1 WHERE aid = $1 RETURNING note";
+                    let reply = client.extended(sql, &[Some(&aid)], false);
+                    assert_eq!(reply.failure, None);
+                    assert_eq!(reply.outcomes[0].rows.len(), 1);
+                })
+            }));
+            let mut client = target.connect();
+            clients.push(scope.spawn(move || {
+                again_and_again(stop, |turn| {
+                    client.run("BEGIN");
+                    let aid = key(turn, number + 4);
+                    let sql =
+                        format!("UPDATE accounts SET balance = balance + 1 WHERE aid = {aid}");
+                    assert_eq!(client.run(&sql), "UPDATE 1");
+                    let count = client.value("SELECT count(*) FROM accounts WHERE aid < 1000");
+                    assert_eq!(count, ROWS.to_string());
+                    client.run("COMMIT");
+                })
+            }));
+            let mut client = target.connect();
+            scope.spawn(move || {
+                again_and_again(stop, |turn| {
+                    let aids =
+                        client.column("SELECT aid FROM accounts WHERE aid < 1000 ORDER BY aid");
+                    assert_eq!(aids.len(), ROWS as usize);
+                    let row = format!("{}\t1\tc\n", 1000 + turn * 2 + number);
+                    let reply = client.copy_in("COPY accounts FROM STDIN", row.as_bytes(), 100);
+                    assert_eq!(reply.failure, None);
+                })
+            });
+        }
+        for (source, target) in [(0, 1), (1, 0), (0, 1)] {
+            std::thread::sleep(Duration::from_millis(100));
+            hand_over(deployment, source, target, &half, 2);
+        }
+        stop.store(true, Ordering::Relaxed);
+        clients
+            .into_iter()
+            .map(|client| client.join().expect("a client without errors"))
+            .sum()
+    });
+    let mut client = deployment.connect();
+    let sum = "SELECT sum(balance) FROM accounts WHERE aid < 1000";
+    assert_eq!(client.value(sum), added.to_string());
+    let aids = client.column("SELECT aid FROM accounts ORDER BY aid");
+    let mut distinct = aids.clone();
+    distinct.dedup();
+    assert_eq!(aids, distinct);
+    for shard in 0..2 {
+        let strangers =
+            format!("SELECT count(*) FROM accounts, pgring.ownership WHERE NOT owned @> {SLOT}");
+        assert_eq!(deployment.shard(shard).value(&strangers), "0");
+    }
 }
