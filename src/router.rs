@@ -6,6 +6,7 @@ use crate::backend::reload::ReloadError;
 use crate::config::Config;
 use crate::executor::gather::Budget;
 use crate::planner::Template;
+use crate::rebalance::mover;
 use crate::topology::snapshot::Topology;
 use crate::transaction::detection::{self, Detector};
 use crate::transaction::foreseeable::Foreseeable;
@@ -159,8 +160,8 @@ pub struct Router {
 }
 
 impl Router {
-    /// Builds the router's services and starts the recovery of distributed transactions, and the detector of their
-    /// deadlocks, on the calling runtime.
+    /// Builds the router's services and starts the recovery of distributed transactions, the detector of their
+    /// deadlocks, and the mover of slots, on the calling runtime.
     pub fn start(config: Arc<Config>, control: Arc<Control>) -> Arc<Self> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         // A busy thread takes many events at a time; two that are half as busy wake twice as often for the same work.
@@ -187,6 +188,7 @@ impl Router {
             control: control.clone(),
         });
         tokio::spawn(recovery::run(control.clone()));
+        tokio::spawn(mover::run(control.clone()));
         tokio::spawn(detection::run(control, router.detector.clone()));
         router
     }

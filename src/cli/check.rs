@@ -3,10 +3,13 @@
 
 use super::ConfigArgument;
 use super::inspect;
+use crate::backend::control::Control;
 use crate::config::{Config, Pin, PinTarget, TableKind};
+use crate::rebalance::placement;
 use crate::topology::ring::{self, Member, RingError};
 use crate::topology::{SLOT_COUNT, ShardId, SlotId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Validate the shard map's files, and with --online the shards
 #[derive(Debug, clap::Args)]
@@ -16,23 +19,49 @@ pub(super) struct Check {
     /// Also ask the shards: versions, settings, ownership, tables and keys, collations
     #[arg(long)]
     online: bool,
+    /// Also read every row of the sharded tables, and count those that lie on the wrong shard
+    #[arg(long)]
+    placement: bool,
 }
 
 impl Check {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let config = self.config.load()?;
         super::print(&summary(&config)?)?;
-        if !self.online {
-            return Ok(());
+        if self.online {
+            let report = inspect::inspect(&config).await;
+            super::print(&format!("\n{}", report.facts))?;
+            if !report.problems.is_empty() {
+                anyhow::bail!("{}", report.problems.join("\npgring: "));
+            }
+            super::print("the shards are as they must be\n")?;
         }
-        let report = inspect::inspect(&config).await;
-        super::print(&format!("\n{}", report.facts))?;
-        if !report.problems.is_empty() {
-            anyhow::bail!("{}", report.problems.join("\npgring: "));
+        match self.placement {
+            true => check_placement(config).await,
+            false => Ok(()),
         }
-        super::print("the shards are as they must be\n")?;
-        Ok(())
     }
+}
+
+/// Fails where rows lie on the wrong shard; those of a move that is not over are only told.
+async fn check_placement(config: Config) -> anyhow::Result<()> {
+    let control = Control::observe(Arc::new(config)).await?;
+    let misplaced = placement::check(&control).await?;
+    let mut rows = vec![["shard", "table", "misplaced", "moving"].map(str::to_owned)];
+    rows.extend(misplaced.iter().map(|found| {
+        [
+            found.shard.to_string(),
+            found.table.clone(),
+            found.rows.to_string(),
+            found.moving.to_string(),
+        ]
+    }));
+    if rows.len() > 1 {
+        super::print(&format!("\n{}", columns(&rows)))?;
+    }
+    let strays: i64 = misplaced.iter().map(|found| found.rows).sum();
+    anyhow::ensure!(strays == 0, "{strays} rows lie on the wrong shard");
+    Ok(super::print("every row lies where its slot is owned\n")?)
 }
 
 /// What the files declare, as a person would want to see it before acting on it.

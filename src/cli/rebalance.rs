@@ -9,6 +9,7 @@ use crate::rebalance::move_plan::{MovePlan, moved_share};
 use crate::rebalance::mover;
 use crate::rebalance::phase::Phase;
 use crate::rebalance::record::{MoveRecord, Options, Wanted};
+use crate::rebalance::survey;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,6 +42,9 @@ pub(super) struct Rebalance {
     /// Bytes per second of copying and deleting ("50MB"); without it, as fast as it goes
     #[arg(long, value_parser = unit::bytes, default_value = "0B")]
     rate: u64,
+    /// Begin though routers run: their statements over several shards may see rows twice while they move
+    #[arg(long)]
+    rows_seen_twice: bool,
     /// How long statements may be held when slots change their owner
     #[arg(long, value_parser = unit::duration, default_value = "200ms")]
     pause_budget: Duration,
@@ -62,7 +66,10 @@ impl Rebalance {
             _ => None,
         };
         if self.plan {
-            return show_plan(&control, &mover::plan(&control).await?);
+            return show_plan(
+                &control,
+                &survey::plan(&control, self.rows_seen_twice).await?,
+            );
         }
         let ids = match wanted {
             Some(wanted) => mover::want(&control, wanted).await?,
@@ -91,14 +98,14 @@ impl Rebalance {
 
     /// Goes on with what is begun, or begins what the shard map asks for.
     async fn start(&self, control: &Arc<Control>) -> anyhow::Result<Vec<i32>> {
-        let begun = |record: &&MoveRecord| !record.phase.is_over() && record.phase != Phase::Kept;
+        let begun = |record: &&MoveRecord| !record.phase.is_over() && !has_come_far_enough(record);
         let moves = mover::moves(control).await?;
         let ids: Vec<i32> = moves.iter().filter(begun).map(|record| record.id).collect();
         if !ids.is_empty() {
-            mover::want(control, Wanted::Run).await?;
+            mover::resume(control).await?;
             return Ok(ids);
         }
-        let plan = mover::plan(control).await?;
+        let plan = survey::plan(control, self.rows_seen_twice).await?;
         if !plan.blockers.is_empty() {
             show_plan(control, &plan)?;
         }
@@ -140,7 +147,8 @@ fn show_plan(control: &Control, plan: &MovePlan) -> anyhow::Result<()> {
 
 /// Whether a move is where nothing more was asked for.
 fn has_come_far_enough(record: &MoveRecord) -> bool {
-    record.phase.is_over() || record.phase == Phase::Kept && record.wanted != Wanted::Pause
+    let is_kept = record.phase == Phase::Kept;
+    record.phase.is_over() || is_kept && matches!(record.wanted, Wanted::Run | Wanted::Cancel)
 }
 
 /// Drives these moves, or watches who does, until each rests.

@@ -21,6 +21,22 @@ pub const SILENCE: Duration = Duration::from_secs(60);
 /// How long a flip that has begun may take to be settled before the step is tried again.
 const SETTLE_WAIT: Duration = Duration::from_secs(30);
 
+/// How long each part of a handover took, for the log.
+struct Stages(String, Instant);
+
+impl Stages {
+    fn new(now: Instant) -> Self {
+        Self(String::new(), now)
+    }
+
+    fn end(&mut self, name: &str) {
+        let took = self.1.elapsed().as_secs_f64() * 1000.0;
+        let separator = if self.0.is_empty() { "" } else { ", " };
+        self.0.push_str(&format!("{separator}{name} {took:.1} ms"));
+        self.1 = Instant::now();
+    }
+}
+
 /// A handover.
 pub struct Handover<'a> {
     /// For recovery, which settles a flip that a crash left.
@@ -73,11 +89,13 @@ impl Handover<'_> {
             return Err(self.late("the stream lags"));
         }
         if self.stream == Direction::Forward {
-            stream::skip(taking, self.id, Direction::Back).await?;
+            // What it has not sent will be skipped, which takes as long as reading the log from where it begins.
+            stream::renew_slot(taking, self.id, Direction::Back).await?;
         }
 
         let slots = self.slots;
         let started = Instant::now();
+        let mut stages = Stages::new(started);
         let epoch: i64 = giving
             .value(&format!(
                 "UPDATE pgring.ownership SET fenced = fenced + '{slots}', epoch = epoch + 1 RETURNING epoch"
@@ -90,6 +108,7 @@ impl Handover<'_> {
                 MoveError::TimedOut { what, .. } => self.late(&what),
                 other => other,
             })?;
+        stages.end("routers");
         let left = self.left(started, "the routers")?;
         let closed = guard::close(giving, self.id, slots, self.tables, self.budget, left).await;
         if matches!(closed, Err(MoveError::Late { .. })) {
@@ -97,6 +116,7 @@ impl Handover<'_> {
             recovery::recover_once(self.control).await;
         }
         closed?;
+        stages.end("writers");
         let left = self.left(started, "writers that are no router's")?;
         stream::level(giving, taking, self.id, self.stream, left)
             .await
@@ -104,13 +124,22 @@ impl Handover<'_> {
                 MoveError::TimedOut { what, .. } => self.late(&what),
                 other => other,
             })?;
+        stages.end("stream");
         if self.stream == Direction::Forward {
             // What came by this stream must not go back by the other.
             stream::skip(taking, self.id, Direction::Back).await?;
         }
+        stages.end("stream back");
         self.left(started, "the stream back")?;
         self.flip().await?;
+        stages.end("flip");
         let pause = started.elapsed();
+        tracing::info!(
+            id = self.id,
+            ?pause,
+            stages = stages.0,
+            "slots were handed over"
+        );
         guard::open(giving, self.id).await?;
         Ok(pause)
     }
@@ -128,8 +157,7 @@ impl Handover<'_> {
         let begin = "BEGIN; SET LOCAL pgring.notify = 'off'";
         let gives = format!(
             "{begin}; UPDATE pgring.ownership SET owned = owned - '{slots}', fenced = fenced - '{slots}', \
-             closed = closed - '{slots}', foreign_slots = foreign_slots + '{slots}', epoch = epoch + 1; {}; {phase}",
-            guard::functions(*id, slots, self.tables, Guard::Refusing)
+             closed = closed - '{slots}', foreign_slots = foreign_slots + '{slots}', epoch = epoch + 1; {phase}"
         );
         let takes = format!(
             "{begin}; UPDATE pgring.ownership SET owned = owned + '{slots}', foreign_slots = foreign_slots - '{slots}', \

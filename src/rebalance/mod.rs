@@ -16,4 +16,5 @@ pub mod copy;
 pub mod verify;
 pub mod handover;
 pub mod survey;
+pub mod placement;
 pub mod mover;

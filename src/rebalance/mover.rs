@@ -10,7 +10,6 @@ use super::record::{self, MoveRecord, Options, Progress, Wanted};
 use super::routers::{self, Silence};
 use super::side::{MoveError, Side, declared};
 use super::stream::{self, Direction};
-use super::survey;
 use super::table::{self, MovedTable};
 use super::verify::{self, Pair};
 use super::want::Wants;
@@ -44,8 +43,8 @@ pub async fn moves(control: &Control) -> Result<Vec<MoveRecord>, MoveError> {
     let topology = control.topology.load_full();
     let mut moves = Vec::new();
     for shard in topology.shard_ids() {
-        let side = Side::connect(control, shard).await?;
-        moves.extend(record::read_all(&side).await?);
+        let client = control.client(shard).await?;
+        moves.extend(record::read_all(&client, topology.shard_name(shard)).await?);
     }
     moves.sort_by_key(|record| record.id);
     Ok(moves)
@@ -96,11 +95,25 @@ pub async fn start(
 /// # Errors
 /// [`MoveError`]
 pub async fn want(control: &Control, wanted: Wanted) -> Result<Vec<i32>, MoveError> {
+    want_where(control, wanted, |record| can_have(record, wanted)).await
+}
+
+/// Lets every move that waits go on.
+///
+/// # Errors
+/// [`MoveError`]
+pub async fn resume(control: &Control) -> Result<Vec<i32>, MoveError> {
+    let waits = |record: &MoveRecord| record.wanted == Wanted::Pause && !record.phase.is_over();
+    want_where(control, Wanted::Run, waits).await
+}
+
+async fn want_where(
+    control: &Control,
+    wanted: Wanted,
+    condition: impl Fn(&MoveRecord) -> bool,
+) -> Result<Vec<i32>, MoveError> {
     let mut wanting = Vec::new();
-    for record in moves(control).await? {
-        if !can_have(&record, wanted) {
-            continue;
-        }
+    for record in moves(control).await?.into_iter().filter(condition) {
         let source = Side::connect(control, shard_named(control, &record.source)?).await?;
         record::want(&source, record.id, wanted).await?;
         wanting.push(record.id);
@@ -410,7 +423,7 @@ impl Driver {
         .await?;
         let config = self.control.config();
         let shard = declared(&config, &self.source.name)?;
-        let name = Direction::Forward.name(id);
+        let name = Direction::Forward.name(&self.source, id);
         let made = timeout(SLOT_WAIT, ExportedSlot::create(&config, shard, &name)).await;
         let slot = made.map_err(|_| MoveError::TimedOut {
             what: "the end of the transactions that ran when the copy began".to_owned(),
@@ -520,7 +533,7 @@ impl Driver {
         self.control.refresh_schema().await?;
         let schema = self.control.topology.load().schema.clone();
         let now = table::describe(&self.source, &schema).await?;
-        let name = Direction::Forward.name(self.record.id);
+        let name = Direction::Forward.name(&self.source, self.record.id);
         let published = self
             .source
             .rows(&format!(
@@ -530,10 +543,7 @@ impl Driver {
         let published: Result<Vec<String>, _> =
             published.iter().map(|row| row.try_get(0)).collect();
         let published = published.map_err(|error| self.source.refuse(error))?;
-        let is_new = |table: &&MovedTable| {
-            let plain = table.name.replace('"', "");
-            !published.iter().any(|name| name.replace('"', "") == plain)
-        };
+        let is_new = |table: &&MovedTable| !published.contains(&table.name);
         match now.iter().find(is_new) {
             None => Ok(()),
             Some(table) => Err(MoveError::State(format!(
@@ -606,12 +616,4 @@ impl Driver {
         }
         Ok(())
     }
-}
-
-/// What `pgring rebalance --plan` and PLAN REBALANCE show.
-///
-/// # Errors
-/// [`MoveError`]
-pub async fn plan(control: &Arc<Control>) -> Result<MovePlan, MoveError> {
-    survey::plan(control).await
 }

@@ -112,13 +112,20 @@ const COLUMNS: &str = "id, source, target, slots::pg_catalog.text, phase, wanted
 ///
 /// # Errors
 /// [`MoveError`]
-pub async fn read_all(source: &Side) -> Result<Vec<MoveRecord>, MoveError> {
+pub async fn read_all(
+    client: &tokio_postgres::Client,
+    shard: &Arc<str>,
+) -> Result<Vec<MoveRecord>, MoveError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM pgring.move WHERE source = {} ORDER BY id",
-        literal(&source.name)
+        literal(shard)
     );
-    let rows = source.rows(&sql).await?;
-    rows.iter().map(|row| read(source, row)).collect()
+    let rows = client.query_typed(&sql, &[]).await;
+    let rows = rows.map_err(|source| MoveError::Query {
+        shard: shard.clone(),
+        source,
+    })?;
+    rows.iter().map(|row| read(shard, row)).collect()
 }
 
 /// One move.
@@ -128,7 +135,7 @@ pub async fn read_all(source: &Side) -> Result<Vec<MoveRecord>, MoveError> {
 pub async fn read_one(source: &Side, id: i32) -> Result<MoveRecord, MoveError> {
     let sql = format!("SELECT {COLUMNS} FROM pgring.move WHERE id = {id}");
     match source.rows(&sql).await?.first() {
-        Some(row) => read(source, row),
+        Some(row) => read(&source.name, row),
         None => Err(MoveError::State(format!(
             "shard {}: there is no move {id}",
             source.name
@@ -136,12 +143,15 @@ pub async fn read_one(source: &Side, id: i32) -> Result<MoveRecord, MoveError> {
     }
 }
 
-fn read(side: &Side, row: &tokio_postgres::Row) -> Result<MoveRecord, MoveError> {
-    let refuse = |error| side.refuse(error);
-    let state =
-        |error: &dyn fmt::Display| MoveError::State(format!("shard {}: {error}", side.name));
+fn read(shard: &Arc<str>, row: &tokio_postgres::Row) -> Result<MoveRecord, MoveError> {
+    let refuse = |source| MoveError::Query {
+        shard: shard.clone(),
+        source,
+    };
+    let state = |error: &dyn fmt::Display| MoveError::State(format!("shard {shard}: {error}"));
     let text = |column| row.try_get::<_, &str>(column).map_err(refuse);
     let number = |column| row.try_get::<_, i64>(column).map_err(refuse);
+    let budget: i32 = row.try_get(7).map_err(refuse)?;
     Ok(MoveRecord {
         id: row.try_get(0).map_err(refuse)?,
         source: text(1)?.into(),
@@ -151,12 +161,7 @@ fn read(side: &Side, row: &tokio_postgres::Row) -> Result<MoveRecord, MoveError>
         wanted: text(5)?.parse()?,
         options: Options {
             rate: number(6)?.unsigned_abs(),
-            pause_budget: Duration::from_millis(
-                row.try_get::<_, i32>(7)
-                    .map_err(refuse)?
-                    .unsigned_abs()
-                    .into(),
-            ),
+            pause_budget: Duration::from_millis(budget.unsigned_abs().into()),
         },
         progress: Progress {
             rows_expected: number(8)?,

@@ -16,6 +16,9 @@ use tokio_postgres::types::FromSqlOwned;
 const SETTINGS: &str = "SET search_path = pg_catalog; SET timezone = 'UTC'; SET lc_monetary = 'C'; SET lock_timeout = '10s'; \
      SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET synchronous_commit = 'local'";
 
+/// How much of the cluster's id stands in names.
+const CLUSTER_DIGITS: usize = 8;
+
 /// Why a step of a move failed. It changes nothing but what the phase allows.
 #[derive(Debug, thiserror::Error)]
 pub enum MoveError {
@@ -66,6 +69,8 @@ pub struct Side {
     pub shard: ShardId,
     /// Its name.
     pub name: Arc<str>,
+    /// Tells the cluster's things on a server from another's.
+    pub cluster: String,
     /// Ends with this.
     pub client: tokio_postgres::Client,
 }
@@ -79,6 +84,9 @@ impl Side {
         let side = Self {
             shard,
             name: control.topology.load().shard_name(shard).clone(),
+            cluster: control
+                .cluster_id()
+                .map_or_else(String::new, |id| id.chars().take(CLUSTER_DIGITS).collect()),
             client: control.connect(shard).await?,
         };
         side.run(SETTINGS).await?;

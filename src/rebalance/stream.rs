@@ -11,8 +11,14 @@ use tokio::time::sleep;
 
 /// Between two looks at the marker.
 const MARKER_PAUSE: Duration = Duration::from_millis(2);
+/// How long running transactions may keep a slot from being made anew.
+const SLOT_WAIT: Duration = Duration::from_secs(60);
 /// How long a slot may stay in use after its subscription was dropped.
 const SLOT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Every database sees the subscriptions of all.
+const SUBSCRIPTIONS: &str = "SELECT FROM pg_catalog.pg_subscription \
+     WHERE subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())";
 
 /// Which way the rows flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,11 +34,12 @@ impl Direction {
         self == Self::Forward
     }
 
-    /// The name of publication, subscription and slot.
-    pub fn name(self, id: i32) -> String {
+    /// The name of publication, subscription and slot. Slots are a server's: the databases of other clusters may be there too.
+    pub fn name(self, side: &Side, id: i32) -> String {
+        let cluster = &side.cluster;
         match self {
-            Self::Forward => format!("pgring_move_{id}"),
-            Self::Back => format!("pgring_back_{id}"),
+            Self::Forward => format!("pgring_move_{id}_{cluster}"),
+            Self::Back => format!("pgring_back_{id}_{cluster}"),
         }
     }
 }
@@ -76,7 +83,7 @@ pub async fn publish(
     slots: &SlotSet,
     tables: &[MovedTable],
 ) -> Result<(), MoveError> {
-    let name = direction.name(id);
+    let name = direction.name(from, id);
     let there: bool = from
         .value(&format!(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = '{name}')"
@@ -109,12 +116,28 @@ pub async fn publish(
 /// # Errors
 /// [`MoveError`]
 pub async fn make_slot(from: &Side, id: i32, direction: Direction) -> Result<(), MoveError> {
-    let name = direction.name(id);
+    let name = direction.name(from, id);
     from.run(&format!(
         "SELECT pg_catalog.pg_create_logical_replication_slot('{name}', 'pgoutput') \
          WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = '{name}')"
     ))
     .await
+}
+
+/// Makes the slot anew, so that it begins now. Waits for the transactions that run on the server and have written.
+///
+/// # Errors
+/// [`MoveError`]: within [`SLOT_WAIT`] they have not ended, too.
+pub async fn renew_slot(from: &Side, id: i32, direction: Direction) -> Result<(), MoveError> {
+    remove_slot(from, &direction.name(from, id)).await?;
+    from.run(&format!(
+        "SET statement_timeout = {}",
+        SLOT_WAIT.as_millis()
+    ))
+    .await?;
+    let made = make_slot(from, id, direction).await;
+    from.run("SET statement_timeout = 0").await?;
+    made
 }
 
 /// Forgets what the slot has not sent of what is committed now: nothing of it is wanted.
@@ -127,7 +150,7 @@ pub async fn skip(from: &Side, id: i32, direction: Direction) -> Result<(), Move
         .await?;
     from.run(&format!(
         "SELECT pg_catalog.pg_replication_slot_advance('{}', pg_catalog.pg_current_wal_flush_lsn())",
-        direction.name(id)
+        direction.name(from, id)
     ))
     .await
 }
@@ -142,10 +165,10 @@ pub async fn subscribe(
     direction: Direction,
     connection: &str,
 ) -> Result<(), MoveError> {
-    let name = direction.name(id);
+    let name = direction.name(to, id);
     let there: bool = to
         .value(&format!(
-            "SELECT EXISTS (SELECT FROM pg_catalog.pg_subscription WHERE subname = '{name}')"
+            "SELECT EXISTS ({SUBSCRIPTIONS} AND subname = '{name}')"
         ))
         .await?;
     if there {
@@ -169,10 +192,10 @@ pub async fn remove(
     id: i32,
     direction: Direction,
 ) -> Result<(), MoveError> {
-    let name = direction.name(id);
+    let name = direction.name(from, id);
     let subscribed: bool = to
         .value(&format!(
-            "SELECT EXISTS (SELECT FROM pg_catalog.pg_subscription WHERE subname = '{name}')"
+            "SELECT EXISTS ({SUBSCRIPTIONS} AND subname = '{name}')"
         ))
         .await?;
     if subscribed {

@@ -117,11 +117,12 @@ async fn describe_one(side: &Side, relation: &Relation) -> Result<Option<MovedTa
     else {
         return Ok(None);
     };
-    let name = format!("{}.{}", ident(&relation.schema), ident(&relation.name));
-    let oid = format!("pg_catalog.to_regclass({})", literal(&name));
+    let oid = format!("{}.{}", ident(&relation.schema), ident(&relation.name));
+    let oid = format!("pg_catalog.to_regclass({})", literal(&oid));
     let about = side
         .rows(&format!(
-            "SELECT c.relkind = 'p', c.relispartition FROM pg_catalog.pg_class c WHERE c.oid = {oid}"
+            "SELECT c.relkind = 'p', c.relispartition, pg_catalog.format('%I.%I', n.nspname, c.relname) \
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = {oid}"
         ))
         .await?;
     let refuse = |error| side.refuse(error);
@@ -142,7 +143,7 @@ async fn describe_one(side: &Side, relation: &Relation) -> Result<Option<MovedTa
         ))
         .await?;
     let mut table = MovedTable {
-        name,
+        name: row.try_get(2).map_err(refuse)?,
         key: relation.columns[key].name.to_string(),
         key_type,
         is_partitioned,

@@ -258,6 +258,7 @@ async fn compare_row(
                     .iter()
                     .zip(key)
                     .map(|(column, value)| {
+                        let column = column.trim_matches('"');
                         format!("{column} = {}", value.as_deref().unwrap_or("NULL"))
                     })
                     .collect();
