@@ -41,6 +41,7 @@ fn topology() -> Topology {
     );
     Topology {
         generation: 0,
+        has_foreign_rows: false,
         in_transit: None,
         cluster: "bench".into(),
         shards: (0..4)

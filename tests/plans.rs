@@ -98,6 +98,7 @@ fn declare(head: &str) -> Topology {
     let mut schema = Schema::default();
     let mut tables: HashMap<Arc<str>, Arc<Relation>> = HashMap::new();
     let mut gap = 0..0;
+    let mut has_foreign_rows = false;
     let mut temporary = Vec::new();
     builtins(&mut schema);
     for line in head
@@ -150,6 +151,10 @@ fn declare(head: &str) -> Topology {
                         fences: Arc::default(),
                     })
                     .collect();
+                continue;
+            }
+            "foreign" => {
+                has_foreign_rows = rest == "rows";
                 continue;
             }
             "gap" => {
@@ -253,6 +258,7 @@ fn declare(head: &str) -> Topology {
     };
     Topology {
         generation: 0,
+        has_foreign_rows,
         in_transit: None,
         cluster: "test".into(),
         shards,

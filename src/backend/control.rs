@@ -167,6 +167,7 @@ pub(super) struct Known {
     /// By [`ShardId`]: what each holds fenced, and [`Shard::rows_since`].
     fences: Vec<(Arc<[Fence]>, u64)>,
     owners: Owners,
+    has_foreign_rows: bool,
     in_transit: Option<ShardId>,
     pub(super) schema: Arc<Schema>,
 }
@@ -235,6 +236,7 @@ impl Control {
                 })
                 .collect(),
             owners: ownership::owners(&[]),
+            has_foreign_rows: false,
             in_transit: None,
             default_shard: ShardId(default_shard.unwrap_or_default() as u16),
             schema: Arc::default(),
@@ -244,6 +246,7 @@ impl Control {
             fences: vec![Default::default(); members.len()],
             records,
             owners: topology.owners.clone(),
+            has_foreign_rows: false,
             in_transit: None,
             schema: topology.schema.clone(),
         };
@@ -432,8 +435,15 @@ impl Control {
         let records: Vec<_> = known.records.iter().map(Option::as_ref).collect();
         let owners = ownership::owners(&records);
         let in_transit = ownership::in_transit(&records);
+        let has_foreign_rows = ownership::have_foreign_rows(&records);
         known.owners = owners;
         known.in_transit = in_transit;
+        if known.has_foreign_rows != has_foreign_rows {
+            known.has_foreign_rows = has_foreign_rows;
+            // Templates know of it.
+            let version = known.schema.version + 1;
+            Arc::make_mut(&mut known.schema).version = version;
+        }
         self.publish(&mut known);
         self.presence(shard).note_change(known.generation);
         drop(known);
@@ -477,6 +487,7 @@ impl Control {
             cluster: before.cluster.clone(),
             shards,
             owners: known.owners.clone(),
+            has_foreign_rows: known.has_foreign_rows,
             in_transit: known.in_transit,
             default_shard: before.default_shard,
             schema: known.schema.clone(),

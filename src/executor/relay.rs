@@ -217,10 +217,12 @@ pub struct Whole {
     pub hidden: u8,
     /// An error that says that the statement must be prepared anew is kept, if it comes first.
     pub stale: bool,
+    /// The error of a guard of rows that have moved is kept, if it comes first.
+    pub guarded: bool,
 }
 
 /// What a whole answer was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answered {
     /// How it ended.
     pub ending: Ending,
@@ -232,6 +234,8 @@ pub struct Answered {
     pub parsed: bool,
     /// The client has been sent an error that says that the statement must be prepared anew.
     pub stale_told: bool,
+    /// The error that [`Whole::guarded`] kept.
+    pub rejected: Option<Frame>,
 }
 
 /// How a whole answer ended.
@@ -261,7 +265,9 @@ pub async fn relay_whole(
         position_offset,
         mut hidden,
         mut stale,
+        mut guarded,
     } = whole;
+    let mut rejected = None;
     let (mut ending, mut parsed, mut stale_told) = (Ending::Done, false, false);
     loop {
         let head = backend
@@ -274,7 +280,7 @@ pub async fn relay_whole(
                     .out()
                     .extend_from_slice(&backend.stream.input()[..bytes]);
                 backend.stream.consume(bytes);
-                stale = false;
+                (stale, guarded) = (false, false);
                 flush_large(client).await?;
                 continue;
             }
@@ -296,6 +302,7 @@ pub async fn relay_whole(
                     hidden_left: hidden,
                     parsed,
                     stale_told,
+                    rejected,
                 });
             }
             b'1' | b'3' if hidden > 0 => hidden -= 1,
@@ -317,6 +324,9 @@ pub async fn relay_whole(
             }
             b'E' if stale && error_response::is_stale_statement(body) => {
                 ending = Ending::Stale;
+            }
+            b'E' if guarded && error_response::is_of_guard(body) => {
+                rejected = Some(Frame::new(backend.stream.input()[..bytes].to_vec().into()));
             }
             b'E' => {
                 ending = Ending::Failed;

@@ -35,8 +35,8 @@ pub enum Stop {
 pub struct Later {
     /// The topology that it was planned against.
     pub generation: u64,
-    /// What the client is told if there is no other in time.
-    pub error: Box<dyn ErrorReply + Send + Sync>,
+    /// What it comes to if there is no other in time.
+    pub otherwise: Box<Stop>,
 }
 
 impl Stop {

@@ -86,7 +86,7 @@ impl Session {
             true => Ok(()),
             false => Err(Stop::Later(Later {
                 generation,
-                error: Box::new(self.moved(shard)),
+                otherwise: Box::new(self.moved(shard).into()),
             })),
         }
     }
@@ -145,7 +145,7 @@ impl Session {
             () = control.changed_since(later.generation) => Ok(()),
             () = sleep_until(until) => match timeout {
                 Some(timeout) if timeout < fence_wait => Err(SessionError::StatementTimeout.into()),
-                _ => Err(Stop::Error(later.error)),
+                _ => Err(*later.otherwise),
             },
         };
         self.in_use.let_go();
@@ -183,7 +183,7 @@ impl Stop {
         match error.is_held() {
             true => Self::Later(Later {
                 generation: topology.generation,
-                error: Box::new(error),
+                otherwise: Box::new(error.into()),
             }),
             false => error.into(),
         }
@@ -192,7 +192,7 @@ impl Stop {
     /// What it is that ends the step, if it cannot be tried again.
     pub(super) fn settled(self) -> Self {
         match self {
-            Self::Later(later) => Self::Error(later.error),
+            Self::Later(later) => *later.otherwise,
             stop => stop,
         }
     }

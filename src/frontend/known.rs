@@ -45,25 +45,23 @@ enum Way {
 impl Session {
     /// Answers `sql`, all but ReadyForQuery, if its shape is known. Whether it did.
     pub(super) async fn known_query(&mut self, sql: &str) -> Result<bool, Stop> {
-        match self.way(sql) {
+        let ran = match self.way(sql) {
             None => return Ok(false),
-            Some(Way::Shard(shard)) => {
-                match self.join(shard).await {
-                    Ok(_) => {}
-                    // To be planned again.
-                    Err(Stop::Later(_)) => return Ok(false),
-                    Err(stop) => return Err(stop),
+            Some(Way::Shard(shard)) => match self.join(shard).await.map(|_| ()) {
+                Ok(()) => {
+                    self.transaction.mark_used(shard);
+                    self.run_on(shard, sql, 0).await
                 }
-                self.transaction.mark_used(shard);
-                self.run_on(shard, sql, 0).await?;
-            }
-            Some(Way::Shards(plan)) => match Box::pin(self.run_plan(&plan, sql, 0)).await {
-                Ok(()) => {}
-                Err(Stop::Later(_)) => return Ok(false),
-                Err(stop) => return Err(stop),
+                stop => stop,
             },
+            Some(Way::Shards(plan)) => Box::pin(self.run_plan(&plan, sql, 0)).await,
+        };
+        match ran {
+            Ok(()) => Ok(true),
+            // To be planned again.
+            Err(Stop::Later(_)) => Ok(false),
+            Err(stop) => Err(stop),
         }
-        Ok(true)
     }
 
     /// Whether statements mean what they mean to all: nothing is failed, hinted, temporary, or changed in the schema by the
@@ -430,10 +428,11 @@ impl Session {
                 position_offset: 0,
                 hidden,
                 stale: idle && !again,
+                guarded: false,
             };
             let answered = relay::relay_whole(backend, &mut self.client, whole).await;
             if let Ok(answered) = &answered {
-                self.forget_failed(pipelined, prepared, shard, *answered)
+                self.forget_failed(pipelined, prepared, shard, answered.clone())
                     .await;
             }
             let answered = self.after_whole(shard, answered)?;

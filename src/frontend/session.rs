@@ -2,7 +2,7 @@
 //! [`super::simple_query`] and [`super::extended_query`]; it never decides which shard a statement goes to.
 
 use super::cancel::Cancels;
-use super::error::{self, Later, SessionError, Stop};
+use super::error::{self, SessionError, Stop};
 use super::known::Shaped;
 use super::own_schema::OwnSchema;
 use super::parameters::Parameters;
@@ -397,7 +397,8 @@ impl Session {
     pub(super) fn tell(&mut self, stop: Stop) {
         match stop {
             Stop::Gone | Stop::Told => {}
-            Stop::Error(error) | Stop::Later(Later { error, .. }) => {
+            Stop::Later(later) => return self.tell(*later.otherwise),
+            Stop::Error(error) => {
                 if error.sqlstate() == crate::wire::sqlstate::SqlState::INTERNAL_ERROR {
                     tracing::error!(error = %error, "internal error");
                 }

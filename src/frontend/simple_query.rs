@@ -2,7 +2,7 @@
 //! transaction unless they say otherwise (PostgreSQL's chapter "Multiple Statements in a Simple Query").
 
 use super::control;
-use super::error::{self, SessionError, Stop};
+use super::error::{self, Later, SessionError, Stop};
 use super::held::Held;
 use super::session::Session;
 use super::several::Request;
@@ -298,15 +298,25 @@ impl Session {
         let backend = self.join(shard).await?;
         frontend_message::write_query(backend.stream.out(), sql);
         backend.forget_unnamed();
+        let guarded = self.transaction.block.phase() == Phase::Idle && self.planned > 0;
         let Some(backend) = self.transaction.backend(shard) else {
             return Err(Stop::Gone);
         };
         let whole = Whole {
             position_offset: i64::from(offset),
+            guarded,
             ..Whole::default()
         };
         let answered = relay::relay_whole(backend, &mut self.client, whole).await;
-        self.after_whole(shard, answered).map(|_| ())
+        let answered = self.after_whole(shard, answered)?;
+        match answered.rejected {
+            None => Ok(()),
+            // The shard's rows have moved, which this router has still to hear.
+            Some(error) => Err(Stop::Later(Later {
+                generation: self.planned,
+                otherwise: Box::new(Stop::Shard(error).shifted(i64::from(offset))),
+            })),
+        }
     }
 
     /// Takes note of how a whole answer ended.

@@ -8,6 +8,7 @@
 //! tree, and the spliced text is parsed again and compared.
 
 use super::analysis::Analysis;
+use super::foreign;
 use super::gathered::{FirstRows, Gathered, Inside};
 use super::plan::{StepArguments, Tier, Transport};
 use super::refusal::{PlanError, Refusal};
@@ -265,7 +266,15 @@ impl Relations<'_> {
                 edits.push((start..start, dependents(source, &columns)));
             }
             let first_rows = self.first_rows.filter(|_| is_clients);
-            let input = input(sql, tokens, source, &columns, &used, first_rows)?;
+            let input = input(
+                sql,
+                tokens,
+                source,
+                &columns,
+                &used,
+                first_rows,
+                self.context,
+            )?;
             let schema = &self.context.topology.schema;
             define(&mut self.with, &name, &columns, &mut self.number, schema);
             self.inputs.push(input);
@@ -408,6 +417,7 @@ fn input(
     columns: &[&Column],
     used: &[u16],
     first_rows: Option<&FirstRows>,
+    context: &Context<'_>,
 ) -> Result<InputText, PlanError> {
     let relation = &source.relation;
     let mut text = format!(
@@ -440,6 +450,7 @@ fn input(
     let order = first_rows
         .filter(is_all)
         .map(|first| first.order.as_str().into());
+    let bounded = !conditions.is_empty();
     for (index, range) in conditions.into_iter().enumerate() {
         text.push_str(if index == 0 { " WHERE (" } else { " AND (" });
         let (start, end) = (tokens[range.start].start, tokens[range.end - 1].end);
@@ -456,6 +467,12 @@ fn input(
         }
         text.push_str(&sql[at..end]);
         text.push(')');
+    }
+    if context.topology.has_foreign_rows {
+        let own = foreign::condition(relation, &source.called);
+        let own = own.ok_or_else(|| refused("a table has no sharding key"))?;
+        text.push_str(if bounded { " AND " } else { " WHERE " });
+        text.push_str(&own);
     }
     Ok(InputText {
         relation: format!("{}.{}", relation.schema, relation.name).into(),
@@ -493,7 +510,7 @@ fn text_range(sql: &str, tokens: &[Token], expr: &ast::Expr) -> Option<Range<usi
 }
 
 /// The bytes of a table's name, schema included.
-fn name_range(sql: &str, tokens: &[Token], source: &Gathered) -> Option<Range<usize>> {
+pub(super) fn name_range(sql: &str, tokens: &[Token], source: &Gathered) -> Option<Range<usize>> {
     let start = parse::byte(sql, source.place)?;
     let first = tokens.iter().position(|token| token.start == start)?;
     let mut last = first;

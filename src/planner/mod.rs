@@ -19,6 +19,7 @@ mod event_trigger;
 mod expression;
 mod function;
 mod gather;
+mod foreign;
 mod gathered;
 mod insert;
 mod key;

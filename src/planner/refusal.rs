@@ -49,6 +49,10 @@ refusals! {
     Window = "window", "Add the sharding key to every PARTITION BY, or restrict it to one value.";
     /// A set operation that needs rows of several shards at once.
     SetOperation = "set-operation", "Use UNION ALL, put the sharding key into the same column of both sides, or restrict it to one value.";
+    /// Rows of other shards, which lie here while slots move, would be seen.
+    ForeignRows = "foreign-rows", "Wait until the slots have moved, name the sharding key, or write the statement in a simpler form.";
+    /// A change of the schema, or TRUNCATE, while slots move.
+    MovingSlots = "moving-slots", "Wait until the slots have moved.";
     /// A join of sharded rows that is not an equality of their sharding keys.
     Join = "join", "Join the tables on their sharding keys, or restrict the keys to one value.";
     /// A subquery over sharded rows that is not tied to the outer row's sharding key.
@@ -188,6 +192,7 @@ impl Refusal {
                 | Self::LocalWithSharded
                 | Self::VolatileFunction
                 | Self::Rewrite
+                | Self::ForeignRows
         )
     }
 }

@@ -3,6 +3,7 @@
 
 use super::analysis::{self, Analysis, Count, Fill, KeyUpdate, Use};
 use super::clock;
+use super::foreign;
 use super::gather::{self, GatherText};
 use super::gathered::Gathered;
 use super::key::{Arguments, Formula, KeyColumn, KeySet, Source};
@@ -144,6 +145,8 @@ pub struct Template {
 enum Route {
     /// A hint named the shard.
     Shard(ShardId),
+    /// A hint named the shard, which runs this text while rows of other shards may lie there.
+    OwnRows(ShardId, Arc<str>),
     /// A hint named the key.
     Key(SlotId),
     /// The statement says.
@@ -159,6 +162,8 @@ struct Statement {
     timeless: Vec<u16>,
     /// How it runs on several shards.
     several: Result<Several, PlanError>,
+    /// What several shards run in the place of the client's text, while rows of other shards may lie there.
+    own_rows: Option<Arc<str>>,
     /// The one value that says where it runs, if it is as simple as that.
     lone: Option<Lone>,
     /// The cursor whose row it changes.
@@ -259,6 +264,9 @@ fn template_for(
 ) -> Result<Template, PlanError> {
     match context.hint {
         None => {}
+        Some(Hint::Shard(shard)) if context.topology.has_foreign_rows => {
+            return hinted_to(*shard, sql, parameter_types, context);
+        }
         Some(Hint::Shard(shard)) => {
             return Ok(Template {
                 sql: sql.into(),
@@ -294,6 +302,38 @@ fn template_for(
     parse::on_stack_for(depth, work)
 }
 
+/// The template of a statement that a hint sends to one shard, where rows of other shards may lie.
+fn hinted_to(
+    shard: ShardId,
+    sql: &str,
+    parameter_types: &[u32],
+    context: &Context<'_>,
+) -> Result<Template, PlanError> {
+    let plain = Context {
+        hint: None,
+        ..*context
+    };
+    let looked_at = template_for(sql, parameter_types, &plain, Answer::AnyWay)?;
+    let Route::Statement(statement) = looked_at.route else {
+        return Ok(looked_at);
+    };
+    let route = match (statement.own_rows, statement.analysis.uses.is_empty()) {
+        (Some(text), _) => Route::OwnRows(shard, text),
+        (None, true) => Route::Shard(shard),
+        (None, false) => {
+            return Err(PlanError::refused(
+                Refusal::ForeignRows,
+                "slots are moving, and the shard that a hint names may have rows of others",
+            ));
+        }
+    };
+    Ok(Template {
+        sql: looked_at.sql,
+        access: leading_access(sql),
+        route,
+    })
+}
+
 fn understood(
     sql: &str,
     parsed: &Parsed,
@@ -320,7 +360,29 @@ fn understood(
     }
     let current_of = current_of(sql, parsed, &analysis)?;
     let lone = lone(&analysis, &formulas);
-    let several = match several(sql, parsed, &analysis, context) {
+    // While rows of other shards may lie there, several shards run another text than the client's.
+    let own_rows = match context.topology.has_foreign_rows {
+        true => foreign::own_rows(sql, parsed, &analysis, context),
+        false => Ok(None),
+    };
+    let own_parsed = match &own_rows {
+        Ok(Some(text)) => Some(parse::parse(text, parse::tokens(text, context.limits)?)),
+        Ok(None) | Err(_) => None,
+    };
+    let (pushed_sql, pushed) = match (&own_rows, &own_parsed) {
+        (Ok(Some(text)), Some(Ok(own))) => (text.as_str(), own),
+        _ => (sql, parsed),
+    };
+    let mixed = match (&own_rows, &own_parsed) {
+        (Err(obstacle), _) => Some(obstacle.clone()),
+        (_, Some(Err(_))) => Some(PlanError::refused(
+            Refusal::ForeignRows,
+            "slots are moving, and rows of other shards cannot be told apart in this form of statement",
+        )),
+        _ => None,
+    };
+    let several = several(pushed_sql, pushed, &analysis, context);
+    let several = match mixed.clone().map_or(several, Err) {
         Ok(_) if answer == Answer::OnOne => Err(PlanError::refused(
             Refusal::Rewrite,
             "one server would have to have all rows of the answer",
@@ -357,7 +419,8 @@ fn understood(
                 gathered(sql, parsed, parameter_types, &analysis, &obstacle, context)
                     .map(Several::Gather)
             }
-            _ => partial(sql, parsed, parameter_types, &analysis, context)
+            _ => partial(pushed_sql, pushed, parameter_types, &analysis, context)
+                .filter(|_| mixed.is_none())
                 // What the router makes itself goes to the client only.
                 .filter(|way| answer != Answer::Collected || !matches!(way, Several::Fold(_)))
                 .or_else(|| {
@@ -397,9 +460,16 @@ fn understood(
         timeless,
         formulas,
         several,
+        own_rows: own_rows
+            .ok()
+            .flatten()
+            .map(Arc::from)
+            .filter(|_| mixed.is_none()),
         lone,
         current_of,
     }));
+    // Dropping the tree recurses as parsing it does.
+    drop(own_parsed);
     Ok(Template {
         sql: sql.into(),
         access,
@@ -479,6 +549,7 @@ fn stored(
             formulas: Vec::new(),
             timeless: Vec::new(),
             several: Ok(Several::Store(text)),
+            own_rows: None,
             lone: None,
             current_of: None,
         })),
@@ -820,7 +891,7 @@ impl Template {
     pub(super) fn width(&self) -> Option<usize> {
         match &self.route {
             Route::Statement(statement) => statement.analysis.outer.width.map(usize::from),
-            Route::Shard(_) | Route::Key(_) => None,
+            Route::Shard(_) | Route::OwnRows(..) | Route::Key(_) => None,
         }
     }
 
@@ -836,7 +907,7 @@ impl Template {
                     && !analysis.locals.is_empty();
                 several.is_ok() || is_local
             }
-            Route::Shard(_) | Route::Key(_) => false,
+            Route::Shard(_) | Route::OwnRows(..) | Route::Key(_) => false,
         }
     }
 
@@ -846,7 +917,7 @@ impl Template {
             Route::Statement(statement) => {
                 statement.analysis.unknown_relation || statement.analysis.unknown.is_some()
             }
-            Route::Shard(_) | Route::Key(..) => false,
+            Route::Shard(_) | Route::OwnRows(..) | Route::Key(..) => false,
         }
     }
 
@@ -854,14 +925,14 @@ impl Template {
     pub fn unknown_function(&self) -> Option<&Arc<str>> {
         match &self.route {
             Route::Statement(statement) => statement.analysis.unknown.as_ref(),
-            Route::Shard(_) | Route::Key(..) => None,
+            Route::Shard(_) | Route::OwnRows(..) | Route::Key(..) => None,
         }
     }
 
     /// Whether a hint names where it runs, so that it passes without being looked at.
     pub fn is_hinted(&self) -> bool {
         match self.route {
-            Route::Shard(_) | Route::Key(..) => true,
+            Route::Shard(_) | Route::OwnRows(..) | Route::Key(..) => true,
             Route::Statement(_) => false,
         }
     }
@@ -870,7 +941,7 @@ impl Template {
     pub fn settings(&self) -> &[SettingChange] {
         match &self.route {
             Route::Statement(statement) => &statement.analysis.settings,
-            Route::Shard(_) | Route::Key(..) => &[],
+            Route::Shard(_) | Route::OwnRows(..) | Route::Key(..) => &[],
         }
     }
 
@@ -878,7 +949,7 @@ impl Template {
     pub fn is_temporary(&self) -> bool {
         match &self.route {
             Route::Statement(statement) => statement.analysis.temporary,
-            Route::Shard(_) | Route::Key(..) => false,
+            Route::Shard(_) | Route::OwnRows(..) | Route::Key(..) => false,
         }
     }
 
@@ -886,7 +957,7 @@ impl Template {
     pub fn session_effects(&self) -> SessionEffects {
         match &self.route {
             Route::Statement(statement) => statement.analysis.session,
-            Route::Shard(_) | Route::Key(..) => SessionEffects::default(),
+            Route::Shard(_) | Route::OwnRows(..) | Route::Key(..) => SessionEffects::default(),
         }
     }
 
@@ -913,7 +984,7 @@ impl Template {
     /// Whether it reads or writes local tables.
     pub(super) fn has_locals(&self) -> bool {
         match &self.route {
-            Route::Shard(_) | Route::Key(_) => false,
+            Route::Shard(_) | Route::OwnRows(..) | Route::Key(_) => false,
             Route::Statement(statement) => !statement.analysis.locals.is_empty(),
         }
     }
@@ -921,7 +992,7 @@ impl Template {
     /// Why each shard might make other rows of what all have.
     pub(super) fn copies_differ(&self) -> Option<String> {
         match &self.route {
-            Route::Shard(_) | Route::Key(_) => None,
+            Route::Shard(_) | Route::OwnRows(..) | Route::Key(_) => None,
             Route::Statement(statement) => {
                 let catalog = statement.analysis.catalog.as_ref();
                 copies_differ(&statement.analysis)
@@ -933,7 +1004,7 @@ impl Template {
     /// The column that a sequence is to fill: its values go into [`Binding::drawn`].
     pub fn fill(&self) -> Option<&Fill> {
         match &self.route {
-            Route::Shard(_) | Route::Key(_) => None,
+            Route::Shard(_) | Route::OwnRows(..) | Route::Key(_) => None,
             Route::Statement(statement) => statement.analysis.fill.as_ref(),
         }
     }
@@ -941,8 +1012,17 @@ impl Template {
     /// The cursor whose row it changes: it runs where the cursor is, or wherever a shard says that there is none.
     pub fn current_of(&self) -> Option<&Arc<str>> {
         match &self.route {
-            Route::Shard(_) | Route::Key(_) => None,
+            Route::Shard(_) | Route::OwnRows(..) | Route::Key(_) => None,
             Route::Statement(statement) => statement.current_of.as_ref(),
+        }
+    }
+
+    /// What several shards run in the place of the text, while rows of other shards may lie there.
+    pub(super) fn own_rows(&self) -> Option<&Arc<str>> {
+        match &self.route {
+            Route::Shard(_) | Route::Key(_) => None,
+            Route::OwnRows(_, text) => Some(text),
+            Route::Statement(statement) => statement.own_rows.as_ref(),
         }
     }
 
@@ -954,7 +1034,7 @@ impl Template {
     /// The shard that can Parse and Describe the untouched text; `None`: any can.
     pub fn describe_shard(&self, topology: &Topology) -> Option<ShardId> {
         match &self.route {
-            Route::Shard(shard) => Some(*shard),
+            Route::Shard(shard) | Route::OwnRows(shard, _) => Some(*shard),
             Route::Key(slot) => owner(topology, *slot).ok(),
             Route::Statement(statement) => {
                 statement.analysis.locals.first().map(|(shard, _)| *shard)
@@ -971,6 +1051,12 @@ impl Template {
             Route::Shard(shard) => {
                 unfenced(topology, *shard)?;
                 Ok(self.one(Tier::NamedShard, *shard))
+            }
+            Route::OwnRows(shard, text) => {
+                unfenced(topology, *shard)?;
+                let mut plan = self.one(Tier::NamedShard, *shard);
+                plan.steps[0].sql = StepSql::Rewritten(text.clone());
+                Ok(plan)
             }
             Route::Key(slot) => Ok(self.one(Tier::NamedShard, owner(topology, *slot)?)),
             Route::Statement(statement) if statement.current_of.is_some() => {
@@ -1114,6 +1200,7 @@ impl Template {
             formulas,
             several,
             timeless: _,
+            own_rows,
             lone: _,
             current_of: _,
         } = statement;
@@ -1228,12 +1315,16 @@ impl Template {
             return Ok(plan);
         }
         let several = several.as_ref().map_err(Clone::clone)?;
+        let text = match own_rows {
+            Some(text) => StepSql::Rewritten(text.clone()),
+            None => StepSql::AsSent,
+        };
         let plain = |shards: &[ShardId]| {
             shards
                 .iter()
                 .map(|shard| Step {
                     shard: *shard,
-                    sql: StepSql::AsSent,
+                    sql: text.clone(),
                     arguments: StepArguments::AsSent,
                 })
                 .collect()
@@ -1601,6 +1692,7 @@ mod tests {
     fn topology() -> Topology {
         Topology {
             generation: 0,
+            has_foreign_rows: false,
             in_transit: None,
             cluster: "test".into(),
             shards: vec![Shard {

@@ -6,6 +6,7 @@ use super::clock;
 use super::create_as::create_as;
 use super::ddl;
 use super::event_trigger;
+use super::foreign;
 use super::key::{Arguments, KeyColumn, Source};
 use super::plan::{Access, Merge, Plan, Step, StepArguments, StepSql, Tier};
 use super::refusal::{PlanError, Refusal};
@@ -64,6 +65,32 @@ fn is_unloaded(name: &Name<'_>, context: &Context<'_>) -> bool {
 /// # Errors
 /// It would not do on several shards what it does on one.
 pub fn utility(
+    statement: &Statement<'_>,
+    sql: &str,
+    tokens: &[Token],
+    context: &Context<'_>,
+) -> Result<Plan, PlanError> {
+    let plan = placed(statement, sql, tokens, context)?;
+    let changes = matches!(
+        statement,
+        Statement::Ddl(_) | Statement::CreateTableAs { .. } | Statement::Truncate(_)
+    );
+    if context.topology.has_foreign_rows && changes && plan.tier == Tier::AllShards {
+        return Err(PlanError::refused(
+            Refusal::MovingSlots,
+            format!(
+                "{} while slots move from shard to shard",
+                tokens
+                    .first()
+                    .map_or("", |token| token.text(sql))
+                    .to_uppercase()
+            ),
+        ));
+    }
+    Ok(plan)
+}
+
+fn placed(
     statement: &Statement<'_>,
     sql: &str,
     tokens: &[Token],
@@ -482,20 +509,27 @@ pub fn copy_to(
         ..Binding::default()
     };
     if let Some(shard) = hinted(sql, context)? {
+        if topology.has_foreign_rows {
+            return Err(PlanError::refused(
+                Refusal::ForeignRows,
+                "slots are moving, and the shard that a hint names may have rows of others",
+            ));
+        }
         return Ok(one(Tier::NamedShard, Access::Write, shard));
     }
     match &copy.source {
-        CopySource::Table { name, .. } => match relation(name, context)
+        CopySource::Table { name, columns } => match relation(name, context)
             .map(|relation| {
                 let obstacle = attached::read(relation, &topology.schema)?;
                 match (obstacle, &relation.placement) {
                     (Some(obstacle), Placement::Sharded { .. }) => Err(obstacle),
-                    _ => Ok((&relation.placement, relation.kind)),
+                    _ => Ok(relation),
                 }
             })
             .transpose()?
+            .map(|relation| (&relation.placement, relation.kind, relation))
         {
-            Some((Placement::Sharded { .. }, _)) => {
+            Some((Placement::Sharded { .. }, kind, relation)) => {
                 template::every_shard(topology)?;
                 let mut plan = all_shards(Access::Read, topology);
                 plan.tier = if plan.steps.len() == 1 {
@@ -509,23 +543,49 @@ pub fn copy_to(
                         limit: None,
                     };
                 }
+                // What is no plain table PostgreSQL does not copy.
+                if topology.has_foreign_rows && kind == RelationKind::Table {
+                    foreign::check_alone(relation, &topology.schema)?;
+                    let text = foreign::copy_text(sql, relation, columns.as_deref(), context)?;
+                    for step in &mut plan.steps {
+                        step.sql = StepSql::Rewritten(text.clone());
+                    }
+                }
                 Ok(plan)
             }
-            Some((Placement::Reference, RelationKind::Table)) => Ok(one(
+            Some((Placement::Reference, RelationKind::Table, _)) => Ok(one(
                 Tier::AnyShard,
                 Access::Read,
                 template::any_shard(&binding, topology),
             )),
-            Some((Placement::Local(shard), _)) => Ok(one(Tier::NamedShard, Access::Read, *shard)),
+            Some((Placement::Local(shard), ..)) => Ok(one(Tier::NamedShard, Access::Read, *shard)),
             // PostgreSQL copies no views; it says so.
-            Some((Placement::Reference | Placement::Catalog | Placement::View, _)) | None => {
+            Some((Placement::Reference | Placement::Catalog | Placement::View, ..)) | None => {
                 Ok(one(Tier::NamedShard, Access::Read, topology.default_shard))
             }
         },
         CopySource::Query(body) => {
             let template = template::template(body.text, &[], context)?;
             template.refuse_session_effects()?;
-            let plan = template.plan(&binding, topology)?;
+            let mut plan = template.plan(&binding, topology)?;
+            if let Some(text) = template.own_rows() {
+                let own = StepSql::Rewritten(text.clone());
+                let copied = foreign::copy_of(sql, body, text, context)?;
+                let sees = plan.steps.iter().all(|step| step.sql == own);
+                for step in plan.steps.iter_mut().filter(|_| sees) {
+                    step.sql = StepSql::Rewritten(copied.clone());
+                }
+                let appended = matches!(
+                    plan.merge,
+                    Merge::Append {
+                        offset: 0,
+                        limit: None
+                    }
+                );
+                if sees && plan.inputs.is_empty() && appended {
+                    return Ok(plan);
+                }
+            }
             let untouched = plan.steps.iter().all(|step| step.sql == StepSql::AsSent);
             let appended = matches!(
                 plan.merge,

@@ -260,7 +260,9 @@ impl<'a> Analyzer<'a> {
                 ..item.clone()
             };
             let item = item.clone();
-            let inside = Some(inside).filter(|_| !is_part);
+            // Which rows are the shard's own, the tables' keys say.
+            let whole = !is_part || self.topology.has_foreign_rows;
+            let inside = Some(inside).filter(|_| whole);
             self.note_source(relation, &item, first, place, alias, inside);
         }
         Ok(from)

@@ -119,6 +119,11 @@ pub fn owners(records: &[Option<&OwnershipRecord>]) -> Owners {
     owners.into_iter().collect()
 }
 
+/// Whether rows of other shards may lie on some shard.
+pub fn have_foreign_rows(records: &[Option<&OwnershipRecord>]) -> bool {
+    known(records).any(|(_, record)| !record.foreign_slots.is_empty())
+}
+
 /// A shard that has given slots away which no other has taken yet, as far as is known.
 pub fn in_transit(records: &[Option<&OwnershipRecord>]) -> Option<ShardId> {
     let owned = known(records).fold(SlotSet::new(), |owned, (_, record)| {

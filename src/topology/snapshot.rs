@@ -61,6 +61,8 @@ pub struct Topology {
     pub shards: Vec<Shard>,
     /// Of all slots.
     pub owners: Owners,
+    /// Whether rows of other shards may lie on some shard, where they must not be seen.
+    pub has_foreign_rows: bool,
     /// See [`ownership::in_transit`].
     pub in_transit: Option<ShardId>,
     /// Home of local tables and of catalog queries.
@@ -100,6 +102,7 @@ impl Topology {
             cluster: config.cluster.name.as_str().into(),
             shards,
             owners: ownership::owners(&[]),
+            has_foreign_rows: false,
             in_transit: None,
             default_shard,
             schema: Arc::new(schema),
@@ -111,6 +114,7 @@ impl Topology {
     pub fn with_ownership(&self, records: &[Option<&OwnershipRecord>]) -> Self {
         let mut topology = self.clone();
         topology.owners = ownership::owners(records);
+        topology.has_foreign_rows = ownership::have_foreign_rows(records);
         topology.in_transit = ownership::in_transit(records);
         for (index, shard) in topology.shards.iter_mut().enumerate() {
             let record = records.get(index).copied().flatten();

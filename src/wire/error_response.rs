@@ -238,6 +238,12 @@ pub fn is_stale_statement(body: &[u8]) -> bool {
     }
 }
 
+/// Whether a shard's ErrorResponse with body `body` is of the guard that keeps rows from where they have moved away.
+pub fn is_of_guard(body: &[u8]) -> bool {
+    field(body, b'C') == Some(b"40001")
+        && field(body, b'D').is_some_and(|detail| detail.starts_with(b"pgring: "))
+}
+
 /// Appends a shard's ErrorResponse with body `body` under another severity, which says what it means for the client's
 /// own connection; all else stays.
 pub fn write_shard_error_as(out: &mut BytesMut, body: &[u8], severity: Severity) {

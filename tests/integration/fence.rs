@@ -319,7 +319,7 @@ fn hand_over(
     let (mut from, mut to) = (deployment.shard(source), deployment.shard(target));
     let rows = format!("{SLOT} <@ '{slots}'::int4multirange");
     let moved = from.rows(&format!(
-        "DELETE FROM accounts WHERE {rows} RETURNING aid, balance, note"
+        "SELECT aid, balance, note FROM accounts WHERE {rows}"
     ));
     let values = moved.iter();
     let values = values.map(|row| format!("({}, {}, '{}')", row[0], row[1], row[2]));
@@ -337,6 +337,9 @@ fn hand_over(
     to.run(&format!(
         "UPDATE pgring.ownership SET epoch = epoch + 1, owned = owned + '{slots}', foreign_slots = foreign_slots - '{slots}'"
     ));
+    // The rows that are left behind are seen by nobody.
+    std::thread::sleep(Duration::from_millis(30));
+    from.run(&format!("DELETE FROM accounts WHERE {rows}"));
     let epoch = change(
         deployment,
         source,
@@ -433,4 +436,197 @@ fn slots_change_hands_while_clients_run_through_two_routers() {
             format!("SELECT count(*) FROM accounts, pgring.ownership WHERE NOT owned @> {SLOT}");
         assert_eq!(deployment.shard(shard).value(&strangers), "0");
     }
+}
+
+/// What reads rows of several shards, in many ways.
+const READS: [&str; 22] = [
+    "SELECT * FROM accounts",
+    "SELECT a.aid, a.note FROM public.accounts AS a WHERE a.balance < 0 OR a.note LIKE 'n%' -- all",
+    "SELECT count(*), sum(balance), min(aid), max(note) FROM accounts",
+    "SELECT aid % 3, count(*), avg(balance) FROM accounts GROUP BY aid % 3",
+    "SELECT aid, balance FROM accounts ORDER BY note DESC LIMIT 7 OFFSET 2",
+    "SELECT aid, count(*) FROM accounts GROUP BY aid HAVING count(*) > 0",
+    "SELECT aid, note, row_number() OVER (PARTITION BY aid) FROM accounts",
+    "SELECT row_number() OVER (ORDER BY aid), aid FROM accounts",
+    "SELECT DISTINCT balance FROM accounts",
+    "SELECT a.aid, i.n FROM accounts a JOIN items i USING (aid)",
+    "SELECT a.aid, i.n FROM accounts a LEFT JOIN items i ON i.aid = a.aid AND i.n > 1",
+    "SELECT a.aid, i.aid, i.n FROM (SELECT * FROM accounts WHERE aid < 20) a FULL JOIN items i ON i.aid = a.aid",
+    "SELECT a.aid, b.aid FROM accounts a JOIN accounts b ON b.aid = a.aid + 1",
+    "SELECT aid FROM accounts a WHERE EXISTS (SELECT FROM items i WHERE i.aid = a.aid AND i.n = 1)",
+    "SELECT aid FROM accounts WHERE aid NOT IN (SELECT aid FROM items)",
+    "SELECT aid FROM accounts WHERE aid IN (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)",
+    "SELECT aid FROM accounts UNION ALL SELECT n FROM items WHERE n > 0",
+    "SELECT aid FROM accounts INTERSECT SELECT aid FROM items",
+    "WITH few AS (SELECT aid, note FROM accounts WHERE aid < 30) SELECT few.note, i.n FROM few JOIN items i ON i.aid = few.aid",
+    "SELECT * FROM rich",
+    "SELECT r.aid, i.n FROM rich r JOIN items i ON i.n = r.aid",
+    "SELECT number FROM accounts AS o (number) WHERE number > 5",
+];
+
+#[test]
+fn rows_of_other_shards_are_not_seen_while_slots_move() {
+    let deployment = Deployment::shared()
+        .shards(2)
+        .schema(SCHEMA)
+        .schema("CREATE TABLE items (aid int, n int)")
+        .schema("CREATE VIEW rich AS SELECT aid, balance, note FROM accounts WHERE balance > 5")
+        .sharded("accounts", "aid")
+        .sharded("items", "aid")
+        .start();
+    let mut client = deployment.connect();
+    let rows = |row: &dyn Fn(i32) -> String| (1..=ROWS).map(row).collect::<Vec<_>>().join(", ");
+    client.run(&format!(
+        "INSERT INTO accounts VALUES {}",
+        rows(&|aid| format!("({aid}, {}, 'n{aid}')", aid % 9))
+    ));
+    client.run(&format!(
+        "INSERT INTO items VALUES {}",
+        rows(&|aid| format!("({}, {})", aid * 2 % 41 + 1, aid % 4))
+    ));
+    fn sorted(client: &mut crate::support::Client, sql: &str) -> Vec<Vec<String>> {
+        let mut rows = client.rows(sql);
+        if !sql.contains("ORDER BY note") {
+            rows.sort();
+        }
+        rows
+    }
+    let copies = [
+        "COPY accounts TO STDOUT",
+        "COPY accounts (note, aid) TO STDOUT (FORMAT csv, HEADER)",
+        "COPY (SELECT aid FROM accounts WHERE balance > 2) TO STDOUT",
+    ];
+    fn copied(client: &mut crate::support::Client, sql: &str) -> Vec<String> {
+        let text = String::from_utf8(client.copy_out(sql)).unwrap();
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+    let extended = |client: &mut crate::support::Client| {
+        let sql = "SELECT aid, balance FROM accounts WHERE balance >= $1 ORDER BY aid";
+        let reply = client.extended(sql, &[Some("3")], false);
+        assert_eq!(reply.failure, None);
+        reply.outcomes[0].rows.clone()
+    };
+    client.run("PREPARE every (int) AS SELECT aid FROM accounts WHERE balance > $1 ORDER BY aid");
+    let every = "EXECUTE every (4)";
+    let before: Vec<_> = READS.map(|sql| sorted(&mut client, sql)).into();
+    let copied_before = copies.map(|sql| copied(&mut client, sql));
+    let (extended_before, prepared_before) = (extended(&mut client), client.rows(every));
+    let hinted = "/* pgring: shard=s0 */ SELECT count(*) FROM accounts";
+    let hinted_before = client.value(hinted);
+
+    // Some rows of each shard lie on the other too, not as they are now.
+    let planted = [0, 1].map(|owner| {
+        let aids = accounts(&deployment, owner)[..20].join(", ");
+        (slots(&deployment, owner, &aids), aids)
+    });
+    for ((slots, aids), other) in planted.iter().zip([1, 0]) {
+        let epoch = change(&deployment, other, &format!("foreign_slots = '{slots}'"));
+        await_acknowledgements(&deployment, other, &epoch, 1);
+        deployment.shard(other).run(&format!(
+            "INSERT INTO accounts SELECT aid, 1000 + aid, 'stranger' FROM unnest(ARRAY[{aids}]) aid; \
+             INSERT INTO items SELECT aid, 1 FROM unnest(ARRAY[{aids}]) aid"
+        ));
+    }
+    for (sql, before) in READS.into_iter().zip(&before) {
+        assert_eq!(&sorted(&mut client, sql), before, "{sql}");
+    }
+    for (sql, before) in copies.into_iter().zip(&copied_before) {
+        assert_eq!(&copied(&mut client, sql), before, "{sql}");
+    }
+    assert_eq!(extended(&mut client), extended_before);
+    assert_eq!(client.rows(every), prepared_before);
+    assert_eq!(client.value(hinted), hinted_before);
+    client.run("BEGIN; DECLARE c CURSOR FOR SELECT aid FROM accounts ORDER BY aid");
+    assert_eq!(client.rows("FETCH ALL FROM c").len(), ROWS as usize);
+    client.run("COMMIT");
+    // Writes leave them alone.
+    assert_eq!(
+        client.run("UPDATE accounts SET balance = balance + 1"),
+        format!("UPDATE {ROWS}")
+    );
+    let joined = client
+        .run("UPDATE accounts AS a SET note = note FROM items i WHERE i.aid = a.aid AND i.n = 1");
+    assert_ne!(joined, "UPDATE 0");
+    client.run("INSERT INTO items SELECT aid, 77 FROM accounts");
+    assert_eq!(
+        client.run("DELETE FROM items WHERE n = 77"),
+        format!("DELETE {ROWS}")
+    );
+    assert_eq!(
+        client
+            .rows("DELETE FROM accounts WHERE note = 'stranger' OR aid <= 4 RETURNING aid")
+            .len(),
+        4
+    );
+    let strangers =
+        "SELECT count(*), sum(balance - 1000 - aid) FROM accounts WHERE note = 'stranger'";
+    for shard in 0..2 {
+        assert_eq!(deployment.shard(shard).rows(strangers), [["20", "0"]]);
+    }
+    for refused in [
+        "TRUNCATE accounts",
+        "ALTER TABLE accounts ADD COLUMN more int",
+    ] {
+        assert_eq!(
+            client.fails(refused).refusal(),
+            Some("moving-slots"),
+            "{refused}"
+        );
+    }
+    // Once they are gone all is as ever.
+    for shard in 0..2 {
+        deployment.shard(shard).run(
+            "DELETE FROM accounts WHERE note = 'stranger'; DELETE FROM items i USING pgring.ownership o \
+             WHERE NOT o.owned @> ((hashint8extended(i.aid, 123589603454567) & 16383)::int4)",
+        );
+        let epoch = change(&deployment, shard, "foreign_slots = '{}'");
+        await_acknowledgements(&deployment, shard, &epoch, 1);
+    }
+    client.run("ALTER TABLE accounts ADD COLUMN more int");
+    assert_eq!(
+        client.value("SELECT count(*) FROM accounts"),
+        (ROWS - 4).to_string()
+    );
+}
+
+#[test]
+fn a_write_that_comes_too_late_is_sent_where_its_rows_are() {
+    let deployment = filled("");
+    let aid = accounts(&deployment, 0)[0].clone();
+    let slots = slots(&deployment, 0, &aid);
+    // The router does not hear of the move for a while.
+    deployment.shard(0).run(
+        "CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           RAISE EXCEPTION 'the row has moved' USING ERRCODE = '40001', DETAIL = 'pgring: it is on another shard';
+         END $$;
+         CREATE TRIGGER guard BEFORE UPDATE ON accounts FOR EACH ROW EXECUTE FUNCTION guard()",
+    );
+    let add = format!("UPDATE accounts SET balance = balance + 1 WHERE aid = {aid}");
+    std::thread::scope(|scope| {
+        let (deployment, add) = (&deployment, &add);
+        let held = scope.spawn(move || deployment.connect().run(add));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!held.is_finished());
+        deployment
+            .shard(1)
+            .run(&format!("INSERT INTO accounts VALUES ({aid}, 10, 'moved')"));
+        let foreign = format!("foreign_slots = foreign_slots + '{slots}'");
+        change(deployment, 1, &foreign);
+        change(
+            deployment,
+            0,
+            &format!("owned = owned - '{slots}', {foreign}"),
+        );
+        change(
+            deployment,
+            1,
+            &format!("foreign_slots = foreign_slots - '{slots}', owned = owned + '{slots}'"),
+        );
+        assert_eq!(held.join().expect("no error"), "UPDATE 1");
+    });
+    let balance = format!("SELECT balance FROM accounts WHERE aid = {aid}");
+    assert_eq!(deployment.shard(1).value(&balance), "11");
+    assert_eq!(deployment.shard(0).value(&balance), "0");
 }
