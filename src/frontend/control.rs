@@ -593,6 +593,7 @@ impl Session {
         let reads_several = crosses && access == Access::Read;
         let settings = self.parameters.before_block();
         let is_repeatable = self.transaction.is_repeatable_read(settings);
+        let own = self.transaction.block.phase() == Phase::Idle;
         match self.transaction.block.phase() {
             _ if shards.len() < 2 => return Ok(()),
             Phase::Idle if reads_several && !self.pipeline.executed => {
@@ -621,17 +622,33 @@ impl Session {
             self.in_use.clear().await;
             self.reports_are_stale = true;
         }
+        if self.planned == 0 {
+            self.planned = self.router.topology().generation;
+        }
         let first = shards[0];
         let wait = self.router.config.snapshot.wait;
         let (transaction, tenant) = self.transaction();
-        let opened = transaction.open_consistent(shards, tenant, wait).await;
+        let opened = transaction
+            .open_consistent(shards.clone(), tenant, wait)
+            .await;
         self.note_in_use();
         let asides = opened.map_err(error::of_join)?;
         self.pass_asides(&asides);
         if std::mem::take(&mut self.reports_are_stale) {
             self.report_all_parameters(first);
         }
-        Ok(())
+        let mut shards = shards.into_iter();
+        let Err(stop) = shards.try_for_each(|shard| self.begin_on(shard)) else {
+            return Ok(());
+        };
+        // What a shard owned may have been another when its snapshot was opened.
+        match own {
+            true => {
+                self.roll_back().await;
+                Err(stop)
+            }
+            false => Err(stop.settled()),
+        }
     }
 
     async fn check_snapshot(&mut self) -> Result<(), Stop> {

@@ -630,3 +630,37 @@ fn a_write_that_comes_too_late_is_sent_where_its_rows_are() {
     assert_eq!(deployment.shard(1).value(&balance), "11");
     assert_eq!(deployment.shard(0).value(&balance), "0");
 }
+
+#[test]
+fn a_block_with_one_snapshot_does_not_outlive_a_change_of_its_rows() {
+    let deployment = filled("");
+    let mine = accounts(&deployment, 0)[0].clone();
+    let theirs = slots(&deployment, 1, &accounts(&deployment, 1)[0]);
+    let by_key = format!("SELECT note FROM accounts WHERE aid = {mine}");
+    let count = "SELECT count(*) FROM accounts";
+    let mut repeatable = deployment.connect();
+    repeatable.run("SET pgring.snapshot = 'consistent'");
+    repeatable.run("BEGIN ISOLATION LEVEL REPEATABLE READ");
+    assert_eq!(repeatable.value(count), ROWS.to_string());
+    let mut committed = deployment.connect();
+    committed.run("BEGIN");
+    committed.run(&by_key);
+    let epoch = change(&deployment, 0, &format!("foreign_slots = '{theirs}'"));
+    let mut other = deployment.connect();
+    eventually(SOON, "the router knows of it", || {
+        let explained = other.column("EXPLAIN SELECT * FROM accounts");
+        explained
+            .iter()
+            .any(|line| line.contains("pgring.ownership"))
+    });
+    let failure = repeatable.fails(count);
+    assert_eq!(failure.code(), "40001", "{failure}");
+    repeatable.run("ROLLBACK");
+    repeatable.run("BEGIN ISOLATION LEVEL REPEATABLE READ");
+    assert_eq!(repeatable.value(count), ROWS.to_string());
+    repeatable.run("COMMIT");
+    assert_eq!(committed.value(count), ROWS.to_string());
+    assert!(!acknowledged(&deployment, 0, &epoch, 1));
+    committed.run("COMMIT");
+    await_acknowledgements(&deployment, 0, &epoch, 1);
+}
