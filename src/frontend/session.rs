@@ -527,11 +527,14 @@ impl Session {
     /// Has this router and the others load the schema that a committed statement changed.
     pub(super) async fn spread_schema_change(&self) {
         let control = &self.router.control;
-        if let Err(error) = control.refresh_schema().await {
-            tracing::warn!(%error, "the changed schema was not loaded");
-        }
-        if let Err(error) = control.notify_schema_changed().await {
+        // At once: until the others have loaded it, they go by the old one.
+        let (told, loaded) =
+            tokio::join!(control.notify_schema_changed(), control.refresh_schema());
+        if let Err(error) = told {
             tracing::warn!(%error, "other routers were not told of a changed schema");
+        }
+        if let Err(error) = loaded {
+            tracing::warn!(%error, "the changed schema was not loaded");
         }
     }
 
@@ -775,8 +778,8 @@ impl Session {
 }
 
 impl Session {
-    /// [`Self::template`], but where the router's parser gives up, PostgreSQL is asked whether the statement is one at
-    /// all: a syntax error is then its own, at its own place.
+    /// [`Self::template`], but where the router's parser gives up or a declared table is not there, PostgreSQL is asked
+    /// whether the statement is one at all: an error is then its own, at its own place.
     pub(super) async fn planned(
         &mut self,
         sql: &Arc<str>,
@@ -794,7 +797,13 @@ impl Session {
             planned = self.template(sql, parameter_types);
         }
         let refused = match planned {
-            Err(Stop::Error(error)) if error.refusal() == Some(Refusal::Unparsed.code()) => error,
+            Err(Stop::Error(error))
+                if [Refusal::Unparsed, Refusal::UnloadedTable]
+                    .iter()
+                    .any(|refusal| error.refusal() == Some(refusal.code())) =>
+            {
+                error
+            }
             planned => return planned,
         };
         if self.pipeline.unsynced {

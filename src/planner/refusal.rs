@@ -389,7 +389,8 @@ impl ErrorReply for PlanError {
     fn sqlstate(&self) -> SqlState {
         match self {
             Self::Refused { .. } | Self::Unparsed { .. } => SqlState::FEATURE_NOT_SUPPORTED,
-            Self::Lex(_) | Self::ValuesLength => SqlState::SYNTAX_ERROR,
+            Self::Lex(error) => error.sqlstate(),
+            Self::ValuesLength => SqlState::SYNTAX_ERROR,
             Self::TooBig { .. } => SqlState::STATEMENT_TOO_COMPLEX,
             Self::SlotGap { .. } => SqlState(*b"57P03"),
             Self::SlotOverlap { .. } => SqlState(*b"XX001"),
@@ -502,6 +503,13 @@ impl ErrorReply for PlanError {
 mod tests {
     use super::*;
     use std::collections::HashSet;
+
+    #[test]
+    fn what_cannot_be_read_keeps_its_sqlstate() {
+        let wrong = crate::sql::lex::LiteralError::NotUtf8;
+        let error = PlanError::Lex(crate::sql::lex::LexError::Literal(wrong));
+        assert_eq!(error.sqlstate(), SqlState::CHARACTER_NOT_IN_REPERTOIRE);
+    }
 
     #[test]
     fn every_refusal_has_a_code_of_its_own_and_a_hint_in_sentences() {

@@ -1,7 +1,7 @@
 //! FROM: tables, joins, functions and subqueries as row sources, and which of them are co-located.
 
 use super::analysis::{
-    Allow, Analyzer, Outcome, Pending, RELATIONS_MAX, Rows, UseNode, beyond, object_name,
+    Allow, Analyzer, Outcome, Pending, RELATIONS_MAX, Rows, UseNode, bare, beyond, object_name,
 };
 use super::attached;
 use super::expression::is_exact;
@@ -10,7 +10,7 @@ use super::refusal::{PlanError, Refusal};
 use super::scope::{From, Item, Key, Lookup, Origin, OutColumn, Scope};
 use crate::sql::parse::{self, ast};
 use crate::topology::schema::{Collation, Placement, Relation, RelationKind};
-use ast::{JoinConstraint, JoinOperator, TableAlias, TableFactor, TableWithJoins};
+use ast::{Expr, JoinConstraint, JoinOperator, TableAlias, TableFactor, TableWithJoins};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -293,11 +293,7 @@ impl<'a> Analyzer<'a> {
                     }
                     let scope = lateral_scope();
                     self.call(&parts, args.args.len(), &scope, None, &args.args)?;
-                    return self.function_rows(
-                        parts.last().cloned().unwrap_or_default(),
-                        alias.as_ref(),
-                        *with_ordinality,
-                    );
+                    return self.called_rows(&parts, alias.as_ref(), *with_ordinality);
                 }
                 if *with_ordinality {
                     return beyond("WITH ORDINALITY here");
@@ -353,15 +349,11 @@ impl<'a> Analyzer<'a> {
                 let parts = object_name(name)?;
                 let scope = lateral_scope();
                 self.call(&parts, args.len(), &scope, None, args)?;
-                self.function_rows(
-                    parts.last().cloned().unwrap_or_default(),
-                    alias.as_ref(),
-                    *with_ordinality,
-                )
+                self.called_rows(&parts, alias.as_ref(), *with_ordinality)
             }
             TableFactor::TableFunction { expr, alias } => {
                 self.expression(expr, &lateral_scope())?;
-                self.function_rows("table".to_owned(), alias.as_ref(), false)
+                self.function_rows("table".to_owned(), None, alias.as_ref())
             }
             TableFactor::UNNEST {
                 alias,
@@ -377,7 +369,10 @@ impl<'a> Analyzer<'a> {
                 for expr in array_exprs {
                     self.expression(expr, &scope)?;
                 }
-                self.function_rows("unnest".to_owned(), alias.as_ref(), *with_ordinality)
+                // An array of rows gives a column for each of their columns.
+                let is_known = !with_ordinality && array_exprs.iter().all(has_plain_elements);
+                let width = is_known.then_some(array_exprs.len());
+                self.function_rows("unnest".to_owned(), width, alias.as_ref())
             }
             TableFactor::NestedJoin {
                 table_with_joins,
@@ -417,9 +412,9 @@ impl<'a> Analyzer<'a> {
         }
     }
 
-    fn function_rows(
+    fn called_rows(
         &mut self,
-        name: String,
+        function: &[String],
         alias: Option<&TableAlias>,
         ordinality: bool,
     ) -> Outcome<From> {
@@ -430,22 +425,35 @@ impl<'a> Analyzer<'a> {
             "string_to_table",
             "regexp_split_to_table",
         ];
-        let columns: Option<Vec<OutColumn>> = (!ordinality && single.contains(&name.as_str()))
-            .then(|| {
-                let column = match alias {
-                    Some(TableAlias { columns, .. }) if !columns.is_empty() => {
-                        parse::name(&columns[0].name)
-                    }
-                    Some(alias) => parse::name(&alias.name),
-                    None => name.clone(),
+        let name = function.last().cloned().unwrap_or_default();
+        let width = (!ordinality && single.contains(&name.as_str())).then_some(1);
+        self.function_rows(name, width, alias)
+    }
+
+    /// The rows of a function that is called `name`, which have `width` columns if that is known.
+    fn function_rows(
+        &mut self,
+        name: String,
+        width: Option<usize>,
+        alias: Option<&TableAlias>,
+    ) -> Outcome<From> {
+        let listed = alias.map_or(&[][..], |alias| &alias.columns);
+        let columns: Option<Vec<OutColumn>> = width.map(|width| {
+            let columns = (0..width).map(|index| {
+                let column = match (listed.get(index), alias) {
+                    (Some(column), _) => parse::name(&column.name),
+                    (None, Some(alias)) if width == 1 => parse::name(&alias.name),
+                    (None, _) => name.clone(),
                 };
                 let mut column = self.column(&column);
                 if name.starts_with("generate_") {
                     // Numbers and times.
                     column.collation = Collation::None;
                 }
-                vec![column]
+                column
             });
+            columns.collect()
+        });
         let mut defined = alias.iter().flat_map(|alias| &alias.columns);
         if defined.any(|column| column.data_type.is_some()) {
             self.touched.add_anything();
@@ -715,6 +723,24 @@ impl<'a> Analyzer<'a> {
             groups,
             ..From::default()
         })
+    }
+}
+
+/// Whether it is surely an array of values of PostgreSQL's own types, none of which is a row.
+fn has_plain_elements(array: &Expr) -> bool {
+    match bare(array) {
+        Expr::Cast {
+            data_type: ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(element, _)),
+            ..
+        } => !matches!(
+            **element,
+            ast::DataType::Custom(..) | ast::DataType::Array(_)
+        ),
+        Expr::Array(array) => {
+            let mut elements = array.elem.iter();
+            elements.all(|element| matches!(element, Expr::Value(_)))
+        }
+        _ => false,
     }
 }
 

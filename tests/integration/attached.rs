@@ -344,11 +344,6 @@ fn what_a_block_changed_is_not_planned_by_what_was_loaded() {
             "DELETE FROM mails",
             "rule",
         ),
-        (
-            "DROP SCHEMA public CASCADE",
-            "SELECT * FROM mails WHERE id = '1'",
-            "table-not-loaded",
-        ),
     ] {
         client.run("BEGIN");
         client.run(make);

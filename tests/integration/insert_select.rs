@@ -156,6 +156,38 @@ fn parameters_of_the_query_and_rows_of_returning_are_passed() {
 }
 
 #[test]
+fn rows_of_arrays_are_stored_where_they_belong() {
+    let (deployment, mut client) = filled("");
+    let sql = "INSERT INTO branches AS b SELECT * FROM unnest($1::int8[], $2::int4[]) \
+               ON CONFLICT (bid) DO UPDATE SET total = b.total + excluded.total";
+    let (bids, totals) = ("{1,2,3,4,5,6,7,8}", "{1,2,3,4,5,6,7,NULL}");
+    for _ in 0..2 {
+        let reply = client.extended(sql, &[Some(bids), Some(totals)], false);
+        assert!(reply.failure.is_none(), "{:?}", reply.failure);
+        assert_eq!(reply.outcomes[0].tag.as_deref(), Some("INSERT 0 8"));
+    }
+    let stored =
+        client.column("SELECT bid || ':' || coalesce(total, 0) FROM branches ORDER BY bid");
+    assert_eq!(
+        stored,
+        ["1:2", "2:4", "3:6", "4:8", "5:10", "6:12", "7:14", "8:0"]
+    );
+    assert_eq!(
+        deployment.on_each_shard("SELECT count(*) < 8 FROM branches"),
+        ["t"; 4]
+    );
+    client.run("INSERT INTO journal SELECT * FROM unnest(ARRAY[1, 2], '{a,b}'::text[]) AS r (id)");
+    client.run("INSERT INTO journal SELECT * FROM unnest('{3,4}'::int[]) AS id");
+    assert_eq!(
+        client.column("SELECT id || coalesce(entry, '-') FROM journal ORDER BY id"),
+        ["1a", "2b", "3-", "4-"]
+    );
+    // What an array of rows gives is not known.
+    let sql = "INSERT INTO branches SELECT * FROM unnest(ARRAY(SELECT b FROM branches b))";
+    assert_eq!(client.fails(sql).refusal(), Some("insert-select"));
+}
+
+#[test]
 fn what_would_differ_between_shards_stays_refused() {
     let (_deployment, mut client) = filled("");
     for (sql, code) in [

@@ -121,6 +121,16 @@ fn no_statement_makes_a_declared_table_on_one_shard_only() {
     ] {
         refused(&mut client, sql, "mixed-placement");
     }
+    // A declared table that is not there is missed as any other.
+    let read = "SELECT id FROM later WHERE id = 1";
+    for at in ["", "BEGIN"] {
+        client.run(at);
+        let missing = client.fails(read);
+        assert_eq!((missing.code(), &*missing.fields[&'P']), ("42P01", "16"));
+        client.run("ROLLBACK");
+        let missing = client.extended(read, &[], false).failure.unwrap();
+        assert_eq!((missing.code(), &*missing.fields[&'P']), ("42P01", "16"));
+    }
     client.run("CREATE SCHEMA made; CREATE SCHEMA IF NOT EXISTS made");
     let made = "SELECT count(*) FROM pg_class WHERE relname = 'later'";
     assert_eq!(deployment.on_each_shard(made), ["0"; 4]);

@@ -68,3 +68,7 @@ INSERT INTO known (id, sort) SELECT id + 700, 1 FROM sparse WHERE id < 0;
 INSERT INTO events (id, label) SELECT id + 1000, label FROM known WHERE sort = 2;
 
 SELECT count(*), sum(n) FROM sparse;
+
+INSERT INTO sparse SELECT * FROM unnest(ARRAY[60001, 60002, 60003, 60004], '{1,2,NULL,4}'::int[]) ON CONFLICT (id) DO NOTHING;
+
+SELECT a, b FROM unnest('{1,2,3}'::int8[], '{x,y}'::text[]) AS r (a, b) JOIN sparse ON id = a ORDER BY a;
