@@ -485,9 +485,6 @@ impl Session {
 
     async fn bind(&mut self, bind: &Bind<'_>, frame: FrameView<'_>) -> Result<(), Stop> {
         let prepared = self.prepared(bind.statement)?;
-        if !bind.portal.is_empty() && self.portals.contains_key(bind.portal) {
-            return Err(SessionError::DuplicatePortal(bind.portal.to_owned()).into());
-        }
         if let Some(expected) = prepared.parameters
             && expected != bind.value_count()
         {
@@ -497,6 +494,9 @@ impl Session {
                 given: bind.value_count(),
             }
             .into());
+        }
+        if !bind.portal.is_empty() && self.portals.contains_key(bind.portal) {
+            return Err(SessionError::DuplicatePortal(bind.portal.to_owned()).into());
         }
         let max = self.router.config.limits.portals;
         if self.portals.len() >= max && !self.portals.contains_key(bind.portal) {
@@ -777,6 +777,7 @@ impl Session {
     }
 
     async fn describe_portal(&mut self, name: &str) -> Result<(), Stop> {
+        self.see_unseen().await?;
         let (shard, prepared) = match self.portals.get(name) {
             Some(Portal {
                 place: Place::Shard(shard),
@@ -858,10 +859,18 @@ impl Session {
         self.see_unseen().await?;
         let Some(portal) = self.portals.get(name).cloned() else {
             if let Some(shard) = self.cursors.get(name).copied() {
+                if self.transaction.block.phase() == Phase::Failed {
+                    return Err(SessionError::FailedBlock.into());
+                }
                 return self.execute_on(shard, name, row_limit).await;
             }
             return Err(SessionError::UnknownPortal(name.to_owned()).into());
         };
+        // A shard does not know of an error of the router's own, and would run it.
+        let in_session = matches!(portal.prepared.kind, PreparedKind::Session);
+        if self.transaction.block.phase() == Phase::Failed && !in_session {
+            return Err(SessionError::FailedBlock.into());
+        }
         if row_limit > 0 && matches!(portal.place, Place::Several { .. }) {
             Box::pin(self.gather_portal(name)).await?;
         }
