@@ -24,7 +24,7 @@ use crate::sql::lex::{self, TokenKind};
 use crate::sql::split;
 use crate::sql::statement::{self, Discard, Statement};
 use crate::topology::ShardId;
-use crate::transaction::command::{self, CommandError, OWN_NAME, Reply};
+use crate::transaction::command::{self, CommandError, Reply};
 use crate::transaction::pin::Reasons;
 use crate::transaction::state::Phase;
 use crate::wire::backend_message::{self, ColumnDescription};
@@ -1108,12 +1108,7 @@ impl Session {
     ) -> Result<FannedOut, Stop> {
         let bind = Bind::decode(bind.body())?;
         self.leave_shard(Some(name)).await?;
-        // The client's unnamed portal stays, unless it is this one.
-        let portal = if !name.is_empty() && self.portals.contains_key("") {
-            OWN_NAME
-        } else {
-            ""
-        };
+        let portal = self.free_portal(name);
         if plan.access != Access::Read && self.transaction.block.phase() == Phase::Idle {
             self.begin_implicit().await?;
         }

@@ -8,6 +8,7 @@ use crate::executor::gather::{self, Gathered, Held, Source};
 use crate::executor::merge::MergeError;
 use crate::planner::plan::{Input, Merge, Plan, Step, StepArguments};
 use crate::topology::ShardId;
+use crate::transaction::command::OWN_NAME;
 use crate::wire::frame::Format;
 use crate::wire::frontend_message::{self, Target};
 use bytes::BytesMut;
@@ -99,6 +100,14 @@ impl Session {
         }
     }
 
+    /// The portal that runs what `portal` is made of: the client's unnamed one stays, unless it is this one.
+    pub(super) fn free_portal(&self, portal: &str) -> &'static str {
+        match !portal.is_empty() && self.portals.contains_key("") {
+            true => OWN_NAME,
+            false => "",
+        }
+    }
+
     /// Binds a plan with inputs to a portal on its host, where it stays for as long as the transaction.
     pub(super) async fn bind_gathered(
         &mut self,
@@ -108,7 +117,7 @@ impl Session {
     ) -> Result<ShardId, Stop> {
         let router = self.router.clone();
         let mut held = router.merge_budget.statement();
-        let inputs = self.inputs(plan, request, "", false, &mut held);
+        let inputs = self.inputs(plan, request, self.free_portal(portal), false, &mut held);
         let (step, shards, arrays) = inputs.await?;
         let host = step.shard;
         let Some(backend) = self.transaction.backend(host) else {
