@@ -26,6 +26,7 @@ use crate::transaction::settings::Settings;
 use crate::transaction::state::Phase;
 use crate::transaction::{Tenant, Transaction};
 use crate::wire::backend_message;
+use crate::wire::error_response::ErrorReply;
 use crate::wire::error_response::{self, Severity};
 use crate::wire::frame::{Frame, FrameView};
 use crate::wire::frontend_message;
@@ -777,6 +778,15 @@ impl Session {
     }
 }
 
+/// Whether PostgreSQL may have another word for why the statement is none.
+fn may_be_postgresqls(error: &dyn ErrorReply) -> bool {
+    let refusals = [Refusal::Unparsed, Refusal::UnloadedTable];
+    let mut codes = refusals.iter().map(|refusal| refusal.code());
+    error
+        .refusal()
+        .is_some_and(|code| codes.any(|other| other == code))
+}
+
 impl Session {
     /// [`Self::template`], but where the router's parser gives up or a declared table is not there, PostgreSQL is asked
     /// whether the statement is one at all: an error is then its own, at its own place.
@@ -797,13 +807,7 @@ impl Session {
             planned = self.template(sql, parameter_types);
         }
         let refused = match planned {
-            Err(Stop::Error(error))
-                if [Refusal::Unparsed, Refusal::UnloadedTable]
-                    .iter()
-                    .any(|refusal| error.refusal() == Some(refusal.code())) =>
-            {
-                error
-            }
+            Err(Stop::Error(error)) if may_be_postgresqls(error.as_ref()) => error,
             planned => return planned,
         };
         if self.pipeline.unsynced {
