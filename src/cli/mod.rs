@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, each from arguments to a running router or a report.
 //! Start at [`run`].
 
+mod advise;
 mod check;
 mod demo;
 mod explain;
@@ -39,6 +40,7 @@ enum Command {
     Check(check::Check),
     Init(init::Init),
     Explain(explain::Explain),
+    Advise(advise::Advise),
     Rebalance(rebalance::Rebalance),
 }
 
@@ -52,6 +54,7 @@ impl Command {
             | Self::Check(_)
             | Self::Init(_)
             | Self::Explain(_)
+            | Self::Advise(_)
             | Self::Rebalance(_) => "error",
         }
     }
@@ -116,6 +119,7 @@ fn run_command(command: Command) -> anyhow::Result<()> {
             Command::Check(check) => check.run().await,
             Command::Init(init) => init.run().await,
             Command::Explain(explain) => explain.run().await,
+            Command::Advise(advise) => advise.run().await,
             Command::Rebalance(rebalance) => rebalance.run().await,
         }
     })

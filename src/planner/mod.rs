@@ -2,6 +2,7 @@
 //! [`template()`] parses once and finds where the key is; [`Template::plan`] takes the parameters and says which shards
 //! run what. Start at [`plan`] for the result.
 
+pub mod advise;
 pub mod plan;
 pub mod refusal;
 

@@ -5,6 +5,7 @@
 mod random;
 mod support;
 
+mod advise;
 mod attached;
 mod automatic;
 mod behaviours;
