@@ -1,6 +1,8 @@
 //! Another shard map while the router runs: shards and tables that come and go.
 
 use crate::support::Deployment;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 const SCHEMA: &str = "
     CREATE TABLE orders (id bigint, customer bigint, PRIMARY KEY (customer, id));
@@ -165,6 +167,64 @@ fn a_shard_joins_with_the_definitions_and_the_reference_tables() {
         deployment.on_each_shard("SELECT string_agg(code, ',' ORDER BY code) FROM codes"),
         ["ax,bx"; 3]
     );
+}
+
+#[test]
+fn a_shard_joins_while_clients_write() {
+    let mut deployment = deployment();
+    let second = deployment.another_router();
+    deployment
+        .connect()
+        .run("INSERT INTO codes SELECT 'c' || g FROM generate_series(1, 200) g");
+    deployment.declare_shard("");
+    let said = deployment.router().reload();
+    assert!(said.contains("loaded again"), "{said}");
+    second.declare_as(&deployment);
+    let said = second.reload();
+    assert!(said.contains("loaded again"), "{said}");
+    let done = AtomicBool::new(false);
+    let targets = [deployment.target(), second.target()];
+    let written = std::thread::scope(|scope| {
+        let writers = [0, 1, 2, 3].map(|writer: usize| {
+            let (target, done) = (&targets[writer % 2], &done);
+            scope.spawn(move || {
+                let mut client = target.connect();
+                let mut written = 0;
+                while !done.load(Ordering::Relaxed) {
+                    client.run(&format!("INSERT INTO codes VALUES ('w{writer}-{written}')"));
+                    client.run(&format!(
+                        "UPDATE codes SET code = code WHERE code = 'c{written}'"
+                    ));
+                    assert_eq!(
+                        client.value("SELECT count(*) FROM codes WHERE code LIKE 'c%'"),
+                        "200"
+                    );
+                    written += 1;
+                }
+                written
+            })
+        });
+        let said = deployment.pgring(&["init"]);
+        assert!(said.starts_with("s2 joined cluster"), "{said}");
+        std::thread::sleep(Duration::from_millis(200));
+        done.store(true, Ordering::Relaxed);
+        writers
+            .map(|writer| writer.join().expect("a writer"))
+            .iter()
+            .sum::<i32>()
+    });
+    let counts = deployment.on_each_shard("SELECT count(*) FROM codes");
+    assert_eq!(
+        counts,
+        [
+            (200 + written).to_string(),
+            (200 + written).to_string(),
+            (200 + written).to_string()
+        ]
+    );
+    let sums =
+        deployment.on_each_shard("SELECT md5(string_agg(code, ',' ORDER BY code)) FROM codes");
+    assert!(sums.iter().all(|sum| *sum == sums[0]));
 }
 
 #[test]

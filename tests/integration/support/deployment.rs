@@ -496,6 +496,12 @@ impl Router {
         self.process.pid()
     }
 
+    /// Gives the router the shard map that `deployment` has now, to be loaded.
+    pub fn declare_as(&self, deployment: &Deployment<'_>) {
+        let map = deployment.directory.join("shards.toml");
+        fs::copy(map, self.log.with_file_name("shards.toml")).expect("copy shards.toml");
+    }
+
     /// Sends SIGHUP and waits for the answer in the log.
     #[track_caller]
     pub fn reload(&self) -> String {
