@@ -1,5 +1,6 @@
 //! The router as a process over real PostgreSQLs. One binary, so that the servers start once; each test has databases
-//! of its own. `PGRING_KILL_ROUNDS` makes the crash loop longer, `PGRING_SOAK_SECONDS` the soak; `PGRING_TEST_LOG` sets the routers' log level.
+//! of its own. `PGRING_CRASH_ROUNDS` and `PGRING_KILL_ROUNDS` make the crash loops longer, `PGRING_SOAK_SECONDS` the soak;
+//! `PGRING_TEST_LOG` sets the routers' log level.
 
 #[path = "../differential/random.rs"]
 mod random;
@@ -11,6 +12,7 @@ mod automatic;
 mod behaviours;
 mod console;
 mod copy;
+mod crashes;
 mod create_as;
 mod cursors;
 mod deadlocks;

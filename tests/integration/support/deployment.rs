@@ -221,6 +221,11 @@ impl Deployment<'_> {
         fs::write(path, map).expect("write shards.toml");
     }
 
+    /// The name of its database on each shard.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
     /// The folder with the configuration.
     pub fn directory(&self) -> &Path {
         &self.directory

@@ -1,9 +1,10 @@
-//! A TCP relay between router and shard that can delay, cut and refuse.
+//! A TCP relay between router and shard that can delay, cut and refuse, and that lets a test act at a message of its
+//! choice ([`Trap`]).
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,8 +14,53 @@ pub struct Fault {
     port: u16,
 }
 
+/// Where the way of a message is when the trap springs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// It does not arrive.
+    Before,
+    /// It arrives; its answer does not.
+    Unanswered,
+    /// It is answered.
+    After,
+}
+
+/// Springs once, at one message on its way to a shard, whichever relay it passes of those that [`Fault::set`] it.
+pub struct Trap {
+    text: Vec<u8>,
+    moment: Moment,
+    /// Messages with the text that are still let through, and one.
+    left: AtomicUsize,
+}
+
+impl Trap {
+    /// At the `count`th message, from one, in which `text` is.
+    pub fn at(text: &[u8], count: usize, moment: Moment) -> Arc<Self> {
+        Arc::new(Self {
+            text: text.to_owned(),
+            moment,
+            left: AtomicUsize::new(count),
+        })
+    }
+
+    /// Whether it has.
+    pub fn has_sprung(&self) -> bool {
+        self.left.load(SeqCst) == 0
+    }
+
+    /// Whether these bytes are, or have, its message.
+    fn springs_at(&self, bytes: &[u8]) -> bool {
+        let found = bytes.windows(self.text.len()).any(|part| part == self.text);
+        let one_less = |left: usize| left.checked_sub(1);
+        found && self.left.fetch_update(SeqCst, SeqCst, one_less) == Ok(1)
+    }
+}
+
+type Act = Box<dyn Fn() + Send + Sync>;
+
 struct State {
     server: String,
+    trap: Mutex<Option<(Arc<Trap>, Arc<Act>)>>,
     refuse: AtomicBool,
     delay_micros: AtomicU64,
     open: Mutex<Vec<(TcpStream, UnixStream)>>,
@@ -27,6 +73,7 @@ impl Fault {
         let port = listener.local_addr().expect("an address").port();
         let state = Arc::new(State {
             server: path.into(),
+            trap: Mutex::new(None),
             refuse: AtomicBool::new(false),
             delay_micros: AtomicU64::new(0),
             open: Mutex::new(Vec::new()),
@@ -61,6 +108,25 @@ impl Fault {
         }
     }
 
+    /// Sets a trap; when it springs at a message of this relay's, `act` is called, and unless that is answered its
+    /// connection ends.
+    pub fn set(&self, trap: &Arc<Trap>, act: impl Fn() + Send + Sync + 'static) {
+        *self.state.trap.lock().unwrap() = Some((trap.clone(), Arc::new(Box::new(act))));
+    }
+
+    /// Takes the trap away.
+    pub fn free(&self) {
+        *self.state.trap.lock().unwrap() = None;
+    }
+
+    /// A second handle on the same relay.
+    pub fn handle(&self) -> Self {
+        Self {
+            state: self.state.clone(),
+            port: self.port,
+        }
+    }
+
     /// Accepts connections again.
     pub fn mend(&self) {
         self.state.refuse.store(false, SeqCst);
@@ -82,26 +148,70 @@ fn accept(state: &Arc<State>, client: TcpStream) {
         return;
     };
     state.open.lock().unwrap().push((client_kept, server_kept));
-    let (up, down) = (Arc::clone(state), Arc::clone(state));
+    let link = Arc::new(Link {
+        state: state.clone(),
+        awaited: AtomicBool::new(false),
+    });
+    let back = link.clone();
     std::thread::spawn(move || {
-        pump(&up, client_reads, &server);
+        link.pump(client_reads, &server, Link::passes);
         let _ = server.shutdown(Shutdown::Write);
     });
     std::thread::spawn(move || {
-        pump(&down, server_reads, &client);
+        back.pump(server_reads, &client, Link::returns);
         let _ = client.shutdown(Shutdown::Write);
     });
 }
 
-fn pump(state: &State, mut from: impl Read, mut to: impl Write) {
-    let mut chunk = [0; 8192];
-    while let Ok(count) = from.read(&mut chunk) {
-        let delay = Duration::from_micros(state.delay_micros.load(SeqCst));
-        if !delay.is_zero() {
-            std::thread::sleep(delay);
+/// One connection.
+struct Link {
+    state: Arc<State>,
+    /// The trap springs at the next answer.
+    awaited: AtomicBool,
+}
+
+impl Link {
+    fn pump(
+        &self,
+        mut from: impl Read,
+        mut to: impl Write,
+        pass: impl Fn(&Self, &[u8], &mut dyn Write) -> bool,
+    ) {
+        let mut chunk = [0; 8192];
+        while let Ok(count) = from.read(&mut chunk) {
+            let delay = Duration::from_micros(self.state.delay_micros.load(SeqCst));
+            if !delay.is_zero() {
+                std::thread::sleep(delay);
+            }
+            if count == 0 || !pass(self, &chunk[..count], &mut to) {
+                return;
+            }
         }
-        if count == 0 || to.write_all(&chunk[..count]).is_err() {
-            return;
+    }
+
+    /// On the way to the shard. Whether the connection goes on.
+    fn passes(&self, bytes: &[u8], to: &mut dyn Write) -> bool {
+        let trap = self.state.trap.lock().unwrap().clone();
+        if let Some((trap, act)) = trap.filter(|(trap, _)| trap.springs_at(bytes)) {
+            if trap.moment == Moment::Before {
+                act();
+                return false;
+            }
+            self.awaited.store(true, SeqCst);
+        }
+        to.write_all(bytes).is_ok()
+    }
+
+    /// On the way back.
+    fn returns(&self, bytes: &[u8], to: &mut dyn Write) -> bool {
+        let trap = self.state.trap.lock().unwrap().clone();
+        match trap.filter(|_| self.awaited.swap(false, SeqCst)) {
+            None => to.write_all(bytes).is_ok(),
+            Some((trap, act)) => {
+                let answered = trap.moment == Moment::After && to.write_all(bytes).is_ok();
+                act();
+                answered
+            }
         }
     }
 }
