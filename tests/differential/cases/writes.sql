@@ -1,0 +1,146 @@
+-- UPDATE of all rows by another table's of the same key.
+
+UPDATE sparse SET n = e.kind FROM events e WHERE e.id = sparse.id RETURNING sparse.id, sparse.n, e.label;
+
+UPDATE lines l SET qty = l.qty + e.kind, what = e.label || k.name FROM events e JOIN kinds k ON k.kind = e.kind WHERE e.id = l.event_id AND e.id < 100;
+
+UPDATE lines SET qty = k.kind FROM kinds k WHERE k.kind = lines.qty RETURNING event_id, no, k.name;
+
+UPDATE events e SET label = 'l' FROM lines l, sparse s WHERE l.event_id = e.id AND s.id = e.id RETURNING e.id;
+
+UPDATE lines SET (qty, what) = (SELECT kind, label FROM events e WHERE e.id = lines.event_id) WHERE no = 1;
+
+UPDATE sparse SET n = (SELECT count(*) FROM lines l WHERE l.event_id = sparse.id);
+
+UPDATE sparse SET n = 1 WHERE EXISTS (SELECT FROM lines l WHERE l.event_id = sparse.id) RETURNING *;
+
+-- By another key.
+
+-- refused: join
+UPDATE sparse SET n = 2 FROM events e WHERE e.kind = sparse.id;
+
+-- refused: local-with-sharded
+UPDATE sparse SET n = 3 FROM audit a WHERE a.id = sparse.id;
+
+-- refused: aggregate
+UPDATE sparse SET n = (SELECT max(id) FROM events);
+
+-- A reference table by itself, and by another.
+
+UPDATE kinds SET name = upper(name);
+
+-- refused: reference-write-reads
+UPDATE kinds SET name = 'x' FROM sparse s WHERE s.id = kinds.kind;
+
+-- refused: reference-write-differs
+UPDATE kinds a SET name = a.name || b.name FROM kinds b WHERE b.kind = a.kind + 1;
+
+UPDATE audit SET note = k.name FROM kinds k WHERE k.kind = audit.id;
+
+-- refused: local-with-sharded
+UPDATE audit SET note = e.label FROM events e WHERE e.id = audit.id;
+
+DELETE FROM lines USING events e WHERE e.id = lines.event_id AND e.kind = 2 RETURNING lines.event_id, lines.no;
+
+DELETE FROM lines USING kinds k WHERE k.kind = lines.qty AND k.name < 'B';
+
+DELETE FROM lines WHERE event_id IN (SELECT id FROM events WHERE kind = 1);
+
+-- refused: join
+DELETE FROM sparse USING events e WHERE e.kind = sparse.id;
+
+DELETE FROM audit USING kinds k WHERE k.kind = audit.id;
+
+-- refused: reference-write-reads
+DELETE FROM kinds USING events e WHERE e.kind = kinds.kind;
+
+DELETE FROM lines USING lines other WHERE other.event_id = lines.event_id AND other.no < lines.no;
+
+MERGE INTO sparse s USING events e ON e.id = s.id WHEN MATCHED AND e.kind > 2 THEN DELETE WHEN MATCHED THEN UPDATE SET n = e.kind;
+
+MERGE INTO sparse s USING events e ON e.id = s.id WHEN NOT MATCHED AND e.id < 30 THEN INSERT VALUES (e.id, e.kind) WHEN MATCHED THEN DO NOTHING;
+
+MERGE INTO sparse s USING (SELECT id, count(*) AS c FROM events e JOIN lines l ON l.event_id = e.id GROUP BY id) x ON x.id = s.id WHEN MATCHED THEN UPDATE SET n = x.c WHEN NOT MATCHED THEN INSERT (id, n) VALUES (x.id, x.c);
+
+-- refused: merge
+MERGE INTO lines l USING kinds k ON k.kind = l.qty WHEN MATCHED THEN UPDATE SET what = k.name;
+
+-- refused: merge
+MERGE INTO sparse s USING kinds k ON k.kind = s.n WHEN MATCHED THEN UPDATE SET n = s.n + 1;
+
+-- refused: merge
+MERGE INTO sparse s USING kinds k ON k.kind = s.id WHEN NOT MATCHED THEN INSERT VALUES (k.kind, 0);
+
+-- refused: merge
+MERGE INTO sparse s USING events e ON e.kind = s.id WHEN MATCHED THEN UPDATE SET n = 1;
+
+-- refused: merge
+MERGE INTO sparse s USING (VALUES (7, 70)) v (id, n) ON v.id = s.id WHEN MATCHED THEN UPDATE SET n = v.n WHEN NOT MATCHED THEN INSERT VALUES (v.id, v.n);
+
+-- refused: merge
+MERGE INTO sparse s USING (VALUES (7, 71)) v (id, n) ON s.id = 7 AND v.id = s.id WHEN MATCHED THEN UPDATE SET n = v.n WHEN NOT MATCHED THEN INSERT VALUES (v.id, v.n);
+
+-- refused: reference-write-differs
+MERGE INTO kinds k USING (VALUES (1, 'one'), (99, 'more')) v (kind, name) ON v.kind = k.kind WHEN MATCHED THEN UPDATE SET name = v.name WHEN NOT MATCHED THEN INSERT VALUES (v.kind, v.name);
+
+MERGE INTO audit a USING kinds k ON k.kind = a.id WHEN MATCHED THEN UPDATE SET note = k.name WHEN NOT MATCHED THEN INSERT VALUES (k.kind, k.name);
+
+-- WITH that writes: on one shard, on all, into two tables.
+
+WITH gone AS (DELETE FROM lines WHERE event_id = 5 RETURNING no, qty) SELECT count(*), sum(qty) FROM gone;
+
+WITH gone AS (DELETE FROM lines WHERE event_id = 6 RETURNING event_id, qty) UPDATE events SET kind = 9 FROM gone WHERE gone.event_id = events.id AND events.id = 6 RETURNING events.id;
+
+WITH new AS (INSERT INTO sparse VALUES (3001, 1) RETURNING id) SELECT id FROM new;
+
+-- refused: data-modifying-cte
+WITH new AS (INSERT INTO sparse VALUES (3002, 1), (3003, 1), (3004, 2) RETURNING id) SELECT id FROM new ORDER BY id;
+
+-- refused: data-modifying-cte
+WITH gone AS (DELETE FROM lines WHERE qty = 3 RETURNING event_id) SELECT event_id FROM gone;
+
+-- refused: data-modifying-cte
+WITH gone AS (DELETE FROM lines WHERE qty = 4 RETURNING event_id) UPDATE events e SET kind = 8 FROM gone g WHERE g.event_id = e.id;
+
+-- refused: data-modifying-cte
+WITH gone AS (DELETE FROM lines WHERE qty = 5 RETURNING event_id, qty) SELECT count(*), sum(qty) FROM gone;
+
+WITH chosen AS (SELECT id FROM events WHERE kind = 3) UPDATE sparse SET n = 33 FROM chosen c WHERE c.id = sparse.id;
+
+WITH chosen AS (SELECT id FROM events WHERE kind = 3) DELETE FROM lines USING chosen c WHERE c.id = lines.event_id;
+
+WITH a AS (UPDATE kinds SET name = 'a' WHERE kind = 1 RETURNING kind) SELECT * FROM a;
+
+-- The clock is the same on all shards.
+
+-- refused: volatile-function
+UPDATE events SET at = now();
+
+SELECT count(DISTINCT at), max(at) <= clock_timestamp() FROM events;
+
+INSERT INTO events (id, at, day) SELECT id + 5000, CURRENT_TIMESTAMP, CURRENT_DATE FROM events WHERE id < 20;
+
+-- refused: volatile-function
+INSERT INTO events (id, at) VALUES (6001, now()), (6002, now()), (6003, CURRENT_TIMESTAMP), (6004, transaction_timestamp()), (6005, statement_timestamp());
+
+SELECT count(DISTINCT at) FROM events WHERE id > 6000;
+
+-- refused: volatile-function
+UPDATE events SET at = clock_timestamp();
+
+-- refused: volatile-function
+UPDATE events SET at = 'now';
+
+-- refused: reference-write-differs
+UPDATE kinds SET name = now()::text WHERE kind = 1;
+
+-- refused: volatile-function
+DELETE FROM events WHERE at < now() - interval '1 day';
+
+TRUNCATE lines;
+
+TRUNCATE sparse, people RESTART IDENTITY;
+
+TRUNCATE TABLE ONLY things CASCADE;
+
+TRUNCATE kinds, audit;
