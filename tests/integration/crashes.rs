@@ -2,20 +2,26 @@
 //! all of them or on none, as its client was told.
 //!
 //! `PGRING_CRASH_ROUNDS` makes the loop longer: 81 rounds are each message, before it arrives, before it is answered and
-//! after, by each of the three.
+//! after, by each of the three. `PGRING_BANK_SECONDS` lets money move for longer, for `PGRING_BANK_CLIENTS`.
 
+use crate::random::Random;
 use crate::support::client::Reply;
 use crate::support::deployment::Options;
 use crate::support::fault::{Fault, Moment, Trap};
-use crate::support::{Deployment, Router, Target, cluster, eventually, setting};
+use crate::support::{Client, Deployment, Router, Target, cluster, eventually, setting};
 use pgring::cli::sandbox::Sandbox;
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
-const SHARDS: usize = 3;
-const SCHEMA: &str = "CREATE TABLE accounts (aid int PRIMARY KEY);
+const SCHEMA: &str = "CREATE TABLE accounts (aid int PRIMARY KEY, balance int);
     CREATE TABLE steps (aid int, round int, PRIMARY KEY (aid, round))";
+const ACCOUNTS: usize = 40;
+const SUM: &str = "SELECT sum(balance) FROM accounts";
+const TOTAL: &str = "4000";
 const SOON: Duration = Duration::from_secs(30);
 
 /// The messages of a commit, in their order: how they are told, and which of those it is.
@@ -49,22 +55,34 @@ enum Told {
     Unknown,
 }
 
-/// Three shards behind links, and a router.
+/// Shards behind links, and two routers.
 struct Field {
     sandbox: Sandbox,
     links: Vec<Fault>,
     database: String,
-    directory: PathBuf,
-    target: Target,
-    router: Option<Router>,
+    routers: Vec<Seat>,
     /// One account on each shard.
     accounts: Vec<String>,
 }
 
+/// Where a router runs.
+struct Seat {
+    directory: PathBuf,
+    target: Target,
+    router: Option<Router>,
+}
+
+impl Seat {
+    fn kill_and_restart(&mut self) {
+        self.router = None;
+        self.router = Some(Router::start(&self.directory, self.target.port));
+    }
+}
+
 impl Field {
-    fn start() -> Self {
-        let sandbox = cluster::start(SHARDS);
-        let links: Vec<Fault> = (0..SHARDS)
+    fn start(shards: usize) -> Self {
+        let sandbox = cluster::start(shards);
+        let links: Vec<Fault> = (0..shards)
             .map(|shard| {
                 let folder = sandbox.socket_directory(shard).display();
                 Fault::before(&format!("{folder}/.s.PGSQL.{}", sandbox.port(shard)))
@@ -75,44 +93,53 @@ impl Field {
             .sharded("accounts", "aid")
             .sharded("steps", "aid")
             .settings("[recovery]\ninterval = \"100ms\"");
-        let options = (0..SHARDS).fold(options, |options, shard| {
+        let options = (0..shards).fold(options, |options, shard| {
             options.node(shard, &links[shard].address())
         });
         let deployment = options.start();
         let accounts = Self::fill(&deployment);
         let database = deployment.database().to_owned();
-        let directory = deployment.directory().to_owned();
-        let target = deployment.target();
-        let router = deployment.into_router();
+        let second = deployment.another_router();
+        let seat = |directory: PathBuf, target: Target, router: Option<Router>| Seat {
+            directory,
+            target,
+            router,
+        };
+        let own = second.directory().to_owned();
+        let second = seat(own, second.target(), Some(second));
+        let (directory, target) = (deployment.directory().to_owned(), deployment.target());
+        let first = seat(directory, target, deployment.into_router());
         Self {
             sandbox,
             links,
             database,
-            directory,
-            target,
-            router,
+            routers: vec![first, second],
             accounts,
         }
     }
 
     fn fill(deployment: &Deployment<'_>) -> Vec<String> {
-        let rows: Vec<String> = (1..=30).map(|aid| format!("({aid})")).collect();
+        let rows: Vec<String> = (1..=ACCOUNTS).map(|aid| format!("({aid}, 100)")).collect();
         let sql = format!("INSERT INTO accounts VALUES {}", rows.join(", "));
         deployment.connect().run(&sql);
         deployment.on_each_shard("SELECT min(aid) FROM accounts")
     }
 
+    fn target(&self) -> Target {
+        self.routers[0].target.clone()
+    }
+
     /// One transaction on all shards with a crash at its `place`.
     fn round(&mut self, round: u64, place: (usize, Moment, Crash)) -> Told {
         let (message, moment, crash) = place;
-        let mut client = self.target.connect();
+        let mut client = self.target().connect();
         client.run("BEGIN");
         for aid in &self.accounts {
             client.run(&format!("INSERT INTO steps VALUES ({aid}, {round})"));
         }
         let (text, count) = MESSAGES[message];
         let trap = Trap::at(text, count, moment);
-        let router = self.router.as_ref().map_or(0, Router::pid);
+        let router = self.routers[0].router.as_ref().map_or(0, Router::pid);
         let (reached, is_reached) = std::sync::mpsc::channel();
         for (shard, link) in self.links.iter().enumerate() {
             let reached = reached.clone();
@@ -137,10 +164,7 @@ impl Field {
 
     fn mend(&mut self, shard: usize, crash: Crash) {
         match crash {
-            Crash::Router => {
-                self.router = None;
-                self.router = Some(Router::start(&self.directory, self.target.port));
-            }
+            Crash::Router => self.routers[0].kill_and_restart(),
             Crash::Shard => eventually(SOON, "the shard starts again", || {
                 // What is left of the old one may be in the way for a moment.
                 let killed = self.sandbox.kill(shard);
@@ -155,17 +179,23 @@ impl Field {
     /// The value of `sql` on each shard, past the router.
     fn on_each_shard(&self, sql: &str) -> Vec<String> {
         let shard = |shard| cluster::superuser(&self.sandbox, shard, &self.database);
-        (0..SHARDS)
+        (0..self.links.len())
             .map(|number| shard(number).connect().value(sql))
             .collect()
     }
 
-    /// On how many shards the round is, once it is settled.
-    fn settled(&self, round: u64) -> usize {
+    /// Waits until nothing is prepared.
+    fn settle(&self) {
         let prepared = "SELECT count(*) FROM pg_prepared_xacts";
         eventually(SOON, "nothing stays prepared", || {
-            self.on_each_shard(prepared) == ["0"; SHARDS]
+            let counts = self.on_each_shard(prepared);
+            counts.iter().all(|count| count == "0")
         });
+    }
+
+    /// On how many shards the round is, once it is settled.
+    fn settled(&self, round: u64) -> usize {
+        self.settle();
         let sql = format!("SELECT count(*) FROM steps WHERE round = {round}");
         let counts = self.on_each_shard(&sql);
         counts.iter().filter(|count| *count == "1").count()
@@ -176,7 +206,7 @@ impl Field {
         for aid in &self.accounts {
             let sql = format!("UPDATE accounts SET aid = aid WHERE aid = {aid}");
             eventually(SOON, "the shard is served", || {
-                let client = self.target.login(&[]);
+                let client = self.target().login(&[]);
                 client.is_ok_and(|mut client| client.simple(&sql).failure.is_none())
             });
         }
@@ -206,7 +236,7 @@ fn told(reply: &Reply, crash: Crash) -> Told {
 #[test]
 fn a_crash_at_any_message_of_a_commit_leaves_all_of_it_or_none() {
     let rounds = setting("PGRING_CRASH_ROUNDS", 9);
-    let mut field = Field::start();
+    let mut field = Field::start(3);
     let mut kept = Vec::new();
     for round in 0..rounds {
         let number = round as usize;
@@ -221,14 +251,176 @@ fn a_crash_at_any_message_of_a_commit_leaves_all_of_it_or_none() {
         let there = field.settled(round);
         println!("{round}: {place:?}: {told:?}, on {there} shards");
         match told {
-            Told::Committed => assert_eq!(there, SHARDS, "{place:?}"),
+            Told::Committed => assert_eq!(there, 3, "{place:?}"),
             Told::RolledBack => assert_eq!(there, 0, "{place:?}"),
-            Told::Unknown => assert!(there == 0 || there == SHARDS, "{place:?}: on {there}"),
+            Told::Unknown => assert!(there == 0 || there == 3, "{place:?}: on {there}"),
         }
         kept.extend((there > 0).then_some(round.to_string()));
     }
     // What ended one way did not end the other way later.
     field.serves();
     let all = "SELECT coalesce(string_agg(round::text, ' ' ORDER BY round), '') FROM steps";
-    assert_eq!(field.on_each_shard(all), vec![kept.join(" "); SHARDS]);
+    assert_eq!(field.on_each_shard(all), vec![kept.join(" "); 3]);
+}
+
+/// What all who move money share.
+#[derive(Default)]
+struct Bank {
+    stop: AtomicBool,
+    /// The numbers that transfers take.
+    next: AtomicU64,
+    acknowledged: Mutex<Vec<u64>>,
+    audits: AtomicU64,
+}
+
+/// Ends all when a thread fails, or the scope that waits for the others never ends.
+struct StopsAll<'a>(&'a Bank);
+
+impl Drop for StopsAll<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop.store(true, SeqCst);
+        }
+    }
+}
+
+impl Bank {
+    /// Sessions one after another, each until it is lost.
+    fn sessions(&self, target: &Target, mut live: impl FnMut(&mut Client) -> bool) {
+        let _guard = StopsAll(self);
+        while !self.stop.load(SeqCst) {
+            match target.login(&[]) {
+                Ok(mut client) => {
+                    let mut lives = true;
+                    while lives && !self.stop.load(SeqCst) {
+                        lives = live(&mut client);
+                    }
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    /// Moves one from an account to another. Whether the session lives.
+    fn transfer(&self, client: &mut Client, random: &mut Random) -> bool {
+        let number = self.next.fetch_add(1, SeqCst);
+        let from = random.below(ACCOUNTS);
+        let to = (from + 1 + random.below(ACCOUNTS - 1)) % ACCOUNTS;
+        // In one order everywhere: deadlocks would take their time.
+        let mut steps = [(from + 1, -1), (to + 1, 1)];
+        steps.sort_unstable();
+        let mut sql = vec!["BEGIN".to_owned()];
+        for (aid, by) in steps {
+            sql.push(format!(
+                "UPDATE accounts SET balance = balance + {by} WHERE aid = {aid}"
+            ));
+            sql.push(format!("INSERT INTO steps VALUES ({aid}, {number})"));
+        }
+        sql.push("COMMIT".to_owned());
+        for sql in &sql {
+            let reply = client.simple(sql);
+            if let Some(failure) = reply.failure {
+                return !failure.is_lost() && client.simple("ROLLBACK").failure.is_none();
+            }
+            if reply.outcomes[0].tag.as_deref() == Some("COMMIT") {
+                self.acknowledged.lock().unwrap().push(number);
+            }
+        }
+        true
+    }
+
+    /// Whether the session lives.
+    fn audit(&self, client: &mut Client) -> bool {
+        let reply = client.simple("SET pgring.snapshot = 'consistent'");
+        if reply.failure.is_some() {
+            return false;
+        }
+        let reply = client.simple(SUM);
+        match reply.failure {
+            Some(failure) => !failure.is_lost(),
+            None => {
+                let sum = reply.outcomes[0].rows[0][0].clone().unwrap_or_default();
+                assert_eq!(String::from_utf8_lossy(&sum), TOTAL);
+                self.audits.fetch_add(1, SeqCst);
+                true
+            }
+        }
+    }
+
+    /// Without the setting a read sees transfers half done.
+    fn see_the_anomaly(&self, target: &Target) {
+        let mut client = target.connect();
+        eventually(SOON, "a plain read sees half a transfer", || {
+            self.stop.load(SeqCst) || client.value(SUM) != TOTAL
+        });
+    }
+}
+
+#[test]
+fn money_that_moves_while_all_crashes_is_neither_made_nor_lost() {
+    let seconds = setting("PGRING_BANK_SECONDS", 6);
+    let clients = setting("PGRING_BANK_CLIENTS", 8);
+    let seed = setting("PGRING_BANK_SEED", 1);
+    let mut field = Field::start(4);
+    let bank = Bank::default();
+    let targets: Vec<Target> = field
+        .routers
+        .iter()
+        .map(|seat| seat.target.clone())
+        .collect();
+    std::thread::scope(|scope| {
+        for number in 0..clients {
+            let (bank, target) = (&bank, &targets[number as usize % 2]);
+            let mut random = Random::new(seed << 16 | number);
+            scope.spawn(move || {
+                bank.sessions(target, |client| bank.transfer(client, &mut random));
+            });
+        }
+        let _guard = StopsAll(&bank);
+        bank.see_the_anomaly(&targets[0]);
+        for target in &targets {
+            let bank = &bank;
+            scope.spawn(move || bank.sessions(target, |client| bank.audit(client)));
+        }
+        let mut random = Random::new(seed);
+        let end = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < end && !bank.stop.load(SeqCst) {
+            std::thread::sleep(Duration::from_millis(100 + random.below(400) as u64));
+            let shard = random.below(4);
+            match random.below(4) {
+                0 => field.mend(shard, Crash::Shard),
+                1 => {
+                    field.links[shard].cut();
+                    std::thread::sleep(Duration::from_millis(random.below(300) as u64));
+                    field.mend(shard, Crash::Link);
+                }
+                _ => field.routers[random.below(2)].kill_and_restart(),
+            }
+        }
+        bank.stop.store(true, SeqCst);
+    });
+    field.serves();
+    field.settle();
+    assert_eq!(field.target().connect().value(SUM), TOTAL);
+    let mut steps = BTreeMap::<u64, usize>::new();
+    for rounds in
+        field.on_each_shard("SELECT coalesce(string_agg(round::text, ' '), '') FROM steps")
+    {
+        for round in rounds.split_whitespace() {
+            *steps.entry(round.parse().unwrap()).or_default() += 1;
+        }
+    }
+    assert!(
+        steps.values().all(|parts| *parts == 2),
+        "a transfer is there in part"
+    );
+    let acknowledged = bank.acknowledged.into_inner().unwrap();
+    let lost: Vec<_> = acknowledged
+        .iter()
+        .filter(|number| !steps.contains_key(number))
+        .collect();
+    assert!(lost.is_empty(), "acknowledged, and not there: {lost:?}");
+    let audits = bank.audits.into_inner();
+    println!("{} transfers, {audits} audits", acknowledged.len());
+    assert!(acknowledged.len() > 20 && audits > 2);
 }

@@ -491,6 +491,11 @@ impl Router {
         }
     }
 
+    /// The folder with its configuration.
+    pub fn directory(&self) -> &Path {
+        self.log.parent().unwrap_or(&self.log)
+    }
+
     /// Where clients log in.
     pub fn target(&self) -> Target {
         target(self.port)
