@@ -15,6 +15,7 @@ mod presence;
 mod acknowledge;
 pub mod catalog;
 pub mod sequence;
+pub mod clock;
 pub mod store;
 pub mod replication;
 pub mod init;

@@ -1,13 +1,44 @@
-//! Values of sequences for the rows of an INSERT: see [`crate::backend::sequence`].
+//! What must be asked of shards before a plan can be made: values of sequences for the rows of an INSERT (see
+//! [`crate::backend::sequence`]), and the time.
 
 use super::error::{SessionError, Stop};
 use super::session::Session;
+use super::statements::Bound;
 use crate::backend::sequence;
-use crate::planner::{PlanError, Refusal, Template};
+use crate::planner::plan::Plan;
+use crate::planner::{Binding, PlanError, Refusal, Template};
+use crate::topology::ShardId;
+use std::sync::Arc;
 
 impl Session {
+    /// The plan of a statement, and the template that it is made from, with what has to be asked for it.
+    pub(super) async fn plan_asking(
+        &mut self,
+        template: Arc<Template>,
+        sql: &str,
+        bound: &Bound<'_>,
+        preferred: Option<ShardId>,
+    ) -> Result<(Arc<Template>, Plan), Stop> {
+        let drawn = self.draw(&template).await?;
+        let binding = Binding {
+            values: bound.values,
+            formats: bound.formats,
+            preferred,
+            spread: self.router.next_spread(),
+            drawn: &drawn,
+            cursor: self.cursor_of(&template),
+        };
+        match self.plan(&template, &binding) {
+            Ok(plan) => Ok((template, plan)),
+            Err(refused) => {
+                self.plan_at_one_time(refused, sql, bound.types, &binding)
+                    .await
+            }
+        }
+    }
+
     /// The values that the statement's rows need, one each; none, if it needs none.
-    pub(super) async fn draw(&self, template: &Template) -> Result<Vec<i64>, Stop> {
+    async fn draw(&self, template: &Template) -> Result<Vec<i64>, Stop> {
         let Some(fill) = template.fill() else {
             return Ok(Vec::new());
         };

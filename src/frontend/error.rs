@@ -292,6 +292,9 @@ pub enum SessionError {
     /// A sequence's values could not be had.
     #[error("cannot draw values of a sequence: {0}")]
     Sequence(#[source] ControlError),
+    /// A shard did not tell the time.
+    #[error("cannot ask a shard for the time: {0}")]
+    Clock(#[source] ControlError),
     /// The router stops.
     #[error("terminating connection due to administrator command")]
     Stopping,
@@ -336,7 +339,7 @@ impl ErrorReply for SessionError {
                 let code = code.and_then(SqlState::parse);
                 code.unwrap_or(SqlState::CONNECTION_FAILURE)
             }
-            Self::Sequence(_) => SqlState::CONNECTION_FAILURE,
+            Self::Sequence(_) | Self::Clock(_) => SqlState::CONNECTION_FAILURE,
             Self::Stopping => SqlState::ADMIN_SHUTDOWN,
             Self::Moved { .. } => SqlState::SERIALIZATION_FAILURE,
             Self::Cancelled | Self::StatementTimeout => SqlState::QUERY_CANCELED,
@@ -348,9 +351,11 @@ impl ErrorReply for SessionError {
         match self {
             Self::Stopping | Self::Moved { .. } => Fault::Router,
             Self::Cancelled | Self::StatementTimeout => Fault::Client,
-            Self::PartlyDone { .. } | Self::LostPin { .. } | Self::KeyMove | Self::Sequence(_) => {
-                Fault::Backend
-            }
+            Self::PartlyDone { .. }
+            | Self::LostPin { .. }
+            | Self::KeyMove
+            | Self::Sequence(_)
+            | Self::Clock(_) => Fault::Backend,
             _ => Fault::Client,
         }
     }

@@ -545,21 +545,19 @@ impl Session {
                     template = self.current_template(&prepared);
                 }
                 let template = template?;
-                let drawn = Box::pin(self.draw(&template)).await?;
                 let preferred = if self.pipeline.unsynced {
                     self.pipeline.shard
                 } else {
                     None
                 };
-                let binding = Binding {
+                let preferred = preferred.or(self.transaction.preferred());
+                let bound = Bound {
+                    types: &prepared.parameter_types,
                     values: &values,
                     formats: &formats,
-                    preferred: preferred.or(self.transaction.preferred()),
-                    spread: self.router.next_spread(),
-                    drawn: &drawn,
-                    cursor: self.cursor_of(&template),
                 };
-                let plan = self.plan(&template, &binding)?;
+                let planned = self.plan_asking(template, &prepared.sql, &bound, preferred);
+                let (template, plan) = Box::pin(planned).await?;
                 let bound = self.bind_planned(&prepared, &template, plan, bind.portal, frame);
                 Box::pin(bound).await?
             }

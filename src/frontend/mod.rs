@@ -14,6 +14,7 @@ pub mod extended_query;
 pub mod control;
 pub mod copy;
 pub mod known;
+mod clock;
 mod draw;
 mod key_move;
 mod held;

@@ -11,7 +11,6 @@ use super::statements::Bound;
 use crate::executor::ExecuteError;
 use crate::executor::fan_out::{self, FannedOut, Show, Start};
 use crate::executor::relay::{self, Answered, Ending, Relayed, Whole};
-use crate::planner::Binding;
 use crate::planner::plan::{Access, Merge, Plan, Step, StepSql};
 use crate::sql::lex::{self, Token};
 use crate::sql::split;
@@ -151,18 +150,10 @@ impl Session {
                 let template = self
                     .planned(&sql, &Arc::from([]), i64::from(offset))
                     .await?;
-                let drawn = Box::pin(self.draw(&template)).await?;
-                let plan = {
-                    let binding = Binding {
-                        values: &[],
-                        formats: &[],
-                        preferred: self.transaction.preferred(),
-                        spread: self.router.next_spread(),
-                        drawn: &drawn,
-                        cursor: self.cursor_of(&template),
-                    };
-                    self.plan(&template, &binding)?
-                };
+                let preferred = self.transaction.preferred();
+                let bound = Bound::default();
+                let planned = self.plan_asking(template, &sql, &bound, preferred);
+                let (template, plan) = Box::pin(planned).await?;
                 self.before(&template, &plan).await?;
                 self.run_plan(&plan, sentence.sql, offset).await?;
                 if let ([_, ..], [step]) = (template.settings(), plan.steps.as_slice()) {

@@ -1,4 +1,8 @@
 //! Which texts PostgreSQL reads as the time of its clock, and which types read them: each shard has a clock of its own.
+//! And how a statement is told the time that is to hold on all of them: [`at_one_time`].
+
+use super::template::Context;
+use crate::sql::lex::{self, Token, TokenKind};
 
 /// Words that stand for the time; the input of date and time types takes them in any case.
 const NOW: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
@@ -166,6 +170,96 @@ pub fn may_be_time(type_oid: u32) -> bool {
     )
 }
 
+/// Functions without arguments that give the time at which the transaction began.
+const BEGAN: [&str; 2] = ["now", "transaction_timestamp"];
+
+/// Keywords that give it, and what it is cast to then.
+const KEYWORDS: [(&str, &str); 5] = [
+    ("current_timestamp", ""),
+    ("current_date", "::date"),
+    ("current_time", "::timetz"),
+    ("localtimestamp", "::timestamp"),
+    ("localtime", "::time"),
+];
+
+/// Words after which a list of results begins, and those before which it ends.
+const LISTS: [&str; 2] = ["select", "returning"];
+const AFTER_LISTS: [&str; 12] = [
+    "from",
+    "into",
+    "where",
+    "group",
+    "having",
+    "window",
+    "order",
+    "limit",
+    "union",
+    "intersect",
+    "except",
+    "values",
+];
+
+/// The statement with `time` (of the type timestamptz, in a form that no setting changes) for each call that gives the time
+/// at which the transaction began; None if there is no such call, or one whose value may name a column of a result.
+pub fn at_one_time(sql: &str, time: &str, context: &Context<'_>) -> Option<String> {
+    let mut own = context.topology.schema.user_functions.values();
+    // Which one is meant is not looked at.
+    if own.any(|functions| BEGAN.iter().any(|name| functions.contains_key(*name))) {
+        return None;
+    }
+    let tokens = lex::lex(sql, context.limits).ok()?;
+    told(sql, &tokens, time)
+}
+
+fn told(sql: &str, tokens: &[Token], time: &str) -> Option<String> {
+    let mut text = String::with_capacity(sql.len() + 64);
+    let mut written = 0;
+    // By depth of parentheses, whether a list of results is being read; parentheses in one are a part of it.
+    let mut lists = vec![false];
+    for (place, token) in tokens.iter().enumerate() {
+        if token.is_symbol(sql, "(") {
+            lists.push(*lists.last()?);
+        } else if token.is_symbol(sql, ")") {
+            lists.pop();
+        } else if let Some((start, end, cast)) = call(sql, tokens, place) {
+            if *lists.last()? {
+                return None;
+            }
+            text.push_str(&sql[written..start]);
+            text.push_str(&format!("'{time}'::timestamptz{cast}"));
+            written = end;
+        } else if token.kind == TokenKind::Word {
+            let is_any = |words: &[&str]| words.iter().any(|word| token.is(sql, word));
+            let list = lists.last_mut()?;
+            *list = is_any(&LISTS) || *list && !is_any(&AFTER_LISTS);
+        }
+    }
+    text.push_str(&sql[written..]);
+    (written > 0).then_some(text)
+}
+
+/// The call whose name is at `place`: where it starts and ends, and what its value is cast to.
+fn call(sql: &str, tokens: &[Token], place: usize) -> Option<(usize, usize, &'static str)> {
+    let name = &tokens[place];
+    let before = |count: usize| place.checked_sub(count).map(|place| &tokens[place]);
+    let symbol =
+        |token: Option<&Token>, symbol| token.is_some_and(|token| token.is_symbol(sql, symbol));
+    let qualified = symbol(before(1), ".");
+    if BEGAN.iter().any(|function| name.is(sql, function)) {
+        let called = symbol(tokens.get(place + 1), "(") && symbol(tokens.get(place + 2), ")");
+        let end = tokens.get(place + 2).filter(|_| called)?.end;
+        if !qualified {
+            return Some((name.start, end, ""));
+        }
+        let schema = before(2).filter(|schema| schema.is(sql, "pg_catalog"))?;
+        return (!symbol(before(3), ".")).then_some((schema.start, end, ""));
+    }
+    let (_, cast) = KEYWORDS.iter().find(|(word, _)| name.is(sql, word))?;
+    let is_name = qualified || before(1).is_some_and(|token| token.is(sql, "as"));
+    let has_precision = symbol(tokens.get(place + 1), "(");
+    (!is_name && !has_precision).then_some((name.start, name.end, cast))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,6 +305,46 @@ mod tests {
             assert_eq!(tells_time(text), text == "ACT NOW!", "{text}");
         }
         assert!(ZONES.is_sorted());
+    }
+
+    #[test]
+    fn a_statement_is_told_the_time() {
+        let told = |sql: &str| {
+            let limits = lex::LexLimits {
+                tokens_max: 100,
+                depth_max: 10,
+            };
+            super::told(sql, &lex::lex(sql, &limits).unwrap(), "T")
+        };
+        for (sql, expected) in [
+            (
+                "UPDATE t SET a = now(), b = 'now()' WHERE c < pg_catalog.NOW ( ) - '1 day'::interval RETURNING a",
+                "UPDATE t SET a = 'T'::timestamptz, b = 'now()' WHERE c < 'T'::timestamptz - '1 day'::interval RETURNING a",
+            ),
+            (
+                "INSERT INTO t VALUES (1, Current_Date), (2, coalesce(localtime, x))",
+                "INSERT INTO t VALUES (1, 'T'::timestamptz::date), (2, coalesce('T'::timestamptz::time, x))",
+            ),
+            (
+                "DELETE FROM t WHERE a IN (SELECT b FROM u WHERE c = current_timestamp)",
+                "DELETE FROM t WHERE a IN (SELECT b FROM u WHERE c = 'T'::timestamptz)",
+            ),
+            (
+                "SELECT 1 + abs(extract(year FROM now())) FROM t",
+                "SELECT 1 + abs(extract(year FROM 'T'::timestamptz)) FROM t",
+            ),
+        ] {
+            assert_eq!(told(sql).as_deref(), Some(expected));
+        }
+        for sql in [
+            "SELECT now() FROM t",
+            "UPDATE t SET a = now() RETURNING current_date",
+            "UPDATE t SET a = 1 RETURNING a, (CASE a WHEN 1 THEN b ELSE (now()) END)",
+            "UPDATE t SET a = now RETURNING mine.now()",
+            "UPDATE t SET a = current_time(3), b = t.current_date",
+        ] {
+            assert_eq!(told(sql), None, "{sql}");
+        }
     }
 
     #[test]

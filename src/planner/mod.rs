@@ -44,6 +44,7 @@ mod with;
 mod write;
 
 pub use analysis::Fill;
+pub use clock::at_one_time;
 pub use ddl::changes;
 pub use key::Arguments;
 pub use refusal::{PlanError, Refusal};

@@ -120,6 +120,7 @@ impl Transaction {
         let ended = commit_all(participants, tenant, topology).await;
         self.distributed = None;
         self.consistent = false;
+        self.time = None;
         ended
     }
 }

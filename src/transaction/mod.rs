@@ -195,6 +195,8 @@ pub struct Transaction {
     distributed: Option<Distributed>,
     /// It has snapshots of all shards that agree.
     consistent: bool,
+    /// The time that its statements on several shards are told, once one was.
+    pub time: Option<Arc<str>>,
 }
 
 impl Transaction {
@@ -541,6 +543,7 @@ impl Transaction {
         self.participants.clear();
         self.distributed = None;
         self.consistent = false;
+        self.time = None;
         self.block.end();
     }
 
@@ -583,6 +586,7 @@ impl Transaction {
         let asides = futures_util::future::join_all(rollbacks).await;
         self.distributed = None;
         self.consistent = false;
+        self.time = None;
         self.block.end();
         asides.into_iter().flatten().collect()
     }

@@ -528,6 +528,46 @@ fn killing_the_router_in_the_middle_of_commits_loses_nothing() {
 }
 
 #[test]
+fn now_is_one_time_on_all_shards() {
+    let deployment = Deployment::shared()
+        .schema("CREATE TABLE visits (id int PRIMARY KEY, at timestamptz, day date)")
+        .sharded("visits", "id")
+        .start();
+    let mut client = deployment.connect();
+    let times = "SELECT count(DISTINCT at), count(DISTINCT day), count(*) FROM visits";
+    let rows: Vec<String> = (1..=20)
+        .map(|id| format!("({id}, now(), current_date)"))
+        .collect();
+    let insert = format!("INSERT INTO visits VALUES {}", rows.join(", "));
+    client.run(&insert);
+    assert_eq!(client.rows(times), [["1", "1", "20"]]);
+    let before = client.value("SELECT max(at) FROM visits");
+    let update = "UPDATE visits SET at = now() WHERE id < $1 RETURNING id";
+    let reply = client.extended(update, &[Some("30")], false);
+    assert!(reply.failure.is_none(), "{:?}", reply.failure);
+    assert_eq!(reply.outcomes[0].rows.len(), 20);
+    assert_eq!(client.rows(times), [["1", "1", "20"]]);
+    let later = format!("SELECT count(*) FROM visits WHERE at > '{before}'");
+    assert_eq!(client.value(&later), "20");
+    // In a block it is when that began, as its first shard sees it.
+    client.run("SET timezone = 'Asia/Tokyo'; BEGIN");
+    let began = client.value("UPDATE visits SET at = at WHERE id = 7 RETURNING now()");
+    client.run("UPDATE visits SET at = now()");
+    client.run("SELECT pg_sleep(0.01)");
+    client.run("UPDATE visits SET day = current_date, at = now() WHERE id > 10");
+    let same = format!("SELECT count(*) FROM visits WHERE at = '{began}'");
+    assert_eq!(client.value(&same), "20");
+    client.run("COMMIT");
+    client.run("DELETE FROM visits WHERE at <= now() - interval '1 day' OR day > current_date");
+    assert_eq!(client.value(&same), "20");
+    client.run("DELETE FROM visits WHERE at <= now()");
+    assert_eq!(client.value(&same), "0");
+    // A name that a column of the result would lose.
+    let failure = client.fails("UPDATE visits SET at = now() RETURNING now()");
+    assert_eq!(failure.refusal(), Some("volatile-function"));
+}
+
+#[test]
 fn a_commit_over_shards_lasts_where_the_session_waits_for_nothing() {
     // What a COMMIT does not wait for stays in memory.
     let mut sandbox = cluster::start_with(2, &[("wal_writer_delay", "10s")]);

@@ -39,7 +39,6 @@ SELECT id FROM events ORDER BY random() LIMIT 0;
 
 UPDATE events SET amount = random() WHERE id = 0;
 
--- refused: volatile-function
 UPDATE events SET at = now() WHERE false;
 
 SELECT id FROM events LIMIT 0;

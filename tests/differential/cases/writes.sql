@@ -71,8 +71,8 @@ MERGE INTO sparse s USING kinds k ON k.kind = s.n WHEN MATCHED THEN UPDATE SET n
 -- refused: merge
 MERGE INTO sparse s USING kinds k ON k.kind = s.id WHEN NOT MATCHED THEN INSERT VALUES (k.kind, 0);
 
--- refused: merge
-MERGE INTO sparse s USING events e ON e.kind = s.id WHEN MATCHED THEN UPDATE SET n = 1;
+-- refused: distinct
+MERGE INTO sparse s USING (SELECT DISTINCT kind FROM events WHERE kind IS NOT NULL) e ON e.kind = s.id WHEN MATCHED THEN UPDATE SET n = 1;
 
 -- refused: merge
 MERGE INTO sparse s USING (VALUES (7, 70)) v (id, n) ON v.id = s.id WHEN MATCHED THEN UPDATE SET n = v.n WHEN NOT MATCHED THEN INSERT VALUES (v.id, v.n);
@@ -113,20 +113,28 @@ WITH a AS (UPDATE kinds SET name = 'a' WHERE kind = 1 RETURNING kind) SELECT * F
 
 -- The clock is the same on all shards.
 
--- refused: volatile-function
 UPDATE events SET at = now();
 
 SELECT count(DISTINCT at), max(at) <= clock_timestamp() FROM events;
 
 INSERT INTO events (id, at, day) SELECT id + 5000, CURRENT_TIMESTAMP, CURRENT_DATE FROM events WHERE id < 20;
 
--- refused: volatile-function
-INSERT INTO events (id, at) VALUES (6001, now()), (6002, now()), (6003, CURRENT_TIMESTAMP), (6004, transaction_timestamp()), (6005, statement_timestamp());
+INSERT INTO events (id, at) VALUES (6001, now()), (6002, now()), (6003, CURRENT_TIMESTAMP), (6004, transaction_timestamp()), (6005, localtimestamp);
 
 SELECT count(DISTINCT at) FROM events WHERE id > 6000;
 
+UPDATE events SET at = CASE WHEN id % 2 = 0 THEN now() ELSE now() - interval '1 hour' END, day = CURRENT_DATE WHERE id < 50 RETURNING id;
+
+SELECT count(DISTINCT at), min(day) = max(day) FROM events WHERE id < 50;
+
 -- refused: volatile-function
 UPDATE events SET at = clock_timestamp();
+
+-- refused: volatile-function
+UPDATE events SET at = statement_timestamp();
+
+-- refused: volatile-function
+UPDATE events SET at = now() RETURNING id, now();
 
 -- refused: volatile-function
 UPDATE events SET at = 'now';
@@ -134,8 +142,11 @@ UPDATE events SET at = 'now';
 -- refused: reference-write-differs
 UPDATE kinds SET name = now()::text WHERE kind = 1;
 
--- refused: volatile-function
 DELETE FROM events WHERE at < now() - interval '1 day';
+
+-- Their clocks are not the same.
+
+UPDATE events SET at = NULL, day = NULL;
 
 TRUNCATE lines;
 
