@@ -10,6 +10,7 @@
 #[path = "../../tests/integration/support/mod.rs"]
 mod support;
 
+mod commit;
 mod hold;
 mod idle;
 mod large;
@@ -25,13 +26,14 @@ mod tail;
 mod usage;
 
 /// What can be asked for by name; the first is what runs without a name.
-const MEASURES: [(&str, fn()); 7] = [
+const MEASURES: [(&str, fn()); 8] = [
     ("select", select::run),
     ("literals", literals::run),
     ("latency", latency::run),
     ("tail", tail::run),
     ("idle", idle::run),
     ("large", large::run),
+    ("commit", commit::run),
     ("hold", hold::run),
 ];
 

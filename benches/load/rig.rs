@@ -28,17 +28,20 @@ pub fn list(name: &str, default: &str) -> Vec<String> {
 
 /// Four PostgreSQLs that `clients` may use directly, and that nothing disturbs.
 pub fn servers(clients: u64) -> Sandbox {
+    servers_with(clients, &[])
+}
+
+/// The same with lines for `postgresql.conf`.
+pub fn servers_with(clients: u64, settings: &[(&str, &str)]) -> Sandbox {
     let connections = (clients + 4 * pool_size() + 100).to_string();
-    cluster::start_with(
-        cluster::SERVERS,
-        &[
-            ("max_connections", &connections),
-            ("shared_buffers", "128MB"),
-            ("max_wal_size", "4GB"),
-            ("checkpoint_timeout", "1h"),
-            ("autovacuum", "off"),
-        ],
-    )
+    let own = [
+        ("max_connections", &*connections),
+        ("shared_buffers", "128MB"),
+        ("max_wal_size", "4GB"),
+        ("checkpoint_timeout", "1h"),
+        ("autovacuum", "off"),
+    ];
+    cluster::start_with(cluster::SERVERS, &[&own, settings].concat())
 }
 
 /// Where a measure's client connects.
