@@ -89,7 +89,12 @@ impl<'a> Analyzer<'a> {
         let block = self.blocks.pop().unwrap_or_default();
         let subquery_obstacle = self.settle(block.pending, &groups.nodes());
         let mut obstacle = groups.obstacle.clone();
-        if is_sharded && !(source_partitioned && groups.groups.len() == 1) {
+        // Each shard may merge all of a reference table with its own rows, unless a row that matches none is stored.
+        let stores =
+            |clause: &ast::MergeClause| matches!(clause.action, ast::MergeAction::Insert(_));
+        let is_table = matches!(source, ast::TableFactor::Table { .. });
+        let is_whole = is_table && !source_partitioned && !clauses.iter().any(stores);
+        if is_sharded && !is_whole && !(source_partitioned && groups.groups.len() == 1) {
             obstacle.get_or_insert_with(|| {
                 PlanError::refused(
                     Refusal::Merge,

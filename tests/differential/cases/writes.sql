@@ -62,10 +62,8 @@ MERGE INTO sparse s USING events e ON e.id = s.id WHEN NOT MATCHED AND e.id < 30
 
 MERGE INTO sparse s USING (SELECT id, count(*) AS c FROM events e JOIN lines l ON l.event_id = e.id GROUP BY id) x ON x.id = s.id WHEN MATCHED THEN UPDATE SET n = x.c WHEN NOT MATCHED THEN INSERT (id, n) VALUES (x.id, x.c);
 
--- refused: merge
 MERGE INTO lines l USING kinds k ON k.kind = l.qty WHEN MATCHED THEN UPDATE SET what = k.name;
 
--- refused: merge
 MERGE INTO sparse s USING kinds k ON k.kind = s.n WHEN MATCHED THEN UPDATE SET n = s.n + 1;
 
 -- refused: merge
