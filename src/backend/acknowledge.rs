@@ -3,7 +3,7 @@
 //! are registered (see [`super::registration`]).
 
 use super::control::Control;
-use super::store::{self, StoreError};
+use super::store::StoreError;
 use crate::topology::ShardId;
 use std::sync::Weak;
 use std::time::Duration;
@@ -62,7 +62,7 @@ async fn write(client: &Client, router: i32, epoch: u64, pids: &[i32]) -> Result
 }
 
 /// The router stops in good order: nobody need wait for it, or look at what it acknowledged.
-pub(super) async fn forget(client: &Client, router: i32) -> Result<(), store::StoreError> {
+pub(super) async fn forget(client: &Client, router: i32) -> Result<(), StoreError> {
     let sql = "DELETE FROM pgring.acknowledgement WHERE router = $1";
     client.query_typed(sql, &[(&router, Type::INT4)]).await?;
     Ok(())

@@ -143,12 +143,10 @@ pub struct Template {
 
 #[derive(Debug, Clone)]
 enum Route {
-    /// A hint named the shard.
-    Shard(ShardId),
-    /// A hint named the shard, which runs this text while rows of other shards may lie there.
-    OwnRows(ShardId, Arc<str>),
-    /// A hint named the key.
-    Key(SlotId),
+    /// A hint named the shard, which runs this text if rows of other shards may lie there.
+    Shard(ShardId, Option<Arc<str>>),
+    /// A hint named the key; likewise.
+    Key(SlotId, Option<Arc<str>>),
     /// The statement says.
     Statement(Box<Statement>),
 }
@@ -264,23 +262,22 @@ fn template_for(
 ) -> Result<Template, PlanError> {
     match context.hint {
         None => {}
-        Some(Hint::Shard(shard)) if context.topology.has_foreign_rows => {
-            return hinted_to(*shard, sql, parameter_types, context);
-        }
         Some(Hint::Shard(shard)) => {
+            let text = hinted_text(sql, parameter_types, context)?;
             return Ok(Template {
                 sql: sql.into(),
                 access: leading_access(sql),
-                route: Route::Shard(*shard),
+                route: Route::Shard(*shard, text),
             });
         }
         Some(Hint::Key { table, value }) => {
             let column = hinted_column(table.as_deref(), context)?;
             let slot = column.hinted(value)?;
+            let text = hinted_text(sql, parameter_types, context)?;
             return Ok(Template {
                 sql: sql.into(),
                 access: leading_access(sql),
-                route: Route::Key(slot),
+                route: Route::Key(slot, text),
             });
         }
     }
@@ -302,36 +299,30 @@ fn template_for(
     parse::on_stack_for(depth, work)
 }
 
-/// The template of a statement that a hint sends to one shard, where rows of other shards may lie.
-fn hinted_to(
-    shard: ShardId,
+/// What a shard that a hint names runs of a statement, if rows of other shards may lie there. None: the client's text.
+fn hinted_text(
     sql: &str,
     parameter_types: &[u32],
     context: &Context<'_>,
-) -> Result<Template, PlanError> {
-    let plain = Context {
+) -> Result<Option<Arc<str>>, PlanError> {
+    if !context.topology.has_foreign_rows {
+        return Ok(None);
+    }
+    let unhinted = Context {
         hint: None,
         ..*context
     };
-    let looked_at = template_for(sql, parameter_types, &plain, Answer::AnyWay)?;
-    let Route::Statement(statement) = looked_at.route else {
-        return Ok(looked_at);
+    let template = template_for(sql, parameter_types, &unhinted, Answer::AnyWay)?;
+    let Route::Statement(statement) = template.route else {
+        return Ok(None);
     };
-    let route = match (statement.own_rows, statement.analysis.uses.is_empty()) {
-        (Some(text), _) => Route::OwnRows(shard, text),
-        (None, true) => Route::Shard(shard),
-        (None, false) => {
-            return Err(PlanError::refused(
-                Refusal::ForeignRows,
-                "slots are moving, and the shard that a hint names may have rows of others",
-            ));
-        }
-    };
-    Ok(Template {
-        sql: looked_at.sql,
-        access: leading_access(sql),
-        route,
-    })
+    match (statement.own_rows, statement.analysis.uses.is_empty()) {
+        (None, false) => Err(PlanError::refused(
+            Refusal::ForeignRows,
+            "slots are moving, and the shard that a hint names may have rows of others",
+        )),
+        (text, _) => Ok(text),
+    }
 }
 
 fn understood(
@@ -891,7 +882,7 @@ impl Template {
     pub(super) fn width(&self) -> Option<usize> {
         match &self.route {
             Route::Statement(statement) => statement.analysis.outer.width.map(usize::from),
-            Route::Shard(_) | Route::OwnRows(..) | Route::Key(_) => None,
+            Route::Shard(..) | Route::Key(..) => None,
         }
     }
 
@@ -907,7 +898,7 @@ impl Template {
                     && !analysis.locals.is_empty();
                 several.is_ok() || is_local
             }
-            Route::Shard(_) | Route::OwnRows(..) | Route::Key(_) => false,
+            Route::Shard(..) | Route::Key(..) => false,
         }
     }
 
@@ -917,7 +908,7 @@ impl Template {
             Route::Statement(statement) => {
                 statement.analysis.unknown_relation || statement.analysis.unknown.is_some()
             }
-            Route::Shard(_) | Route::OwnRows(..) | Route::Key(..) => false,
+            Route::Shard(..) | Route::Key(..) => false,
         }
     }
 
@@ -925,14 +916,14 @@ impl Template {
     pub fn unknown_function(&self) -> Option<&Arc<str>> {
         match &self.route {
             Route::Statement(statement) => statement.analysis.unknown.as_ref(),
-            Route::Shard(_) | Route::OwnRows(..) | Route::Key(..) => None,
+            Route::Shard(..) | Route::Key(..) => None,
         }
     }
 
     /// Whether a hint names where it runs, so that it passes without being looked at.
     pub fn is_hinted(&self) -> bool {
         match self.route {
-            Route::Shard(_) | Route::OwnRows(..) | Route::Key(..) => true,
+            Route::Shard(..) | Route::Key(..) => true,
             Route::Statement(_) => false,
         }
     }
@@ -941,7 +932,7 @@ impl Template {
     pub fn settings(&self) -> &[SettingChange] {
         match &self.route {
             Route::Statement(statement) => &statement.analysis.settings,
-            Route::Shard(_) | Route::OwnRows(..) | Route::Key(..) => &[],
+            Route::Shard(..) | Route::Key(..) => &[],
         }
     }
 
@@ -949,7 +940,7 @@ impl Template {
     pub fn is_temporary(&self) -> bool {
         match &self.route {
             Route::Statement(statement) => statement.analysis.temporary,
-            Route::Shard(_) | Route::OwnRows(..) | Route::Key(..) => false,
+            Route::Shard(..) | Route::Key(..) => false,
         }
     }
 
@@ -957,7 +948,7 @@ impl Template {
     pub fn session_effects(&self) -> SessionEffects {
         match &self.route {
             Route::Statement(statement) => statement.analysis.session,
-            Route::Shard(_) | Route::OwnRows(..) | Route::Key(..) => SessionEffects::default(),
+            Route::Shard(..) | Route::Key(..) => SessionEffects::default(),
         }
     }
 
@@ -984,7 +975,7 @@ impl Template {
     /// Whether it reads or writes local tables.
     pub(super) fn has_locals(&self) -> bool {
         match &self.route {
-            Route::Shard(_) | Route::OwnRows(..) | Route::Key(_) => false,
+            Route::Shard(..) | Route::Key(..) => false,
             Route::Statement(statement) => !statement.analysis.locals.is_empty(),
         }
     }
@@ -992,7 +983,7 @@ impl Template {
     /// Why each shard might make other rows of what all have.
     pub(super) fn copies_differ(&self) -> Option<String> {
         match &self.route {
-            Route::Shard(_) | Route::OwnRows(..) | Route::Key(_) => None,
+            Route::Shard(..) | Route::Key(..) => None,
             Route::Statement(statement) => {
                 let catalog = statement.analysis.catalog.as_ref();
                 copies_differ(&statement.analysis)
@@ -1004,7 +995,7 @@ impl Template {
     /// The column that a sequence is to fill: its values go into [`Binding::drawn`].
     pub fn fill(&self) -> Option<&Fill> {
         match &self.route {
-            Route::Shard(_) | Route::OwnRows(..) | Route::Key(_) => None,
+            Route::Shard(..) | Route::Key(..) => None,
             Route::Statement(statement) => statement.analysis.fill.as_ref(),
         }
     }
@@ -1012,7 +1003,7 @@ impl Template {
     /// The cursor whose row it changes: it runs where the cursor is, or wherever a shard says that there is none.
     pub fn current_of(&self) -> Option<&Arc<str>> {
         match &self.route {
-            Route::Shard(_) | Route::OwnRows(..) | Route::Key(_) => None,
+            Route::Shard(..) | Route::Key(..) => None,
             Route::Statement(statement) => statement.current_of.as_ref(),
         }
     }
@@ -1020,8 +1011,7 @@ impl Template {
     /// What several shards run in the place of the text, while rows of other shards may lie there.
     pub(super) fn own_rows(&self) -> Option<&Arc<str>> {
         match &self.route {
-            Route::Shard(_) | Route::Key(_) => None,
-            Route::OwnRows(_, text) => Some(text),
+            Route::Shard(_, text) | Route::Key(_, text) => text.as_ref(),
             Route::Statement(statement) => statement.own_rows.as_ref(),
         }
     }
@@ -1034,8 +1024,8 @@ impl Template {
     /// The shard that can Parse and Describe the untouched text; `None`: any can.
     pub fn describe_shard(&self, topology: &Topology) -> Option<ShardId> {
         match &self.route {
-            Route::Shard(shard) | Route::OwnRows(shard, _) => Some(*shard),
-            Route::Key(slot) => owner(topology, *slot).ok(),
+            Route::Shard(shard, _) => Some(*shard),
+            Route::Key(slot, _) => owner(topology, *slot).ok(),
             Route::Statement(statement) => {
                 statement.analysis.locals.first().map(|(shard, _)| *shard)
             }
@@ -1048,17 +1038,11 @@ impl Template {
     /// The statement needs several shards in a form that is refused, a slot has no owner, or a parameter is malformed.
     pub fn plan(&self, binding: &Binding<'_>, topology: &Topology) -> Result<Plan, PlanError> {
         match &self.route {
-            Route::Shard(shard) => {
+            Route::Shard(shard, text) => {
                 unfenced(topology, *shard)?;
-                Ok(self.one(Tier::NamedShard, *shard))
+                Ok(self.hinted(*shard, text.as_ref()))
             }
-            Route::OwnRows(shard, text) => {
-                unfenced(topology, *shard)?;
-                let mut plan = self.one(Tier::NamedShard, *shard);
-                plan.steps[0].sql = StepSql::Rewritten(text.clone());
-                Ok(plan)
-            }
-            Route::Key(slot) => Ok(self.one(Tier::NamedShard, owner(topology, *slot)?)),
+            Route::Key(slot, text) => Ok(self.hinted(owner(topology, *slot)?, text.as_ref())),
             Route::Statement(statement) if statement.current_of.is_some() => {
                 let shard = binding.cursor;
                 let shard = shard.unwrap_or_else(|| any_shard(binding, topology));
@@ -1131,6 +1115,14 @@ impl Template {
         let lone = statement.lone.as_ref()?;
         let slot = lone.column.slot(&lone.source, arguments)?;
         owner(topology, slot).ok()
+    }
+
+    fn hinted(&self, shard: ShardId, text: Option<&Arc<str>>) -> Plan {
+        let mut plan = self.one(Tier::NamedShard, shard);
+        if let (Some(text), [step]) = (text, plan.steps.as_mut_slice()) {
+            step.sql = StepSql::Rewritten(text.clone());
+        }
+        plan
     }
 
     fn one(&self, tier: Tier, shard: ShardId) -> Plan {
