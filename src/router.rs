@@ -1,5 +1,9 @@
 //! [`Router`]: every shared service of one process as a named field; built once, no globals anywhere.
 
+pub mod clients;
+pub mod period;
+pub mod traffic;
+
 use crate::backend::control::Control;
 use crate::backend::pool::Pools;
 use crate::backend::reload::ReloadError;
@@ -12,10 +16,14 @@ use crate::transaction::detection::{self, Detector};
 use crate::transaction::foreseeable::Foreseeable;
 use crate::transaction::recovery;
 use crate::transaction::settings::Settings;
+use clients::Clients;
+use period::{PERIOD, Period, Totals};
 use quick_cache::Equivalent;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use traffic::{Counts, Traffic};
 
 /// What makes a statement's template: its text, the parameter types that were declared, and how names are looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,12 +145,14 @@ pub struct Router {
     pub templates: Cache<Arc<Template>>,
     /// Templates of shapes, by their text; `None` for a shape that has none which serves.
     pub shapes: Cache<Option<Arc<Template>>>,
-    /// Clients that are connected, and those of them that have not logged in yet.
-    pub clients: AtomicUsize,
+    /// Who is connected.
+    pub clients: Arc<Clients>,
+    /// What each worker has answered.
+    pub traffic: Box<[Traffic]>,
+    /// What happened lately.
+    period: Period,
     /// What gathered rows may take, and do.
     pub merge_budget: Budget,
-    /// See [`Self::clients`].
-    pub unauthenticated_clients: AtomicUsize,
     /// The settings that clients log in with.
     settings: quick_cache::sync::Cache<Settings, Arc<Settings>>,
     /// What SET can be said to do before a shard has done it.
@@ -178,8 +188,9 @@ impl Router {
             merge_budget: Budget::new(config.limits.merge_bytes, config.limits.merge_bytes_total),
             foreseeable: Foreseeable::default(),
             detector: Detector::new(config.deadlock.timeout),
-            clients: AtomicUsize::new(0),
-            unauthenticated_clients: AtomicUsize::new(0),
+            clients: Arc::default(),
+            traffic: (0..workers).map(|_| Traffic::default()).collect(),
+            period: Period::begin(Instant::now()),
             spread: AtomicUsize::new(0),
             statement_ids: cache(config.limits.cached_plans),
             statements: AtomicU64::new(1),
@@ -190,6 +201,7 @@ impl Router {
         tokio::spawn(recovery::run(control.clone()));
         tokio::spawn(mover::run(control.clone()));
         tokio::spawn(detection::run(control, router.detector.clone()));
+        tokio::spawn(count(Arc::downgrade(&router)));
         router
     }
 
@@ -220,6 +232,22 @@ impl Router {
         self.control.topology.load_full()
     }
 
+    /// Everything that was counted since the start.
+    pub fn totals(&self) -> Totals {
+        let workers = self.traffic.iter().map(Traffic::counts);
+        let pools = self.pools.status();
+        Totals {
+            counts: workers.fold(Counts::default(), |all, one| all + one),
+            leases: pools.iter().map(|pool| pool.leases).sum(),
+            waited: pools.iter().map(|pool| pool.waited).sum(),
+        }
+    }
+
+    /// What happened in the last whole [`PERIOD`], or since the start until the first is over; and how long that was.
+    pub fn lately(&self) -> (Totals, Duration) {
+        self.period.last(Instant::now(), self.totals())
+    }
+
     /// A number that spreads statements which any shard can answer.
     pub fn next_spread(&self) -> usize {
         self.spread.fetch_add(1, Ordering::Relaxed)
@@ -240,6 +268,17 @@ impl Router {
     /// A number that no statement has.
     pub fn next_statement(&self) -> u64 {
         self.statements.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Ends the periods of a router's counts, as long as it lives.
+async fn count(router: Weak<Router>) {
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        let Some(router) = router.upgrade() else {
+            return;
+        };
+        router.period.end(Instant::now(), router.totals());
     }
 }
 

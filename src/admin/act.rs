@@ -2,18 +2,85 @@
 
 use super::AdminError;
 use super::answer::{Answer, row};
-use super::command::Change;
+use super::command::{Change, Scope};
 use crate::router::Router;
+use crate::topology::ShardId;
 use crate::transaction::recovery;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Does what the command says.
 ///
 /// # Errors
 /// [`AdminError`].
 pub async fn run(router: &Arc<Router>, change: &Change) -> Result<Answer, AdminError> {
+    let pools = &router.pools;
     match change {
-        Change::RecoverTransactions => recover_transactions(router).await,
+        Change::Pause(scope) => {
+            let shards = shards_of(router, scope)?;
+            pools.pause(&shards);
+            pools.quiet(&shards).await;
+            return Ok(kept(router, &shards));
+        }
+        Change::Resume(scope) => pools.resume(&shards_of(router, scope)?),
+        Change::Reconnect(scope) => pools.reconnect(&shards_of(router, scope)?),
+        Change::WaitClose(scope) => pools.renewed(&shards_of(router, scope)?).await,
+        Change::KillAll(scope) => {
+            let shards = shards_of(router, scope)?;
+            pools.pause(&shards);
+            let killed = router.clients.kill_all();
+            pools.quiet(&shards).await;
+            return Ok(Answer::notice(format!(
+                "{killed} clients were cut off; new transactions wait for RESUME"
+            )));
+        }
+        Change::KillClient(id) => {
+            if !router.clients.kill(*id) {
+                return Ok(Answer::notice(format!("there is no client {id}")));
+            }
+        }
+        Change::Disable(scope) => {
+            shards_of(router, scope)?;
+            router.clients.disabled.store(true, Ordering::Relaxed);
+        }
+        Change::Enable(scope) => {
+            shards_of(router, scope)?;
+            router.clients.disabled.store(false, Ordering::Relaxed);
+        }
+        Change::RecoverTransactions => return recover_transactions(router).await,
+    }
+    Ok(Answer::default())
+}
+
+/// The shards that a command is about.
+fn shards_of(router: &Router, scope: &Scope) -> Result<Vec<ShardId>, AdminError> {
+    let topology = router.topology();
+    match scope {
+        Scope::All => Ok(topology.shard_ids().collect()),
+        Scope::Database(name) if *name == router.config.cluster.database => {
+            Ok(topology.shard_ids().collect())
+        }
+        Scope::Database(name) => Err(AdminError::NoDatabase(name.clone())),
+        Scope::Shard(name) => {
+            let shard = topology.shard_named(name);
+            let shard = shard.ok_or_else(|| AdminError::NoShard(name.clone()))?;
+            Ok(vec![shard])
+        }
+    }
+}
+
+/// Says which connections are still open although no transaction runs.
+fn kept(router: &Router, shards: &[ShardId]) -> Answer {
+    let pools = router.pools.status().into_iter();
+    let kept: usize = pools
+        .filter(|pool| shards.contains(&pool.shard))
+        .map(|pool| pool.open)
+        .sum();
+    match kept {
+        0 => Answer::default(),
+        kept => Answer::notice(format!(
+            "{kept} connections stay open: sessions keep them for locks, LISTEN, cursors, temporary tables, or pool.mode"
+        )),
     }
 }
 

@@ -80,7 +80,7 @@ macro_rules! numbers {
         }
     )*};
 }
-numbers!(u16 u32 u64 usize i32 i64 u128);
+numbers!(u8 u16 u32 u64 usize i32 i64 u128);
 
 /// One row of an answer; as many cells as the command has columns.
 pub type Row = Vec<Cell>;
@@ -101,6 +101,14 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// No rows, and something to hear.
+    pub fn notice(notice: String) -> Self {
+        Self {
+            rows: Vec::new(),
+            notices: vec![notice],
+        }
+    }
+
     /// Rows alone.
     pub fn rows(rows: Vec<Row>) -> Self {
         Self {

@@ -1,8 +1,9 @@
 //! [`Command`]: the console's grammar, text → command, with PostgreSQL's errors. Pure: knows what may be said, not what
-//! there is. Start at [`parse`]. What `SHOW` can show is one table, [`SHOWS`]; the help is made of it and of [`VERBS`].
+//! there is. Start at [`parse`]. The help is made of the table of questions and of [`VERBS`].
 
 use super::answer::Column;
-use crate::sql::lex::{self, LexError, LexLimits, Token, character_position};
+use super::questions::{SHOWS, Show};
+use crate::sql::lex::{self, LexError, LexLimits, Token, TokenKind, character_position};
 use crate::sql::reader::{Reader, StatementError};
 use crate::sql::split;
 use crate::wire::error_response::{ErrorReply, Fault};
@@ -29,79 +30,77 @@ pub enum Command {
 /// What can be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
+    /// Has new transactions wait, and returns when none runs.
+    Pause(Scope),
+    /// Ends what [`Self::Pause`] and [`Self::KillAll`] do.
+    Resume(Scope),
+    /// Replaces connections to shards as they come back.
+    Reconnect(Scope),
+    /// Returns when all of them are replaced.
+    WaitClose(Scope),
+    /// Cuts off all clients and pauses.
+    KillAll(Scope),
+    /// Cuts off one client.
+    KillClient(u64),
+    /// Lets no more clients in.
+    Disable(Scope),
+    /// Ends [`Self::Disable`].
+    Enable(Scope),
     /// Settles prepared transactions that a crash left, now.
     RecoverTransactions,
 }
 
-/// What can be shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Show {
-    /// The commands.
-    Help,
-    /// Of the program.
-    Version,
-    /// The shards as they are.
-    Shards,
-    /// Who owns which slots.
-    Slots,
+/// What a command is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything.
+    All,
+    /// The database of this name.
+    Database(String),
+    /// The shard of this name.
+    Shard(String),
 }
 
-/// A question: its words, its answer's columns, and what the help says of it.
-struct Question {
-    show: Show,
-    words: &'static [&'static str],
-    columns: &'static [Column],
-    help: &'static str,
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => Ok(()),
+            Self::Database(name) => write!(f, " {name}"),
+            Self::Shard(name) => write!(f, " SHARD {name}"),
+        }
+    }
 }
-
-const SHOWS: &[Question] = &[
-    Question {
-        show: Show::Help,
-        words: &["help"],
-        columns: &[Column::text("command"), Column::text("description")],
-        help: "these commands",
-    },
-    Question {
-        show: Show::Version,
-        words: &["version"],
-        columns: &[Column::text("version")],
-        help: "the version of pgring",
-    },
-    Question {
-        show: Show::Shards,
-        words: &["shards"],
-        columns: &[
-            Column::text("shard"),
-            Column::text("database"),
-            Column::text("nodes"),
-            Column::integer("weight"),
-            Column::text("state"),
-            Column::text("server_version"),
-            Column::bigint("epoch"),
-            Column::integer("slots"),
-            Column::text("last_error"),
-        ],
-        help: "the shards: where they are, whether they answer, and what they own",
-    },
-    Question {
-        show: Show::Slots,
-        words: &["slots"],
-        columns: &[
-            Column::integer("first"),
-            Column::integer("last"),
-            Column::integer("slots"),
-            Column::text("shard"),
-            Column::text("state"),
-        ],
-        help: "ranges of slots and their owners: owned, fenced, unowned, or claimed by two",
-    },
-];
 
 /// The other commands, and what the help says of them.
-const VERBS: &[(&str, &str)] = &[(
-    "RECOVER TRANSACTIONS",
-    "settle prepared transactions that a crash left, now",
-)];
+const VERBS: &[(&str, &str)] = &[
+    (
+        "PAUSE [database | SHARD shard]",
+        "have new transactions wait, return when none runs, and close the connections",
+    ),
+    (
+        "RESUME [database | SHARD shard]",
+        "let them go on; also after KILL",
+    ),
+    (
+        "RECONNECT [database | SHARD shard]",
+        "replace each connection as soon as no transaction uses it",
+    ),
+    (
+        "WAIT_CLOSE [database | SHARD shard]",
+        "return when RECONNECT has replaced all",
+    ),
+    ("KILL [database]", "cut off all clients and pause"),
+    (
+        "KILL_CLIENT id",
+        "cut off the client with this id of SHOW CLIENTS",
+    ),
+    ("DISABLE database", "let no more clients in"),
+    ("ENABLE database", "let clients in again"),
+    (
+        "RECOVER TRANSACTIONS",
+        "settle prepared transactions that a crash left, now",
+    ),
+];
 
 const RECOVER_COLUMNS: &[Column] = &[
     Column::bigint("committed"),
@@ -148,12 +147,28 @@ impl Change {
     fn columns(&self) -> Option<&'static [Column]> {
         match self {
             Self::RecoverTransactions => Some(RECOVER_COLUMNS),
+            Self::Pause(_)
+            | Self::Resume(_)
+            | Self::Reconnect(_)
+            | Self::WaitClose(_)
+            | Self::KillAll(_)
+            | Self::KillClient(_)
+            | Self::Disable(_)
+            | Self::Enable(_) => None,
         }
     }
 
     /// What CommandComplete says.
     pub fn tag(&self) -> &'static str {
         match self {
+            Self::Pause(_) => "PAUSE",
+            Self::Resume(_) => "RESUME",
+            Self::Reconnect(_) => "RECONNECT",
+            Self::WaitClose(_) => "WAIT_CLOSE",
+            Self::KillAll(_) => "KILL",
+            Self::KillClient(_) => "KILL_CLIENT",
+            Self::Disable(_) => "DISABLE",
+            Self::Enable(_) => "ENABLE",
             Self::RecoverTransactions => "RECOVER TRANSACTIONS",
         }
     }
@@ -162,20 +177,18 @@ impl Change {
 impl fmt::Display for Change {
     /// As it would be written, for the log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tag = self.tag();
         match self {
-            Self::RecoverTransactions => f.write_str(self.tag()),
+            Self::Pause(scope)
+            | Self::Resume(scope)
+            | Self::Reconnect(scope)
+            | Self::WaitClose(scope)
+            | Self::KillAll(scope)
+            | Self::Disable(scope)
+            | Self::Enable(scope) => write!(f, "{tag}{scope}"),
+            Self::KillClient(id) => write!(f, "{tag} {id}"),
+            Self::RecoverTransactions => f.write_str(tag),
         }
-    }
-}
-
-impl Show {
-    fn question(self) -> &'static Question {
-        let question = SHOWS.iter().find(|question| question.show == self);
-        question.expect("each question stands in the table")
-    }
-
-    fn words(self) -> String {
-        self.question().words.join(" ").to_ascii_uppercase()
     }
 }
 
@@ -212,6 +225,14 @@ pub enum CommandError {
         /// The character where it starts, from 1.
         position: u32,
     },
+    /// One of PgBouncer's commands that means nothing here.
+    #[error("{what} is not supported by the console")]
+    NotSupported {
+        /// The command.
+        what: &'static str,
+        /// What to do instead.
+        hint: &'static str,
+    },
     /// A setting that is none of the console's.
     #[error("unrecognized configuration parameter \"{0}\"")]
     UnknownSetting(String),
@@ -231,7 +252,9 @@ impl ErrorReply for CommandError {
         match self {
             Self::Statement(error) => error.sqlstate(),
             Self::UnknownShow { .. } => SqlState::SYNTAX_ERROR,
-            Self::Sql { .. } | Self::Encoding(_) => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::Sql { .. } | Self::NotSupported { .. } | Self::Encoding(_) => {
+                SqlState::FEATURE_NOT_SUPPORTED
+            }
             Self::UnknownSetting(_) => SqlState::UNDEFINED_OBJECT,
         }
     }
@@ -246,6 +269,7 @@ impl ErrorReply for CommandError {
             ),
             Self::Statement(_)
             | Self::UnknownShow { .. }
+            | Self::NotSupported { .. }
             | Self::UnknownSetting(_)
             | Self::Encoding(_) => None,
         }
@@ -266,12 +290,14 @@ impl ErrorReply for CommandError {
                 "Connect to the cluster's database for SQL, with autocommit on for the console; SHOW HELP lists its commands."
                     .to_owned(),
             ),
+            Self::NotSupported { hint, .. } => Some((*hint).to_owned()),
             Self::Encoding(_) => Some("Use client_encoding UTF8.".to_owned()),
         }
     }
     fn refusal(&self) -> Option<&'static str> {
         match self {
             Self::Sql { .. } => Some("console-sql"),
+            Self::NotSupported { .. } => Some("console-command"),
             Self::Encoding(_) => Some("client-encoding"),
             Self::Statement(_) | Self::UnknownShow { .. } | Self::UnknownSetting(_) => None,
         }
@@ -280,7 +306,7 @@ impl ErrorReply for CommandError {
         match self {
             Self::Statement(error) => error.position(),
             Self::UnknownShow { position, .. } | Self::Sql { position } => Some(*position),
-            Self::UnknownSetting(_) | Self::Encoding(_) => None,
+            Self::NotSupported { .. } | Self::UnknownSetting(_) | Self::Encoding(_) => None,
         }
     }
 }
@@ -300,16 +326,68 @@ pub fn parse(text: &str) -> Result<Vec<Command>, CommandError> {
 
 fn parse_one(text: &str, tokens: &[Token]) -> Result<Command, CommandError> {
     let mut reader = Reader::new(text, tokens);
-    let command = match () {
-        () if reader.take(&["show"]) => Command::Show(show(&mut reader)?),
-        () if reader.take(&["set"]) => client_setting(&mut reader)?,
-        () if reader.take(&["recover", "transactions"]) => {
-            Command::Change(Change::RecoverTransactions)
+    let change = match () {
+        () if reader.take(&["show"]) => {
+            let show = show(&mut reader)?;
+            reader.expect_end()?;
+            return Ok(Command::Show(show));
         }
+        () if reader.take(&["set"]) => return client_setting(&mut reader),
+        () if reader.take(&["pause"]) => Change::Pause(scope(&mut reader)?),
+        () if reader.take(&["resume"]) => Change::Resume(scope(&mut reader)?),
+        () if reader.take(&["reconnect"]) => Change::Reconnect(scope(&mut reader)?),
+        () if reader.take(&["wait_close"]) => Change::WaitClose(scope(&mut reader)?),
+        () if reader.take(&["kill_client"]) || reader.take(&["kill", "client"]) => {
+            Change::KillClient(client(&mut reader)?)
+        }
+        () if reader.take(&["kill"]) => match reader.peek() {
+            Some(token) if token.kind == TokenKind::Number => {
+                Change::KillClient(client(&mut reader)?)
+            }
+            _ => Change::KillAll(database(&mut reader)?.map_or(Scope::All, Scope::Database)),
+        },
+        () if reader.take(&["disable"]) => Change::Disable(named_database(&mut reader)?),
+        () if reader.take(&["enable"]) => Change::Enable(named_database(&mut reader)?),
+        () if reader.take(&["recover", "transactions"]) => Change::RecoverTransactions,
         () => return Err(no_command(&reader)),
     };
     reader.expect_end()?;
-    Ok(command)
+    Ok(Command::Change(change))
+}
+
+/// `[database | SHARD shard]`
+fn scope(reader: &mut Reader<'_, '_>) -> Result<Scope, CommandError> {
+    let mut shard = reader.clone();
+    if shard.take(&["shard"]) && !shard.is_end() {
+        let name = name(&mut shard)?;
+        *reader = shard;
+        return Ok(Scope::Shard(name));
+    }
+    Ok(database(reader)?.map_or(Scope::All, Scope::Database))
+}
+
+fn database(reader: &mut Reader<'_, '_>) -> Result<Option<String>, CommandError> {
+    match reader.is_end() {
+        true => Ok(None),
+        false => name(reader).map(Some),
+    }
+}
+
+fn named_database(reader: &mut Reader<'_, '_>) -> Result<Scope, CommandError> {
+    Ok(Scope::Database(name(reader)?))
+}
+
+/// A name, or a string that holds one: names of shards may have hyphens.
+fn name(reader: &mut Reader<'_, '_>) -> Result<String, CommandError> {
+    if reader.peek().is_some_and(Token::is_string) {
+        return Ok(reader.string()?.into_owned());
+    }
+    Ok(reader.label()?.into_owned())
+}
+
+fn client(reader: &mut Reader<'_, '_>) -> Result<u64, CommandError> {
+    let unexpected = reader.unexpected();
+    reader.number()?.parse().map_err(|_| unexpected.into())
 }
 
 fn show(reader: &mut Reader<'_, '_>) -> Result<Show, CommandError> {
@@ -317,6 +395,13 @@ fn show(reader: &mut Reader<'_, '_>) -> Result<Show, CommandError> {
     let question = SHOWS.iter().find(|question| reader.take(question.words));
     if let Some(question) = question {
         return Ok(question.show);
+    }
+    let refused = NOT_SHOWN.iter().find(|(word, _)| reader.take(&[word]));
+    if let Some((_, what)) = refused {
+        return Err(CommandError::NotSupported {
+            what,
+            hint: "There is nothing of the kind in pgring.",
+        });
     }
     let first = reader.peek().ok_or_else(|| reader.unexpected())?;
     let position = character_position(reader.sql(), first.start);
@@ -336,6 +421,17 @@ fn show(reader: &mut Reader<'_, '_>) -> Result<Show, CommandError> {
         position,
     })
 }
+
+/// What PgBouncer shows and pgring has not.
+const NOT_SHOWN: &[(&str, &str)] = &[
+    ("fds", "SHOW FDS"),
+    ("sockets", "SHOW SOCKETS"),
+    ("active_sockets", "SHOW ACTIVE_SOCKETS"),
+    ("dns_hosts", "SHOW DNS_HOSTS"),
+    ("dns_zones", "SHOW DNS_ZONES"),
+    ("peers", "SHOW PEERS"),
+    ("peer_pools", "SHOW PEER_POOLS"),
+];
 
 /// `SET name = value` of a setting of PostgreSQL's.
 fn client_setting(reader: &mut Reader<'_, '_>) -> Result<Command, CommandError> {
@@ -410,6 +506,12 @@ fn no_command(reader: &Reader<'_, '_>) -> CommandError {
     let Some(first) = reader.peek() else {
         return reader.unexpected().into();
     };
+    if first.is(reader.sql(), "suspend") {
+        return CommandError::NotSupported {
+            what: "SUSPEND",
+            hint: "PAUSE has transactions wait; a router can be replaced by another that runs beside it.",
+        };
+    }
     if SQL.iter().any(|word| first.is(reader.sql(), word)) {
         let position = character_position(reader.sql(), first.start);
         return CommandError::Sql { position };
@@ -454,7 +556,7 @@ mod tests {
         assert_eq!(message, "42601 unrecognized SHOW \"POLS\"");
         assert_eq!(
             (hint.as_str(), position),
-            ("SHOW HELP lists the commands.", Some(6))
+            ("Perhaps you meant SHOW POOLS.", Some(6))
         );
         let (_, hint, _) = refused("SHOW shard");
         assert_eq!(hint, "Perhaps you meant SHOW SHARDS.");
@@ -464,6 +566,59 @@ mod tests {
         assert_eq!(refused("SHOW").0, "42601 syntax error at end of input");
         assert_eq!(refused("SHOW 1").0, "42601 syntax error at or near \"1\"");
         assert_eq!(refused("FROB").0, "42601 syntax error at or near \"FROB\"");
+    }
+
+    #[test]
+    fn scopes_are_databases_and_shards() {
+        let paused = |text| match one(text) {
+            Command::Change(Change::Pause(scope)) => scope,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(paused("PAUSE"), Scope::All);
+        assert_eq!(paused("PAUSE shop"), Scope::Database("shop".to_owned()));
+        assert_eq!(paused("PAUSE shard"), Scope::Database("shard".to_owned()));
+        assert_eq!(paused("PAUSE SHARD s1"), Scope::Shard("s1".to_owned()));
+        assert_eq!(paused("PAUSE SHARD 's-1'"), Scope::Shard("s-1".to_owned()));
+        assert_eq!(one("KILL 7"), Command::Change(Change::KillClient(7)));
+        assert_eq!(one("KILL_CLIENT 7"), Command::Change(Change::KillClient(7)));
+        assert_eq!(one("KILL"), Command::Change(Change::KillAll(Scope::All)));
+        assert_eq!(
+            refused("KILL_CLIENT x").0,
+            "42601 syntax error at or near \"x\""
+        );
+        assert_eq!(refused("DISABLE").0, "42601 syntax error at end of input");
+        assert_eq!(
+            refused("PAUSE SHARD s1 now").0,
+            "42601 syntax error at or near \"now\""
+        );
+        assert_eq!(
+            refused("SUSPEND").0,
+            "0A000 SUSPEND is not supported by the console"
+        );
+        assert_eq!(
+            refused("show fds").0,
+            "0A000 SHOW FDS is not supported by the console"
+        );
+    }
+
+    #[test]
+    fn changes_are_logged_as_they_are_written() {
+        for text in [
+            "PAUSE",
+            "RESUME shop",
+            "RECONNECT SHARD s1",
+            "WAIT_CLOSE",
+            "KILL shop",
+            "KILL_CLIENT 7",
+            "DISABLE shop",
+            "ENABLE shop",
+            "RECOVER TRANSACTIONS",
+        ] {
+            let Command::Change(change) = one(text) else {
+                panic!("{text}");
+            };
+            assert_eq!(change.to_string(), text);
+        }
     }
 
     #[test]

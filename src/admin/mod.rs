@@ -3,8 +3,12 @@
 
 pub mod command;
 pub mod answer;
+pub mod questions;
 pub mod show;
+mod cluster;
+mod pooler;
 pub mod act;
+mod time;
 
 use crate::backend::control::ControlError;
 use crate::config::User;
@@ -60,6 +64,12 @@ pub enum AdminError {
         /// The command's words.
         verb: &'static str,
     },
+    /// A database that is not there, or is the console's own.
+    #[error("database \"{0}\" does not exist")]
+    NoDatabase(String),
+    /// A shard that is not there.
+    #[error("shard \"{0}\" does not exist")]
+    NoShard(String),
     /// A shard, or the way to it.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -69,19 +79,23 @@ impl ErrorReply for AdminError {
     fn sqlstate(&self) -> SqlState {
         match self {
             Self::NotAllowed { .. } => SqlState::INSUFFICIENT_PRIVILEGE,
+            Self::NoDatabase(_) => SqlState::INVALID_CATALOG_NAME,
+            Self::NoShard(_) => SqlState::UNDEFINED_OBJECT,
             Self::Control(ControlError::Closed) => SqlState::ADMIN_SHUTDOWN,
             Self::Control(_) => SqlState::CONNECTION_FAILURE,
         }
     }
     fn fault(&self) -> Fault {
         match self {
-            Self::NotAllowed { .. } => Fault::Client,
+            Self::NotAllowed { .. } | Self::NoDatabase(_) | Self::NoShard(_) => Fault::Client,
             Self::Control(_) => Fault::Backend,
         }
     }
     fn detail(&self) -> Option<String> {
         match self {
-            Self::NotAllowed { .. } | Self::Control(_) => None,
+            Self::NotAllowed { .. } | Self::NoDatabase(_) | Self::NoShard(_) | Self::Control(_) => {
+                None
+            }
         }
     }
     fn hint(&self) -> Option<String> {
@@ -89,12 +103,16 @@ impl ErrorReply for AdminError {
             Self::NotAllowed { .. } => {
                 Some("It takes a user with admin = true in pgring.toml.".to_owned())
             }
+            Self::NoShard(_) => Some("SHOW SHARDS lists them.".to_owned()),
+            Self::NoDatabase(_) => Some("SHOW DATABASES lists them.".to_owned()),
             Self::Control(_) => None,
         }
     }
     fn refusal(&self) -> Option<&'static str> {
         match self {
-            Self::NotAllowed { .. } | Self::Control(_) => None,
+            Self::NotAllowed { .. } | Self::NoDatabase(_) | Self::NoShard(_) | Self::Control(_) => {
+                None
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 pub mod connection;
 pub mod login;
 pub mod pool;
+pub mod servers;
 pub mod statements;
 pub mod defaults;
 pub mod version;
@@ -23,3 +24,4 @@ mod join;
 mod cache;
 mod pinned;
 pub mod reload;
+mod gate;

@@ -1,4 +1,5 @@
-//! [`Pinned`]: one of the places that a pool has for connections which sessions keep beyond their transactions.
+//! [`Pinned`]: one of the places that a pool has for connections which sessions keep beyond their transactions, or of
+//! others that are counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

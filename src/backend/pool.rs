@@ -11,9 +11,11 @@
 use super::connection::{Backend, BackendState, Cluster, Login};
 use super::control::Control;
 use super::defaults::{DATE_STYLE, Defaults, SettingValues};
+use super::gate::Gate;
 use super::login::{ConnectError, ConnectProblem};
 use super::pinned::Pinned;
 use super::presence::Presence;
+use super::servers::{Entry, Server, Servers};
 use crate::config::Config;
 use crate::topology::ShardId;
 use crate::wire::error_response::{ErrorReply, Fault};
@@ -22,6 +24,7 @@ use arc_swap::ArcSwap;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -77,6 +80,8 @@ pub struct Pools {
 }
 
 struct Shared {
+    /// By [`ShardId`], made when first asked for.
+    gates: Mutex<Vec<Arc<Gate>>>,
     settings: Settings,
     workers: usize,
     control: Arc<Control>,
@@ -94,8 +99,18 @@ struct Settings {
     size: usize,
     pinned: usize,
     wait: Duration,
+    pause: Duration,
     idle: Duration,
     lifetime: Duration,
+}
+
+/// What a connection is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// A transaction that has none yet: waits while its shard is paused.
+    First,
+    /// One that runs on another shard already, and is to come to its end.
+    Further,
 }
 
 /// Why there is no lease.
@@ -104,6 +119,14 @@ pub enum LeaseError {
     /// All connections were in use for too long.
     #[error("no connection to shard {shard} became free within pool.wait ({after:?})")]
     NotInTime {
+        /// The shard.
+        shard: Arc<str>,
+        /// The limit.
+        after: Duration,
+    },
+    /// The shard was paused for too long.
+    #[error("shard {shard} is paused")]
+    Paused {
         /// The shard.
         shard: Arc<str>,
         /// The limit.
@@ -129,6 +152,7 @@ impl ErrorReply for LeaseError {
     fn sqlstate(&self) -> SqlState {
         match self {
             Self::NotInTime { .. } | Self::TooManyPinned { .. } => SqlState::TOO_MANY_CONNECTIONS,
+            Self::Paused { .. } => SqlState::CANNOT_CONNECT_NOW,
             Self::Connect(error) => error.sqlstate(),
             Self::Closed => SqlState::ADMIN_SHUTDOWN,
         }
@@ -136,7 +160,10 @@ impl ErrorReply for LeaseError {
 
     fn fault(&self) -> Fault {
         match self {
-            Self::NotInTime { .. } | Self::TooManyPinned { .. } | Self::Closed => Fault::Router,
+            Self::NotInTime { .. }
+            | Self::Paused { .. }
+            | Self::TooManyPinned { .. }
+            | Self::Closed => Fault::Router,
             Self::Connect(error) => error.fault(),
         }
     }
@@ -145,6 +172,9 @@ impl ErrorReply for LeaseError {
         match self {
             Self::Connect(error) => error.detail(),
             Self::TooManyPinned { max, .. } => Some(format!("pool.pinned is {max}")),
+            Self::Paused { after, .. } => {
+                Some(format!("It was not resumed within pool.pause ({after:?})."))
+            }
             Self::NotInTime { .. } | Self::Closed => None,
         }
     }
@@ -158,6 +188,7 @@ impl ErrorReply for LeaseError {
                 "Unlock, UNLISTEN, close or drop what other sessions keep, or raise pool.pinned."
                     .to_owned(),
             ),
+            Self::Paused { .. } => Some("Try again after RESUME in the console.".to_owned()),
             Self::Connect(error) => error.hint(),
             Self::Closed => None,
         }
@@ -179,9 +210,11 @@ pub struct PoolStatus {
     pub open: usize,
     /// Connections that wait for a session.
     pub idle: usize,
+    /// Connections that are being opened.
+    pub opening: usize,
     /// Connections that sessions keep beyond their transactions.
     pub pinned: usize,
-    /// Sessions that wait for a connection, those included for whom one is being opened.
+    /// Sessions that wait for a connection, or for RESUME.
     pub waiting: usize,
     /// Connections that were opened so far.
     pub connects: u64,
@@ -189,6 +222,29 @@ pub struct PoolStatus {
     pub connect_errors: u64,
     /// Waits that took longer than `pool.wait`.
     pub timeouts: u64,
+    /// How often one was given to a session.
+    pub leases: u64,
+    /// How long sessions have waited in line, all together.
+    pub waited: Duration,
+    /// How long the first in line has waited.
+    pub longest_wait: Duration,
+    /// Whether new transactions wait for RESUME.
+    pub paused: bool,
+}
+
+/// One connection as it is now.
+#[derive(Debug, Clone)]
+pub struct ServerStatus {
+    /// The role.
+    pub user: Arc<str>,
+    /// The shard.
+    pub shard: ShardId,
+    /// The connection.
+    pub server: Arc<Server>,
+    /// Whether it waits for a session.
+    pub idle: bool,
+    /// Whether it is closed when it comes back.
+    pub closing: bool,
 }
 
 impl Pools {
@@ -199,10 +255,12 @@ impl Pools {
             size: config.pool.size,
             pinned: config.pool.pinned,
             wait: config.pool.wait,
+            pause: config.pool.pause,
             idle: config.pool.idle,
             lifetime: config.pool.lifetime,
         };
         let shared = Shared {
+            gates: Mutex::default(),
             settings,
             workers: workers.max(1),
             control,
@@ -230,6 +288,84 @@ impl Pools {
         pools.map(|pool| pool.status()).collect()
     }
 
+    /// Every connection, by pool and in the order in which they were opened.
+    pub fn servers(&self) -> Vec<ServerStatus> {
+        let users = self.shared.users.load();
+        let pools = users.values().flat_map(|pools| pools.iter());
+        pools.flat_map(|pool| pool.server_status()).collect()
+    }
+
+    /// Has new transactions wait for these shards; those that run there go on. Idle connections are closed.
+    pub fn pause(&self, shards: &[ShardId]) {
+        self.gates(shards).for_each(|gate| gate.shut());
+        self.each(shards, |pool| pool.clear_out());
+    }
+
+    /// Ends [`Self::pause`].
+    pub fn resume(&self, shards: &[ShardId]) {
+        self.gates(shards).for_each(|gate| gate.open());
+    }
+
+    /// Whether new transactions wait for the shard.
+    pub fn is_paused(&self, shard: ShardId) -> bool {
+        self.shared.gate(shard).is_shut_now()
+    }
+
+    /// Returns when no transaction runs on these shards. Connections that sessions keep beyond their transactions stay.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing behind.
+    pub async fn quiet(&self, shards: &[ShardId]) {
+        self.until(shards, |pool| pool.running() == 0).await;
+    }
+
+    /// Closes the connections to these shards: idle ones now, others when they come back.
+    pub fn reconnect(&self, shards: &[ShardId]) {
+        self.gates(shards).for_each(|gate| gate.renew());
+        self.each(shards, |pool| pool.drop_idle());
+    }
+
+    /// Returns when no connection to these shards is older than the last [`Self::reconnect`].
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing behind.
+    pub async fn renewed(&self, shards: &[ShardId]) {
+        let is_new = |pool: &Pool| !pool.servers.any_before(pool.gate.generation());
+        self.until(shards, is_new).await;
+    }
+
+    fn gates(&self, shards: &[ShardId]) -> impl Iterator<Item = Arc<Gate>> {
+        shards.iter().map(|shard| self.shared.gate(*shard))
+    }
+
+    fn each(&self, shards: &[ShardId], mut act: impl FnMut(&Arc<Pool>)) {
+        let users = self.shared.users.load();
+        let pools = users.values().flat_map(|pools| pools.iter());
+        let pools = pools.filter(|pool| shards.contains(&pool.shard));
+        pools.for_each(&mut act);
+    }
+
+    /// Returns when all pools of these shards are so at once, looking again whenever a connection is closed or rests.
+    async fn until(&self, shards: &[ShardId], is_so: impl Fn(&Pool) -> bool) {
+        let not_yet = || {
+            let mut gate = None;
+            self.each(shards, |pool| {
+                if !is_so(pool) {
+                    gate = Some(pool.gate.clone());
+                }
+            });
+            gate
+        };
+        while let Some(gate) = not_yet() {
+            let mut left = pin!(gate.left.notified());
+            left.as_mut().enable();
+            // What happened before it listened was not heard.
+            if not_yet().is_some_and(|other| Arc::ptr_eq(&other, &gate)) {
+                left.await;
+            }
+        }
+    }
+
     /// Closes all idle connections and gives no more leases. Those that are out are closed when they come back.
     pub fn close(&self) {
         let users = self.shared.users.load();
@@ -253,6 +389,15 @@ impl Drop for Pools {
 }
 
 impl Shared {
+    fn gate(&self, shard: ShardId) -> Arc<Gate> {
+        let mut gates = lock(&self.gates);
+        let index = usize::from(shard.0);
+        if gates.len() <= index {
+            gates.resize_with(index + 1, Arc::default);
+        }
+        gates[index].clone()
+    }
+
     /// The pools of a role, `least` of them if there are as many shards.
     fn pools_of(&self, user: &Arc<str>, least: usize) -> Arc<[Arc<Pool>]> {
         if let Some(pools) = self.users.load().get(user)
@@ -290,6 +435,12 @@ impl Shared {
             user: user.clone(),
             presence: self.control.presence(shard),
             control: self.control.clone(),
+            gate: self.gate(shard),
+            servers: Servers::default(),
+            leases: (0..self.workers).map(|_| AtomicU64::new(0)).collect(),
+            waited: AtomicU64::new(0),
+            resting: Arc::default(),
+            held: Arc::default(),
             node: AtomicUsize::new(0),
             idle: (0..self.workers).map(|_| Mutex::default()).collect(),
             open: AtomicUsize::new(0),
@@ -336,12 +487,17 @@ impl UserPools {
     ///
     /// # Cancel safety
     /// A dropped call leaves nothing behind.
-    pub async fn acquire(&self, shard: ShardId, custom: &Arc<Custom>) -> Result<Lease, LeaseError> {
+    pub async fn acquire(
+        &self,
+        shard: ShardId,
+        custom: &Arc<Custom>,
+        need: Need,
+    ) -> Result<Lease, LeaseError> {
         match self.pools.get(usize::from(shard.0)) {
-            Some(pool) => pool.acquire(&self.login, self.worker, custom).await,
+            Some(pool) => pool.acquire(&self.login, self.worker, custom, need).await,
             None => {
                 let pool = self.added(shard)?;
-                pool.acquire(&self.login, self.worker, custom).await
+                pool.acquire(&self.login, self.worker, custom, need).await
             }
         }
     }
@@ -354,10 +510,24 @@ impl UserPools {
     }
 
     /// [`Self::acquire`] where that takes no waiting: a pooled connection, if nobody stands in line for one.
-    pub fn take(&self, shard: ShardId, custom: &Arc<Custom>) -> Option<Lease> {
+    pub fn take(&self, shard: ShardId, custom: &Arc<Custom>, need: Need) -> Option<Lease> {
         match self.pools.get(usize::from(shard.0)) {
-            Some(pool) => pool.take(self.worker, custom),
-            None => self.added(shard).ok()?.take(self.worker, custom),
+            Some(pool) => pool.take(self.worker, custom, need),
+            None => self.added(shard).ok()?.take(self.worker, custom, need),
+        }
+    }
+
+    /// Waits while the shard is paused.
+    ///
+    /// # Errors
+    /// [`LeaseError::Paused`].
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing behind.
+    pub async fn pass(&self, shard: ShardId) -> Result<(), LeaseError> {
+        match self.pools.get(usize::from(shard.0)) {
+            Some(pool) => pool.pass().await,
+            None => self.added(shard)?.pass().await,
         }
     }
 
@@ -374,7 +544,9 @@ impl UserPools {
             return Ok(settled);
         }
         let none = Arc::default();
-        let lease = pool.acquire(&self.login, self.worker, &none).await?;
+        let lease = pool
+            .acquire(&self.login, self.worker, &none, Need::First)
+            .await?;
         lease.release();
         pool.defaults.known().ok_or(LeaseError::Closed)
     }
@@ -398,7 +570,9 @@ impl UserPools {
         }
         // Its place in the pool is for a connection that no other session has.
         let none = Arc::default();
-        let lease = pool.acquire(&self.login, self.worker, &none).await?;
+        let lease = pool
+            .acquire(&self.login, self.worker, &none, Need::First)
+            .await?;
         let _room = lease.into_room().ok_or(LeaseError::Closed)?;
         let asked = SettingValues::from([(DATE_STYLE.into(), part.into())]);
         let backend = pool.connect_with(&self.login, &asked).await?;
@@ -406,6 +580,11 @@ impl UserPools {
         let shown = shown.ok_or(LeaseError::Closed)?.clone();
         pool.defaults.date_styles().insert(part, shown.clone());
         Ok(shown)
+    }
+
+    /// On which worker's thread.
+    pub fn worker(&self) -> usize {
+        self.worker
     }
 
     /// As whom.
@@ -429,6 +608,16 @@ struct Pool {
     control: Arc<Control>,
     /// Of this router on the shard.
     presence: Arc<Presence>,
+    gate: Arc<Gate>,
+    servers: Servers,
+    /// How many leases each worker was given; written by that worker only.
+    leases: Box<[AtomicU64]>,
+    /// How long sessions have stood in line, in microseconds.
+    waited: AtomicU64,
+    /// Connections that sessions keep and that no transaction uses.
+    resting: Arc<AtomicUsize>,
+    /// Sessions that wait for RESUME.
+    held: Arc<AtomicUsize>,
     /// What the role's sessions start with, on all shards.
     defaults: Arc<Defaults>,
     /// Index of the node that was the primary last.
@@ -453,6 +642,8 @@ struct Waiter {
     worker: usize,
     custom: Arc<Custom>,
     overtaken: u8,
+    need: Need,
+    since: tokio::time::Instant,
     grant: oneshot::Sender<Grant>,
 }
 
@@ -472,6 +663,7 @@ struct Room {
 impl Drop for Room {
     fn drop(&mut self) {
         self.pool.open.fetch_sub(1, Ordering::SeqCst);
+        self.pool.gate.left.notify_waiters();
         self.pool.serve();
     }
 }
@@ -487,6 +679,10 @@ struct Pooled {
     worker: usize,
     /// The session that holds it keeps it.
     pinned: Option<Pinned>,
+    /// The session that keeps it does not use it.
+    resting: Option<Pinned>,
+    entry: Entry,
+    /// Last, since who waits for its place to be free sees the others gone.
     room: Room,
 }
 
@@ -500,27 +696,55 @@ impl Pool {
         login: &Login,
         worker: usize,
         custom: &Arc<Custom>,
+        need: Need,
     ) -> Result<Lease, LeaseError> {
-        if self.closed.load(Ordering::Relaxed) {
-            return Err(LeaseError::Closed);
-        }
-        if let Some(lease) = self.take(worker, custom) {
-            return Ok(lease);
-        }
-        if self.waiting.load(Ordering::Relaxed) == 0 {
-            if let Some(room) = self.take_room() {
-                return Box::pin(self.open(room, login, worker)).await;
+        loop {
+            if self.closed.load(Ordering::Relaxed) {
+                return Err(LeaseError::Closed);
             }
-            if let Some(unfit) = self.take_unfit(worker) {
-                return Box::pin(self.open(room_of(unfit), login, worker)).await;
+            if self.holds(need) {
+                Box::pin(self.pass()).await?;
+            }
+            if let Some(lease) = self.take(worker, custom, need) {
+                return Ok(lease);
+            }
+            if self.waiting.load(Ordering::Relaxed) == 0 {
+                let room = self.take_room();
+                let room = room.or_else(|| self.take_unfit(worker).map(room_of));
+                if let Some(room) = room {
+                    if self.holds(need) {
+                        continue;
+                    }
+                    return Box::pin(self.open(room, login, worker)).await;
+                }
+            }
+            if let Some(lease) = self.stand_in_line(login, worker, custom, need).await? {
+                return Ok(lease);
             }
         }
-        self.stand_in_line(login, worker, custom).await
+    }
+
+    /// Whether who needs a connection for this has to wait until the shard is resumed.
+    fn holds(&self, need: Need) -> bool {
+        need == Need::First && self.gate.is_shut_now()
+    }
+
+    /// Waits while the shard is paused.
+    async fn pass(&self) -> Result<(), LeaseError> {
+        let _held = Pinned::take(&self.held, usize::MAX);
+        match self.gate.pass(self.settings.pause).await {
+            true => Ok(()),
+            false => Err(LeaseError::Paused {
+                shard: self.shard_name.clone(),
+                after: self.settings.pause,
+            }),
+        }
     }
 
     /// An idle connection that still serves, unless others wait for one. (A closed pool has none.)
-    fn take(&self, worker: usize, custom: &Arc<Custom>) -> Option<Lease> {
-        if self.waiting.load(Ordering::Relaxed) > 0 {
+    fn take(&self, worker: usize, custom: &Arc<Custom>, need: Need) -> Option<Lease> {
+        let held = need == Need::First && self.gate.is_shut();
+        if held || self.waiting.load(Ordering::Relaxed) > 0 {
             return None;
         }
         let mut idle = std::iter::from_fn(|| self.take_idle(worker, custom));
@@ -588,16 +812,24 @@ impl Pool {
         login: &Login,
         worker: usize,
         custom: &Arc<Custom>,
-    ) -> Result<Lease, LeaseError> {
+        need: Need,
+    ) -> Result<Option<Lease>, LeaseError> {
         let (grant, granted) = oneshot::channel();
+        let since = tokio::time::Instant::now();
         let waiter = Waiter {
             worker,
             custom: custom.clone(),
             overtaken: 0,
+            need,
+            since,
             grant,
         };
         {
             let mut line = lock(&self.line);
+            // Who shuts the gate takes those out of the line who have to wait before it.
+            if self.holds(need) {
+                return Ok(None);
+            }
             line.push_back(waiter);
             self.waiting.fetch_add(1, Ordering::SeqCst);
         }
@@ -608,31 +840,32 @@ impl Pool {
         // What came back between the look and the place in line.
         fence(Ordering::SeqCst);
         self.serve();
-        let deadline = tokio::time::Instant::now() + self.settings.wait;
+        let deadline = since + self.settings.wait;
         let granted = tokio::time::timeout_at(deadline, granted).await;
+        let waited = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.waited.fetch_add(waited, Ordering::Relaxed);
         place.served = matches!(granted, Ok(Ok(_)));
         drop(place);
-        match granted {
+        let room = match granted {
             Ok(Ok(Grant::Idle(pooled))) if Fit::of(&pooled, custom) == Fit::Unfit => {
-                Box::pin(self.open(room_of(pooled), login, worker)).await
+                room_of(pooled)
             }
-            Ok(Ok(Grant::Idle(pooled))) => {
-                let room = match Lease::or_room(pooled, worker) {
-                    Ok(lease) => return Ok(lease),
-                    Err(room) => room,
-                };
-                Box::pin(self.open(room, login, worker)).await
-            }
-            Ok(Ok(Grant::Room(room))) => Box::pin(self.open(room, login, worker)).await,
-            Ok(Err(_)) => Err(LeaseError::Closed),
+            Ok(Ok(Grant::Idle(pooled))) => match Lease::or_room(pooled, worker) {
+                Ok(lease) => return Ok(Some(lease)),
+                Err(room) => room,
+            },
+            Ok(Ok(Grant::Room(room))) => room,
+            // It was taken out of the line.
+            Ok(Err(_)) => return Ok(None),
             Err(_) => {
                 self.timeouts.fetch_add(1, Ordering::Relaxed);
-                Err(LeaseError::NotInTime {
+                return Err(LeaseError::NotInTime {
                     shard: self.shard_name.clone(),
                     after: self.settings.wait,
-                })
+                });
             }
-        }
+        };
+        Box::pin(self.open(room, login, worker)).await.map(Some)
     }
 
     /// Gives those in line what there is.
@@ -689,8 +922,12 @@ impl Pool {
     }
 
     async fn open(&self, room: Room, login: &Login, worker: usize) -> Result<Lease, LeaseError> {
+        let generation = self.gate.generation();
         let backend = self.connect(login).await?;
+        let addresses = backend.stream.addresses();
+        let entry = self.servers.enter(backend.pid, addresses, generation);
         let now = Instant::now();
+        self.count_lease(worker);
         Ok(Lease {
             pooled: Some(Box::new(Pooled {
                 backend,
@@ -698,6 +935,8 @@ impl Pool {
                 released: now,
                 worker,
                 pinned: None,
+                resting: None,
+                entry,
                 room,
             })),
         })
@@ -781,20 +1020,31 @@ impl Pool {
     fn keep(self: &Arc<Self>, mut pooled: Parked) {
         let now = Instant::now();
         pooled.released = now;
-        let is_old = now >= pooled.expires || pooled.backend.attendance.is_outdated();
+        let server = &pooled.entry.server;
+        let is_old = now >= pooled.expires
+            || pooled.backend.attendance.is_outdated()
+            || server.generation != self.gate.generation();
         if is_old || self.closed.load(Ordering::SeqCst) {
             return;
         }
+        server.note_released(now, pooled.backend.prepared.len());
         lock(&self.idle[pooled.worker]).push(pooled);
         // Who stands in line since then sees it, or is seen here.
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.serve();
         }
-        // A close that came in between has seen an empty stack.
+        // What came in between has seen an empty stack.
         if self.closed.load(Ordering::SeqCst) {
             self.close();
+        } else if self.gate.is_shut_now() {
+            self.drop_idle();
         }
+    }
+
+    fn count_lease(&self, worker: usize) {
+        let leases = &self.leases[worker];
+        leases.store(leases.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     fn reap(&self) {
@@ -813,25 +1063,86 @@ impl Pool {
 
     fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        for idle in &self.idle {
-            let closed = std::mem::take(&mut *lock(idle));
-            drop(closed);
-        }
+        self.drop_idle();
         let line = std::mem::take(&mut *lock(&self.line));
         self.waiting.fetch_sub(line.len(), Ordering::SeqCst);
     }
 
+    fn drop_idle(&self) {
+        for idle in &self.idle {
+            let closed = std::mem::take(&mut *lock(idle));
+            drop(closed);
+        }
+    }
+
+    /// The gate was shut: who has to wait before it leaves the line, and idle connections are closed.
+    fn clear_out(&self) {
+        let held: Vec<Waiter> = {
+            let mut line = lock(&self.line);
+            let (held, line_left) = std::mem::take(&mut *line)
+                .into_iter()
+                .partition(|waiter| waiter.need == Need::First);
+            *line = line_left;
+            held.into()
+        };
+        self.waiting.fetch_sub(held.len(), Ordering::SeqCst);
+        drop(held);
+        self.drop_idle();
+    }
+
+    /// Connections that transactions use, or that are being opened.
+    fn running(&self) -> usize {
+        let status = self.status();
+        let unused = status.idle + self.resting.load(Ordering::SeqCst);
+        status.open.saturating_sub(unused)
+    }
+
+    fn server_status(&self) -> Vec<ServerStatus> {
+        let idle: Vec<u64> = self
+            .idle
+            .iter()
+            .flat_map(|idle| {
+                let idle = lock(idle);
+                let ids = idle.iter().map(|pooled| pooled.entry.server.id);
+                ids.collect::<Vec<_>>()
+            })
+            .collect();
+        let generation = self.gate.generation();
+        let servers = self.servers.all().into_iter();
+        servers
+            .map(|server| ServerStatus {
+                user: self.user.clone(),
+                shard: self.shard,
+                idle: idle.contains(&server.id),
+                closing: server.generation != generation,
+                server,
+            })
+            .collect()
+    }
+
     fn status(&self) -> PoolStatus {
+        let open = self.open.load(Ordering::Relaxed);
         PoolStatus {
             user: self.user.clone(),
             shard: self.shard,
-            open: self.open.load(Ordering::Relaxed),
+            open,
+            opening: open.saturating_sub(self.servers.count()),
             idle: self.idle.iter().map(|idle| lock(idle).len()).sum(),
             pinned: self.pinned.load(Ordering::Relaxed),
-            waiting: self.waiting.load(Ordering::Relaxed),
+            waiting: self.waiting.load(Ordering::Relaxed) + self.held.load(Ordering::Relaxed),
             connects: self.connects.load(Ordering::Relaxed),
             connect_errors: self.connect_errors.load(Ordering::Relaxed),
             timeouts: self.timeouts.load(Ordering::Relaxed),
+            leases: self
+                .leases
+                .iter()
+                .map(|leases| leases.load(Ordering::Relaxed))
+                .sum(),
+            waited: Duration::from_micros(self.waited.load(Ordering::Relaxed)),
+            longest_wait: lock(&self.line)
+                .front()
+                .map_or(Duration::ZERO, |waiter| waiter.since.elapsed()),
+            paused: self.gate.is_shut(),
         }
     }
 }
@@ -904,6 +1215,7 @@ impl Lease {
             return Err(pooled.room);
         }
         pooled.backend.state = BackendState::InUse;
+        pooled.room.pool.count_lease(worker);
         Ok(Self {
             pooled: Some(pooled),
         })
@@ -939,6 +1251,22 @@ impl Lease {
         }
     }
 
+    /// The session that keeps the connection does not use it now.
+    pub fn set_aside(&mut self) {
+        if let Some(pooled) = self.pooled.as_mut() {
+            let pool = &pooled.room.pool;
+            pooled.resting = Pinned::take(&pool.resting, usize::MAX);
+            pool.gate.left.notify_waiters();
+        }
+    }
+
+    /// Ends [`Self::set_aside`].
+    pub fn take_up(&mut self) {
+        if let Some(pooled) = self.pooled.as_mut() {
+            pooled.resting = None;
+        }
+    }
+
     /// Gives the connection back for others. The caller has seen ReadyForQuery 'I' for all that it sent. A connection
     /// that is broken or tainted, or has bytes left in either direction is closed instead.
     pub fn release(mut self) {
@@ -958,6 +1286,7 @@ impl Lease {
         backend.rest();
         backend.stream.trim();
         pooled.pinned = None;
+        pooled.resting = None;
         if let Some(pooled) = self.pooled.take() {
             let pool = pooled.room.pool.clone();
             pool.keep(pooled);

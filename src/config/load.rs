@@ -285,6 +285,7 @@ fn read_pool(mut section: Section<'_>) -> Pool {
         size,
         pinned: section.count("pinned", 0..=size as u64, size.div_ceil(2)),
         wait: section.duration("wait", MS..=HOUR, 5 * SECOND),
+        pause: section.duration("pause", MS..=HOUR, 120 * SECOND),
         connect: section.duration("connect", 10 * MS..=HOUR, 5 * SECOND),
         idle: section.duration("idle", SECOND..=30 * DAY, 600 * SECOND),
         lifetime: section.duration("lifetime", SECOND..=30 * DAY, HOUR),

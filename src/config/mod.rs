@@ -124,6 +124,8 @@ pub struct Pool {
     pub pinned: usize,
     /// How long a client waits for a connection. Default 5s.
     pub wait: Duration,
+    /// How long a transaction waits while its shard is paused. Default 2min.
+    pub pause: Duration,
     /// How long connecting and logging in to a shard may take. Default 5s.
     pub connect: Duration,
     /// After this long without use a connection is closed. Default 10min.

@@ -40,6 +40,11 @@ impl Budget {
         }
     }
 
+    /// What all statements hold now, and may hold at most.
+    pub fn used(&self) -> (usize, usize) {
+        (self.total.load(Ordering::Relaxed), self.total_max)
+    }
+
     /// What one statement holds.
     pub fn statement(&self) -> Held<'_> {
         Held {

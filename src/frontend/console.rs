@@ -2,11 +2,11 @@
 //! commands mean is in [`crate::admin`]; there are no transactions, no parameters and no COPY here.
 
 use super::error::{self, SessionError, Stop};
-use super::stop::Listening;
 use crate::admin::answer::{Answer, Cell, Column, Kind, Row};
 use crate::admin::command::{self, Command};
 use crate::admin::{self, Operator};
 use crate::router::Router;
+use crate::router::clients::Client;
 use crate::wire::backend_message::{self, ColumnDescription, TransactionStatus};
 use crate::wire::error_response::{self, Report, Severity};
 use crate::wire::frame::{Format, Frame};
@@ -42,6 +42,8 @@ pub struct Console {
     router: Arc<Router>,
     client: FrameStream,
     operator: Operator,
+    /// What others see of it.
+    record: Arc<Client>,
     /// By the client's name; None is the empty string.
     statements: HashMap<String, Option<Command>>,
     /// By the client's name.
@@ -73,11 +75,17 @@ pub fn write_parameters(out: &mut BytesMut, router: &Router) {
 
 impl Console {
     /// A console at its first ReadyForQuery.
-    pub fn new(router: Arc<Router>, client: FrameStream, operator: Operator) -> Box<Self> {
+    pub fn new(
+        router: Arc<Router>,
+        client: FrameStream,
+        operator: Operator,
+        record: Arc<Client>,
+    ) -> Box<Self> {
         Box::new(Self {
             router,
             client,
             operator,
+            record,
             statements: HashMap::new(),
             portals: HashMap::new(),
             failed: false,
@@ -85,11 +93,11 @@ impl Console {
     }
 
     /// Answers the client until it leaves or the router stops.
-    pub async fn run(mut self: Box<Self>, mut stop: Listening) {
+    pub async fn run(mut self: Box<Self>) {
         loop {
             let frame = match self.client.buffered_frame() {
                 Ok(Some(frame)) => frame,
-                Ok(None) => match self.wait(&mut stop).await {
+                Ok(None) => match self.wait().await {
                     Ok(()) => continue,
                     Err(_) => return,
                 },
@@ -98,7 +106,7 @@ impl Console {
                     break;
                 }
             };
-            match self.answer(&frame, &mut stop).await {
+            match self.answer(&frame).await {
                 Ok(true) => {}
                 Ok(false) | Err(Stop::Gone) => break,
                 Err(stop) => self.tell(stop),
@@ -107,17 +115,21 @@ impl Console {
         let _ = self.client.flush().await;
     }
 
-    async fn wait(&mut self, stop: &mut Listening) -> Result<(), Stop> {
+    async fn wait(&mut self) -> Result<(), Stop> {
         self.client.flush().await.map_err(error::of_client)?;
-        let client = &mut self.client;
+        self.record.note_rest(self.statements.len());
+        let (client, record) = (&mut self.client, &self.record);
         let filled = poll_fn(|context| {
-            if stop.poll(context) {
+            if record.leave().is_some() {
                 return Poll::Ready(None);
             }
             client.poll_fill(context).map(Some)
         });
         match filled.await {
-            Some(filled) => filled.map(|_| ()).map_err(error::of_client),
+            Some(filled) => {
+                self.record.note_request(self.router.clients.now());
+                filled.map(|_| ()).map_err(error::of_client)
+            }
             None => {
                 let stopping = &SessionError::Stopping;
                 error_response::write_error_reply(self.client.out(), stopping, Severity::Fatal);
@@ -134,7 +146,7 @@ impl Console {
     }
 
     /// Answers one message. Whether the conversation goes on.
-    async fn answer(&mut self, frame: &Frame, stop: &mut Listening) -> Result<bool, Stop> {
+    async fn answer(&mut self, frame: &Frame) -> Result<bool, Stop> {
         let message = match FrontendMessage::decode(frame.tag(), frame.body()) {
             Ok(message) => message,
             Err(error) => {
@@ -146,7 +158,7 @@ impl Console {
             FrontendMessage::Terminate => return Ok(false),
             FrontendMessage::Query { sql } => {
                 self.failed = false;
-                if let Err(stop) = self.query(sql, stop).await {
+                if let Err(stop) = self.query(sql).await {
                     if let Stop::Gone = stop {
                         return Err(stop);
                     }
@@ -166,7 +178,7 @@ impl Console {
             | FrontendMessage::CopyFail { .. } => {}
             FrontendMessage::Flush => self.client.flush().await.map_err(error::of_client)?,
             message => {
-                let answered = self.extended(message, stop).await;
+                let answered = self.extended(message).await;
                 self.failed = answered.is_err();
                 answered?;
             }
@@ -178,7 +190,7 @@ impl Console {
         backend_message::write_ready_for_query(self.client.out(), TransactionStatus::Idle);
     }
 
-    async fn query(&mut self, text: &str, stop: &mut Listening) -> Result<(), Stop> {
+    async fn query(&mut self, text: &str) -> Result<(), Stop> {
         self.statements.remove("");
         self.portals.clear();
         let commands = command::parse(text)?;
@@ -186,7 +198,7 @@ impl Console {
             backend_message::write_empty_query(self.client.out());
         }
         for command in &commands {
-            let answer = self.perform(command, stop).await?;
+            let answer = self.perform(command).await?;
             let rows = answer.rows.len();
             if let Some(columns) = command.columns() {
                 let formats = vec![Format::Text; columns.len()];
@@ -200,18 +212,12 @@ impl Console {
         Ok(())
     }
 
-    async fn extended(
-        &mut self,
-        message: FrontendMessage<'_>,
-        stop: &mut Listening,
-    ) -> Result<(), Stop> {
+    async fn extended(&mut self, message: FrontendMessage<'_>) -> Result<(), Stop> {
         match message {
             FrontendMessage::Parse { name, sql, .. } => self.parse(name, sql),
             FrontendMessage::Bind(bind) => self.bind(&bind),
             FrontendMessage::Describe { target, name } => self.describe(target, name),
-            FrontendMessage::Execute { portal, row_limit } => {
-                self.execute(portal, row_limit, stop).await
-            }
+            FrontendMessage::Execute { portal, row_limit } => self.execute(portal, row_limit).await,
             FrontendMessage::Close { target, name } => {
                 match target {
                     Target::Statement => drop(self.statements.remove(name)),
@@ -313,12 +319,7 @@ impl Console {
         Ok(())
     }
 
-    async fn execute(
-        &mut self,
-        name: &str,
-        row_limit: i32,
-        stop: &mut Listening,
-    ) -> Result<(), Stop> {
+    async fn execute(&mut self, name: &str, row_limit: i32) -> Result<(), Stop> {
         let unknown = || SessionError::UnknownPortal(name.to_owned());
         let mut portal = self.portals.remove(name).ok_or_else(unknown)?;
         let Some(command) = portal.command.clone() else {
@@ -332,7 +333,7 @@ impl Console {
             None if portal.sent > 0 => {
                 return Err(SessionError::PortalCannotBeRun(name.to_owned()).into());
             }
-            None => self.perform(&command, stop).await?.rows.into_iter(),
+            None => self.perform(&command).await?.rows.into_iter(),
         };
         let most = usize::try_from(row_limit).ok().filter(|most| *most > 0);
         let columns = columns.unwrap_or_default();
@@ -352,14 +353,14 @@ impl Console {
     }
 
     /// Runs a command, while the client stays and the router does.
-    async fn perform(&mut self, command: &Command, stop: &mut Listening) -> Result<Answer, Stop> {
-        let client = &mut self.client;
+    async fn perform(&mut self, command: &Command) -> Result<Answer, Stop> {
+        let (client, record) = (&mut self.client, &self.record);
         let mut running = pin!(admin::run(&self.router, &self.operator, command));
         let done = poll_fn(|context| {
             if let Poll::Ready(done) = running.as_mut().poll(context) {
                 return Poll::Ready(done.map_err(Stop::from));
             }
-            if stop.poll(context) {
+            if record.leave().is_some() {
                 return Poll::Ready(Err(SessionError::Stopping.into()));
             }
             while client.input().len() < INPUT_BYTES_MAX {

@@ -7,11 +7,12 @@ use super::console::{self, Console};
 use super::control::{check_router_setting, is_known_encoding, is_on, is_postgresql_encoding};
 use super::error::SessionError;
 use super::parameters::{DateStyle, Parameters, ROUTER_PREFIX};
-use super::session::{Registered, SERVER_VERSION, Session, Start};
+use super::session::{APPLICATION_NAME, Registered, SERVER_VERSION, Session, Start};
 use crate::admin::{self, Operator};
 use crate::backend::defaults::DATE_STYLE;
 use crate::backend::pool::UserPools;
 use crate::router::Router;
+use crate::router::clients::{Identity, Presence};
 use crate::transaction::command::CommandError;
 use crate::transaction::in_use::InUse;
 use crate::transaction::settings::Settings;
@@ -22,6 +23,7 @@ use crate::wire::sqlstate::SqlState;
 use crate::wire::startup::{self, Startup, StartupError};
 use crate::wire::stream::{FrameStream, StreamError};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Why a connection did not become a session.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +43,9 @@ pub enum HandshakeError {
     /// Another database than the cluster's.
     #[error("database \"{0}\" does not exist")]
     UnknownDatabase(String),
+    /// The cluster's database after DISABLE.
+    #[error("database \"{0}\" is not currently accepting connections")]
+    Disabled(String),
     /// The console, by a user that is neither its administrator nor its monitor.
     #[error("user \"{0}\" is not allowed to use the console")]
     NoOperator(String),
@@ -87,6 +92,7 @@ impl ErrorReply for HandshakeError {
             Self::Encryption => SqlState::PROTOCOL_VIOLATION,
             Self::NoUser => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
             Self::UnknownDatabase(_) => SqlState::INVALID_CATALOG_NAME,
+            Self::Disabled(_) => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::NoOperator(_) => SqlState::INSUFFICIENT_PRIVILEGE,
             Self::Replication | Self::Encoding(_) | Self::Strings => {
                 SqlState::FEATURE_NOT_SUPPORTED
@@ -106,6 +112,7 @@ impl ErrorReply for HandshakeError {
             | Self::Encryption
             | Self::NoUser
             | Self::UnknownDatabase(_)
+            | Self::Disabled(_)
             | Self::NoOperator(_)
             | Self::Replication
             | Self::Encoding(_)
@@ -130,6 +137,7 @@ impl ErrorReply for HandshakeError {
         match self {
             Self::Join(error) => error.hint(),
             Self::Startup(error) => error.hint(),
+            Self::Disabled(_) => Some("ENABLE in the console lets clients in again.".to_owned()),
             Self::NoOperator(_) => {
                 Some("It takes admin = true or monitor = true in pgring.toml.".to_owned())
             }
@@ -167,11 +175,22 @@ enum Party {
     Console(Operator),
 }
 
-/// A client that was told that it is in, and its place among the cancel keys.
+/// A client that was told that it is in, and its places among the clients and the cancel keys.
 struct Greeted {
     party: Party,
     in_use: Arc<InUse>,
+    presence: Presence,
     registered: Registered,
+}
+
+/// A client that is in.
+pub struct Entered {
+    /// What it begins.
+    pub conversation: Conversation,
+    /// Its place among the clients.
+    pub presence: Presence,
+    /// Its place among the cancel keys.
+    pub registered: Registered,
 }
 
 /// What a client that has logged in begins.
@@ -189,12 +208,13 @@ pub async fn handshake(
     cancels: &Arc<Cancels>,
     worker: usize,
     mut client: FrameStream,
-) -> Option<(Conversation, Registered)> {
+) -> Option<Entered> {
     let limit = router.config.limits.login;
     let greeting = greet(router, users, cancels, worker, &mut client);
     let error = match tokio::time::timeout(limit, greeting).await {
         Ok(Ok(greeted)) => {
             let router = router.clone();
+            let record = greeted.presence.client().clone();
             let conversation = match greeted.party {
                 Party::Session(pools, parameters, reported) => {
                     Conversation::Session(Session::new(Start {
@@ -204,13 +224,18 @@ pub async fn handshake(
                         parameters,
                         reported,
                         in_use: greeted.in_use,
+                        record,
                     }))
                 }
                 Party::Console(operator) => {
-                    Conversation::Console(Console::new(router, client, operator))
+                    Conversation::Console(Console::new(router, client, operator, record))
                 }
             };
-            return Some((conversation, greeted.registered));
+            return Some(Entered {
+                conversation,
+                presence: greeted.presence,
+                registered: greeted.registered,
+            });
         }
         Ok(Err(HandshakeError::Gone)) => return None,
         Ok(Err(error)) => error,
@@ -239,13 +264,20 @@ async fn greet(
     let login = users
         .authenticate(client, &router.config, &request.user)
         .await?;
+    let application_name = request.settings.get(APPLICATION_NAME);
+    let application_name = application_name.cloned().unwrap_or_default();
     let party = if request.database == admin::DATABASE {
         let user = router.config.user(&request.user);
         let operator = user.and_then(Operator::of);
-        Party::Console(operator.ok_or(HandshakeError::NoOperator(request.user))?)
+        let refused = || HandshakeError::NoOperator(request.user.clone());
+        Party::Console(operator.ok_or_else(refused)?)
     } else if request.database == router.config.cluster.database {
+        if router.clients.disabled.load(Ordering::Relaxed) {
+            return Err(HandshakeError::Disabled(request.database));
+        }
         let pools = router.pools.of(login, worker);
-        let (parameters, reported) = first_parameters(router, &pools, request.settings).await?;
+        let settings = request.settings;
+        let (parameters, reported) = first_parameters(router, &pools, settings).await?;
         Party::Session(pools, parameters, router.shared(reported))
     } else {
         return Err(HandshakeError::UnknownDatabase(request.database));
@@ -260,6 +292,14 @@ async fn greet(
         pid,
         cancels: cancels.clone(),
     };
+    let presence = router.clients.enter(Identity {
+        user: request.user.into(),
+        database: request.database.into(),
+        addresses: client.addresses(),
+        application_name,
+        pid,
+        console: matches!(party, Party::Console(_)),
+    });
     let out = client.out();
     backend_message::write_authentication_ok(out);
     match &party {
@@ -275,6 +315,7 @@ async fn greet(
     Ok(Greeted {
         party,
         in_use,
+        presence,
         registered,
     })
 }

@@ -25,7 +25,6 @@ mod temporary;
 pub mod parameters;
 mod pinned;
 pub mod cancel;
-pub mod stop;
 pub mod error;
 
 use crate::config::Address;
@@ -35,13 +34,15 @@ use crate::wire::sqlstate::SqlState;
 use crate::wire::stream::{FrameStream, Transport};
 use auth::Users;
 use cancel::Cancels;
-use handshake::Conversation;
+use handshake::{Conversation, Entered};
+use std::future::{Future as _, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
-use stop::Stop;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
@@ -58,7 +59,6 @@ struct Floor {
     router: Arc<Router>,
     users: Users,
     cancels: Arc<Cancels>,
-    stop: Arc<Stop>,
 }
 
 /// Why the router does not listen.
@@ -113,7 +113,6 @@ impl Listener {
                 router,
                 users,
                 cancels: Arc::default(),
-                stop: Arc::default(),
             }),
             stop,
         })
@@ -163,7 +162,7 @@ impl Listener {
                 }
             }
         }
-        self.floor.stop.raise();
+        self.floor.router.clients.stop();
         let threads: Vec<_> = workers.into_iter().map(|(_, worker)| worker).collect();
         let joined = tokio::task::spawn_blocking(move || {
             threads.into_iter().for_each(|worker| drop(worker.join()))
@@ -221,8 +220,8 @@ async fn attend(floor: Arc<Floor>, worker: usize, stream: std::net::TcpStream) {
     };
     let _ = stream.set_nodelay(true);
     let mut client = FrameStream::new(Transport::Tcp(stream), limits.frame_bytes);
-    let (_connected, clients) = Counted::enter(&floor.router.clients);
-    let (arriving, waiting) = Counted::enter(&floor.router.unauthenticated_clients);
+    let (_connected, clients) = Counted::enter(&floor.router.clients.connected);
+    let (arriving, waiting) = Counted::enter(&floor.router.clients.unauthenticated);
     if clients > limits.clients || waiting > limits.unauthenticated_clients {
         let name = if clients > limits.clients {
             "limits.clients"
@@ -236,15 +235,26 @@ async fn attend(floor: Arc<Floor>, worker: usize, stream: std::net::TcpStream) {
     // Boxed, so that it goes with the login: a client that is idle costs its session only.
     let greeted = Box::pin(handshake::handshake(router, users, cancels, worker, client)).await;
     drop(arriving);
-    match greeted {
-        Some((Conversation::Session(session), _registered)) => {
-            session.run(floor.stop.listen()).await;
+    let Some(Entered {
+        conversation,
+        mut presence,
+        registered: _registered,
+    }) = greeted
+    else {
+        return;
+    };
+    let mut running = pin!(async {
+        match conversation {
+            Conversation::Session(session) => session.run().await,
+            Conversation::Console(console) => Box::pin(console.run()).await,
         }
-        Some((Conversation::Console(console), _registered)) => {
-            Box::pin(console.run(floor.stop.listen())).await;
-        }
-        None => {}
-    }
+    });
+    // Who is cut off loses its session as it is: what runs for it on the shards is cancelled and rolled back.
+    poll_fn(|context| match running.as_mut().poll(context) {
+        Poll::Pending if presence.poll_killed(context) => Poll::Ready(()),
+        polled => polled,
+    })
+    .await;
 }
 
 async fn refuse(client: &mut FrameStream, limit: &str) {

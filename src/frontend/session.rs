@@ -7,12 +7,13 @@ use super::known::Shaped;
 use super::own_schema::OwnSchema;
 use super::parameters::Parameters;
 use super::statements::{Portal, Prepared};
-use super::stop::Listening;
 use super::temporary::Temporary;
 use crate::backend::connection::Backend;
 use crate::backend::pool::UserPools;
 use crate::executor::relay::Expect;
 use crate::planner::{self, Context, Hint, PlanError, Refusal, Template};
+use crate::router::clients::{Client, Leave};
+use crate::router::traffic::Counts;
 use crate::router::{Router, TemplateKey};
 use crate::sql::lex::{self, LexLimits};
 use crate::sql::search_path;
@@ -25,7 +26,7 @@ use crate::transaction::pin::Pins;
 use crate::transaction::settings::Settings;
 use crate::transaction::state::Phase;
 use crate::transaction::{Tenant, Transaction};
-use crate::wire::backend_message;
+use crate::wire::backend_message::{self, TransactionStatus};
 use crate::wire::error_response::ErrorReply;
 use crate::wire::error_response::{self, Severity};
 use crate::wire::frame::{Frame, FrameView};
@@ -71,6 +72,14 @@ pub struct Session {
     /// Notifications that are passed on at the next ReadyForQuery.
     notifications: BytesMut,
     pub(super) in_use: Arc<InUse>,
+    /// What the console sees of it.
+    record: Arc<Client>,
+    /// What of that was not told yet.
+    counts: Counts,
+    /// When it said something last, by the clients' clock.
+    woken: u64,
+    /// The settings that name its application to the console.
+    named: Arc<Settings>,
     /// The block changed the schema.
     pub(super) schema_changed: bool,
     pub(super) own_schema: OwnSchema,
@@ -184,6 +193,9 @@ impl Pipeline {
 /// The parameter that clients are told once: the lowest of all shards, by which drivers choose what they use.
 pub(super) const SERVER_VERSION: &str = "server_version";
 
+/// The setting by which clients say what they are.
+pub(super) const APPLICATION_NAME: &str = "application_name";
+
 /// What a session is made of once its client has logged in.
 pub struct Start {
     /// The services.
@@ -198,6 +210,8 @@ pub struct Start {
     pub reported: Arc<Settings>,
     /// The backends that a cancel must reach.
     pub in_use: Arc<InUse>,
+    /// What the console sees of it.
+    pub record: Arc<Client>,
 }
 
 impl Session {
@@ -210,13 +224,12 @@ impl Session {
             parameters,
             reported,
             in_use,
+            record,
         } = start;
         let pins = Pins::new(router.config.pool.mode);
         Box::new(Self {
-            router,
             client,
             pools,
-            parameters,
             transaction: Transaction::new(pins),
             statements: HashMap::default(),
             portals: HashMap::default(),
@@ -228,6 +241,12 @@ impl Session {
             reports_are_stale: false,
             notifications: BytesMut::new(),
             in_use,
+            record,
+            counts: Counts::default(),
+            woken: router.clients.now(),
+            named: parameters.in_force().clone(),
+            parameters,
+            router,
             schema_changed: false,
             own_schema: OwnSchema::default(),
             temporary: Temporary::default(),
@@ -240,7 +259,7 @@ impl Session {
     }
 
     /// Answers the client until it leaves or the router stops.
-    pub async fn run(mut self: Box<Self>, mut stop: Listening) {
+    pub async fn run(mut self: Box<Self>) {
         loop {
             self.planned = 0;
             let bytes = match self.client.head(|_| false) {
@@ -250,7 +269,7 @@ impl Session {
                     Err(_) => break,
                 },
                 Ok(Head::Frame(_, bytes)) => bytes,
-                Ok(Head::Pass(_) | Head::Incomplete) => match self.wait(&mut stop).await {
+                Ok(Head::Pass(_) | Head::Incomplete) => match self.wait().await {
                     Ok(()) => continue,
                     Err(_) => break,
                 },
@@ -276,20 +295,23 @@ impl Session {
     }
 
     /// Sends what waits and waits for the client, for the router's end, or for a shard that has waited too long.
-    async fn wait(&mut self, stop: &mut Listening) -> Result<(), Stop> {
+    async fn wait(&mut self) -> Result<(), Stop> {
         self.client.flush().await.map_err(error::of_client)?;
         self.client.rest();
         self.transaction.note_resting();
         let in_block = self.transaction.block.phase() != Phase::Idle;
         let unsynced = self.pipeline.unsynced;
+        let rested = self.note_rest();
         let woken = poll_fn(|context| {
             if let Poll::Ready(filled) = self.client.poll_fill(context) {
                 return Poll::Ready(Woken::Client(filled.map(|_| ())));
             }
+            match self.record.leave() {
+                Some(Leave::AtRest) if in_block || unsynced => {}
+                Some(_) => return Poll::Ready(Woken::Stopping),
+                None => {}
+            }
             if !in_block && !unsynced {
-                if stop.poll(context) {
-                    return Poll::Ready(Woken::Stopping);
-                }
                 let heard = self.transaction.pins.poll_heard(context);
                 return heard.map(|(shard, filled)| Woken::Shard(shard, filled));
             }
@@ -303,6 +325,7 @@ impl Session {
         });
         match woken.await {
             Woken::Client(filled) => {
+                self.note_request(in_block.then_some(rested));
                 self.transaction.note_busy();
                 return filled.map_err(error::of_client);
             }
@@ -315,6 +338,35 @@ impl Session {
         }
         let _ = self.client.flush().await;
         Err(Stop::Gone)
+    }
+
+    /// Tells the console what was done since the last time; what time it is by the clients' clock.
+    fn note_rest(&mut self) -> u64 {
+        let now = self.router.clients.now();
+        let busy = now.saturating_sub(self.woken);
+        let traffic = self.client.take_traffic();
+        let mut counts = std::mem::take(&mut self.counts);
+        counts.received += traffic.received;
+        counts.sent += traffic.sent;
+        counts.busy += busy;
+        counts.in_transaction += busy;
+        self.router.traffic[self.pools.worker()].add(counts);
+        self.record.note_rest(self.statements.len());
+        let settings = self.parameters.in_force();
+        if !Arc::ptr_eq(settings, &self.named) {
+            self.named = settings.clone();
+            let name = self.named.get(APPLICATION_NAME).cloned();
+            self.record.note_application_name(&name.unwrap_or_default());
+        }
+        now
+    }
+
+    /// The client said something; in a block it had not since `rested`.
+    fn note_request(&mut self, rested: Option<u64>) {
+        self.woken = self.router.clients.now();
+        let idle = rested.map_or(0, |rested| self.woken.saturating_sub(rested));
+        self.counts.in_transaction += idle;
+        self.record.note_request(self.woken);
     }
 
     /// Takes the message at the head of the client's input.
@@ -434,6 +486,8 @@ impl Session {
             self.client.out().extend_from_slice(&notifications);
         }
         let status = self.transaction.block.status();
+        self.counts.queries += 1;
+        self.counts.transactions += u64::from(status == TransactionStatus::Idle);
         backend_message::write_ready_for_query(self.client.out(), status);
     }
 
@@ -481,9 +535,11 @@ impl Session {
             self.reports_are_stale = true;
         }
         let mut asides = Vec::new();
+        self.record.note_waiting(self.woken);
         let (transaction, tenant) = self.transaction();
         let joining = transaction.join(shard, tenant, &mut asides);
         let joined = joining.await.map(|_| ());
+        self.record.note_waiting(0);
         self.note_in_use();
         joined.map_err(error::of_join)?;
         self.pass_asides(&asides);

@@ -13,6 +13,7 @@ use super::two_phase::{
 };
 use super::{Participant, Tenant, Transaction, visibility};
 use crate::backend::control::ControlError;
+use crate::backend::pool::Need;
 use crate::topology::ShardId;
 use crate::topology::snapshot::Topology;
 use crate::wire::backend_message::TransactionStatus;
@@ -436,7 +437,10 @@ impl<'a> TwoPhases<'a> {
     async fn ask(&mut self) -> Option<Verdict> {
         tokio::time::sleep(VERDICT_PAUSE).await;
         let (pools, custom) = (self.tenant.pools, self.tenant.custom);
-        let mut lease = pools.acquire(self.shard, custom).await.ok()?;
+        let mut lease = pools
+            .acquire(self.shard, custom, Need::Further)
+            .await
+            .ok()?;
         let sql = format!(
             "SELECT pg_catalog.pg_xact_status('{}'::pg_catalog.xid8), {TIMELINE}",
             self.name.xid

@@ -18,7 +18,7 @@ mod participants;
 
 use crate::backend::connection::Backend;
 use crate::backend::control::Control;
-use crate::backend::pool::{Lease, LeaseError, UserPools};
+use crate::backend::pool::{Lease, LeaseError, Need, UserPools};
 use crate::sql::statement::IsolationLevel;
 use crate::topology::ShardId;
 use crate::wire::backend_message::TransactionStatus;
@@ -239,7 +239,7 @@ impl Transaction {
         if self.block.phase() != Phase::Idle || !self.pins.is_empty() {
             return false;
         }
-        let Some(lease) = tenant.pools.take(shard, tenant.custom) else {
+        let Some(lease) = tenant.pools.take(shard, tenant.custom, self.need()) else {
             return false;
         };
         if !settings::are_applied(&lease, tenant.settings, tenant.custom) {
@@ -376,14 +376,27 @@ impl Transaction {
 
     /// The backend that the session keeps on the shard, else one of the pool's.
     async fn lease(&self, shard: ShardId, tenant: Tenant<'_>) -> Result<Participant, LeaseError> {
+        let has_pins = !self.pins.is_empty() && self.need() == Need::First;
+        if has_pins && self.pins.keeps(shard, Reasons::default()) {
+            tenant.pools.pass(shard).await?;
+        }
         let pin = match self.pins.take(shard) {
             Some(pin) => pin,
             None => {
-                let lease = tenant.pools.acquire(shard, tenant.custom).await?;
+                let acquiring = tenant.pools.acquire(shard, tenant.custom, self.need());
+                let lease = acquiring.await?;
                 Pin::of(lease, self.pins.always())
             }
         };
         Ok(self.participant(pin))
+    }
+
+    /// What its next connection is wanted for.
+    fn need(&self) -> Need {
+        match self.participants.is_empty() {
+            true => Need::First,
+            false => Need::Further,
+        }
     }
 
     fn participant(&self, pin: Pin) -> Participant {

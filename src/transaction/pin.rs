@@ -213,7 +213,8 @@ impl Pins {
     }
 
     /// Keeps a backend until it is taken again.
-    pub fn keep(&self, pin: Pin) {
+    pub fn keep(&self, mut pin: Pin) {
+        pin.lease.set_aside();
         let mut state = self.state();
         self.expect(&mut state.expected, pin.lease.shard, Some(pin.reasons));
         state.kept.push(pin);
@@ -226,7 +227,9 @@ impl Pins {
         }
         let mut state = self.state();
         let place = state.kept.iter().position(|pin| pin.lease.shard == shard)?;
-        Some(state.kept.swap_remove(place))
+        let mut pin = state.kept.swap_remove(place);
+        pin.lease.take_up();
+        Some(pin)
     }
 
     /// Outside a transaction: what lived in backends that should be here and are not, which are forgotten.

@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future as _, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
@@ -233,6 +234,16 @@ pub struct FrameStream {
     /// The last read took all that was there: the next one has to wait, most likely.
     drained: bool,
     frame_bytes_max: usize,
+    traffic: Traffic,
+}
+
+/// Bytes that have passed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// From the other side.
+    pub received: u64,
+    /// To the other side.
+    pub sent: u64,
 }
 
 impl FrameStream {
@@ -249,6 +260,20 @@ impl FrameStream {
             grown: false,
             drained: false,
             frame_bytes_max,
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// What has passed since this was asked last.
+    pub fn take_traffic(&mut self) -> Traffic {
+        std::mem::take(&mut self.traffic)
+    }
+
+    /// Where the other side is, and this one; None for sockets without addresses.
+    pub fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        match self.transport.as_ref()? {
+            Transport::Tcp(stream) => Some((stream.peer_addr().ok()?, stream.local_addr().ok()?)),
+            Transport::Unix(_) => None,
         }
     }
 
@@ -462,6 +487,7 @@ impl FrameStream {
         self.large = read >= READ_BYTES;
         self.grown |= self.large;
         self.drained = !self.large;
+        self.traffic.received += read as u64;
         match read {
             0 => Poll::Ready(Err(StreamError::Closed)),
             read => Poll::Ready(Ok(read)),
@@ -541,7 +567,10 @@ impl FrameStream {
             let transport = self.transport.as_mut().ok_or(StreamError::Closed)?;
             match ready!(transport.poll_write(context, bytes))? {
                 0 => return Poll::Ready(Err(StreamError::Closed)),
-                written => bytes.advance(written),
+                written => {
+                    bytes.advance(written);
+                    self.traffic.sent += written as u64;
+                }
             }
         }
         while !self.output.is_empty() {
@@ -551,6 +580,7 @@ impl FrameStream {
                 return Poll::Ready(Err(StreamError::Closed));
             }
             advance(&mut self.output, written);
+            self.traffic.sent += written as u64;
         }
         Poll::Ready(Ok(()))
     }

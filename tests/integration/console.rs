@@ -2,8 +2,10 @@
 //! tokio-postgres, which asks for binary results.
 
 use crate::support::deployment::Options;
-use crate::support::{Client, Deployment, Target};
+use crate::support::{Client, Deployment, Target, eventually};
 use postgres_protocol::message::frontend;
+use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 const OPERATORS: &str = "[[user]]\nname = \"dba\"\npassword = \"dba\"\nadmin = true\n\
@@ -185,4 +187,291 @@ fn psql_and_tokio_postgres_talk_to_the_console() {
         let error = error.as_db_error().expect("an error of the console's");
         assert_eq!(error.code().code(), "0A000");
     });
+}
+
+/// Waits until `sql` gives this value.
+#[track_caller]
+fn becomes(client: &mut Client, sql: &str, name: &str, expected: &[&str]) {
+    eventually(Duration::from_secs(10), &format!("{sql}: {name}"), || {
+        column(client, sql, name) == expected
+    });
+}
+
+/// A key of each shard.
+fn keys(deployment: &Deployment<'_>) -> Vec<i64> {
+    let mut app = deployment.connect();
+    app.run("INSERT INTO orders SELECT n, 0 FROM generate_series(1, 100) AS n");
+    let first = "SELECT min(id) FROM orders";
+    let keys = deployment.on_each_shard(first);
+    keys.iter().map(|key| key.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_client_is_listed_with_what_it_does_and_can_be_cut_off() {
+    let deployment = options().start();
+    let keys = keys(&deployment);
+    let mut dba = admin(&deployment);
+    let mut app = deployment
+        .target()
+        .login(&[("application_name", "billing")])
+        .unwrap();
+    let id = |dba: &mut Client, name: &str| {
+        let names = column(dba, "SHOW CLIENTS", "application_name");
+        let place = names.iter().position(|known| known == name);
+        place.map(|place| column(dba, "SHOW CLIENTS", "id").swap_remove(place))
+    };
+    let billing = id(&mut dba, "billing").expect("the client is listed");
+    app.run("SET application_name = 'reports'");
+    assert_eq!(id(&mut dba, "reports").as_ref(), Some(&billing));
+    // At rest, in a block: it is told so, and the block is rolled back.
+    app.run(&format!(
+        "BEGIN; UPDATE orders SET total = 1 WHERE id = {}",
+        keys[0]
+    ));
+    assert_eq!(dba.run(&format!("KILL_CLIENT {billing}")), "KILL_CLIENT");
+    let farewell = app.reply().failure.expect("a farewell");
+    assert_eq!((farewell.severity(), farewell.code()), ("FATAL", "57P01"));
+    let mut other = deployment.connect();
+    let update = format!("UPDATE orders SET total = total + 2 WHERE id = {}", keys[0]);
+    other.run(&update);
+    assert_eq!(
+        other.value(&format!("SELECT total FROM orders WHERE id = {}", keys[0])),
+        "2"
+    );
+    // While it runs something: what runs on the shard is cancelled.
+    let mut sleeper = deployment
+        .target()
+        .login(&[("application_name", "sleeper")])
+        .unwrap();
+    sleeper.message(|buffer| {
+        frontend::query(
+            &format!("SELECT pg_sleep(60) FROM orders WHERE id = {}", keys[1]),
+            buffer,
+        )
+    });
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep(60)%'";
+    let mut shard = deployment.shard(1);
+    eventually(Duration::from_secs(10), "it runs", || {
+        shard.value(running) == "1"
+    });
+    let states = column(&mut dba, "SHOW CLIENTS", "state");
+    assert!(states.contains(&"active".to_owned()), "{states:?}");
+    let sleeping = id(&mut dba, "sleeper").expect("the client is listed");
+    dba.run(&format!("KILL {sleeping}"));
+    assert!(sleeper.read().is_none(), "it is cut off");
+    eventually(Duration::from_secs(10), "it ends", || {
+        shard.value(running) == "0"
+    });
+    assert_eq!(id(&mut dba, "sleeper"), None);
+    // Again: it is gone already.
+    dba.notices.clear();
+    dba.run(&format!("KILL {sleeping}"));
+    assert_eq!(
+        dba.notices[0].message(),
+        format!("there is no client {sleeping}")
+    );
+}
+
+#[test]
+fn pause_waits_for_what_runs_and_holds_what_is_new() {
+    let deployment = options().start();
+    let keys = keys(&deployment);
+    let update = format!("UPDATE orders SET total = total + 1 WHERE id = {}", keys[0]);
+    let mut running = deployment.connect();
+    running.run(&format!("BEGIN; {update}"));
+    let mut dba = admin(&deployment);
+    let mut pausing = admin(&deployment);
+    pausing.message(|buffer| frontend::query("PAUSE", buffer));
+    becomes(
+        &mut dba,
+        "SHOW DATABASES",
+        "paused",
+        &["1", "1", "1", "1", "0"],
+    );
+    // New transactions wait, simple and extended, alone and in a block.
+    let mut held = [deployment.target(), deployment.target()].map(|target| {
+        // A login needs a shard, too.
+        std::thread::spawn(move || target.connect())
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(held.iter_mut().all(|login| !login.is_finished()));
+    let waiting = || column(&mut admin(&deployment), "SHOW POOLS BY SHARD", "cl_waiting");
+    assert!(
+        waiting().iter().any(|waiting| waiting == "2"),
+        "{:?}",
+        waiting()
+    );
+    // What runs goes on to its end, on shards that it has not seen yet, too.
+    running.run(&format!(
+        "UPDATE orders SET total = 9 WHERE id = {}",
+        keys[1]
+    ));
+    running.run("COMMIT");
+    assert_eq!(pausing.reply().outcomes[0].tag.as_deref(), Some("PAUSE"));
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND datname = current_database()";
+    eventually(Duration::from_secs(5), "its connections are closed", || {
+        deployment.on_each_shard(open) == ["0"; 4]
+    });
+    // Once more changes nothing; a statement of a session that is in waits as well.
+    assert_eq!(dba.run("PAUSE shop"), "PAUSE");
+    running.message(|buffer| frontend::query(&update, buffer));
+    eventually(Duration::from_secs(5), "it waits", || {
+        column(&mut dba, "SHOW POOLS", "cl_waiting").contains(&"1".to_owned())
+    });
+    assert_eq!(dba.run("RESUME"), "RESUME");
+    assert_eq!(dba.run("RESUME"), "RESUME");
+    assert_eq!(running.reply().outcomes[0].tag.as_deref(), Some("UPDATE 1"));
+    for login in held {
+        login.join().unwrap().run(&update);
+    }
+}
+
+#[test]
+fn one_shard_is_paused_and_a_wait_has_its_limit() {
+    let deployment = options().settings("[pool]\npause = \"200ms\"").start();
+    let keys = keys(&deployment);
+    let mut dba = admin(&deployment);
+    let mut app = deployment.connect();
+    assert_eq!(dba.run("PAUSE SHARD s1"), "PAUSE");
+    let read = |key: i64| format!("SELECT total FROM orders WHERE id = {key}");
+    assert_eq!(app.value(&read(keys[0])), "0");
+    let failure = app.fails(&read(keys[1]));
+    assert_eq!(
+        (failure.code(), failure.message()),
+        ("57P03", "shard s1 is paused")
+    );
+    // In a block that runs already it is not.
+    app.run("BEGIN");
+    assert_eq!(app.value(&read(keys[0])), "0");
+    assert_eq!(app.value(&read(keys[1])), "0");
+    app.run("COMMIT");
+    // A session that keeps its connection waits before its next transaction, too.
+    assert_eq!(
+        column(&mut dba, "SHOW STATE", "value"),
+        ["no", "no", "yes", "no"]
+    );
+    dba.run("RESUME SHARD s1");
+    assert_eq!(app.value(&read(keys[1])), "0");
+    app.run("LISTEN news");
+    dba.notices.clear();
+    dba.run("PAUSE SHARD s0");
+    assert!(
+        dba.notices[0]
+            .message()
+            .starts_with("1 connections stay open")
+    );
+    assert_eq!(app.fails(&read(keys[0])).code(), "57P03");
+    dba.run("RESUME");
+    assert_eq!(app.value(&read(keys[0])), "0");
+    let failure = dba.fails("PAUSE SHARD s9");
+    assert_eq!(
+        (failure.code(), failure.message()),
+        ("42704", "shard \"s9\" does not exist")
+    );
+    assert_eq!(dba.fails("PAUSE sho").code(), "3D000");
+}
+
+#[test]
+fn connections_are_replaced_as_they_come_back() {
+    let deployment = options().start();
+    let keys = keys(&deployment);
+    let mut dba = admin(&deployment);
+    let mut app = deployment.connect();
+    let pid = format!("SELECT pg_backend_pid() FROM orders WHERE id = {}", keys[2]);
+    let mut other = deployment.connect();
+    other.run("BEGIN");
+    let kept = other.value(&pid);
+    let before = app.value(&pid);
+    assert!(column(&mut dba, "SHOW SERVERS", "remote_pid").contains(&before));
+    dba.run("RECONNECT shop");
+    let after = app.value(&pid);
+    assert_ne!(before, after);
+    assert_eq!(other.value(&pid), kept);
+    let closing = |dba: &mut Client| {
+        let closing = column(dba, "SHOW SERVERS", "close_needed");
+        closing.iter().filter(|closing| *closing == "1").count()
+    };
+    assert_eq!(closing(&mut dba), 1);
+    let mut waiting = admin(&deployment);
+    waiting.message(|buffer| frontend::query("WAIT_CLOSE", buffer));
+    other.run("COMMIT");
+    assert_eq!(
+        waiting.reply().outcomes[0].tag.as_deref(),
+        Some("WAIT_CLOSE")
+    );
+    assert_eq!(closing(&mut dba), 0);
+}
+
+#[test]
+fn clients_are_kept_out_and_all_are_cut_off() {
+    let deployment = options().start();
+    let keys = keys(&deployment);
+    let read = format!("SELECT total FROM orders WHERE id = {}", keys[0]);
+    let mut dba = admin(&deployment);
+    let mut app = deployment.connect();
+    dba.run("DISABLE shop");
+    dba.run("DISABLE shop");
+    let failure = deployment.target().login(&[]).map(drop).unwrap_err();
+    assert_eq!(failure.code(), "55000");
+    assert_eq!(
+        failure.message(),
+        "database \"shop\" is not currently accepting connections"
+    );
+    assert_eq!(app.value(&read), "0");
+    dba.run("ENABLE shop");
+    deployment.connect();
+    dba.run("KILL shop");
+    assert!(app.reply().failure.is_some());
+    dba.run("RESUME shop");
+    assert_eq!(deployment.connect().value(&read), "0");
+}
+
+#[test]
+fn what_was_answered_is_counted() {
+    let deployment = options().start();
+    let keys = keys(&deployment);
+    let mut dba = admin(&deployment);
+    let numbers = |dba: &mut Client| -> BTreeMap<String, i64> {
+        let rows = dba.rows("SHOW TOTALS");
+        let number = |row: &Vec<String>| (row[0].clone(), row[1].parse().unwrap());
+        rows.iter().map(number).collect()
+    };
+    let before = numbers(&mut dba);
+    let mut app = deployment.connect();
+    for _ in 0..10 {
+        app.value(&format!("SELECT total FROM orders WHERE id = {}", keys[0]));
+    }
+    app.run("BEGIN");
+    app.extended(
+        &format!("SELECT total FROM orders WHERE id = {}", keys[0]),
+        &[],
+        false,
+    );
+    std::thread::sleep(Duration::from_millis(50));
+    app.run("COMMIT");
+    drop(app);
+    let sum = |name: &str, after: &BTreeMap<String, i64>| after[name] - before[name];
+    // A client is answered before that is counted.
+    eventually(Duration::from_secs(5), "all is counted", || {
+        sum("total_query_count", &numbers(&mut dba)) == 13
+    });
+    let after = numbers(&mut dba);
+    assert_eq!(sum("total_xact_count", &after), 11);
+    // One for the login.
+    assert_eq!(sum("total_server_assignment_count", &after), 12);
+    assert!(sum("total_received", &after) > 13 * 20);
+    assert!(sum("total_sent", &after) > 13 * 20);
+    let (in_block, busy) = (
+        sum("total_xact_time", &after),
+        sum("total_query_time", &after),
+    );
+    assert!(in_block >= busy + 50_000, "{in_block} {busy}");
+    assert!(busy > 0);
+    let stats = dba.rows("SHOW STATS");
+    assert_eq!(
+        (stats.len(), stats[0][0].as_str(), stats[0].len()),
+        (1, "shop", 17)
+    );
+    assert_eq!(dba.rows("SHOW STATS_TOTALS")[0].len(), 9);
+    assert_eq!(dba.rows("SHOW STATS_AVERAGES")[0].len(), 9);
 }
