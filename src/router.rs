@@ -23,6 +23,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use traffic::{Counts, Traffic};
 
 /// What makes a statement's template: its text, the parameter types that were declared, and how names are looked up.
@@ -151,6 +152,8 @@ pub struct Router {
     pub traffic: Box<[Traffic]>,
     /// What happened lately.
     period: Period,
+    /// Whether the router ends.
+    ending: watch::Sender<bool>,
     /// What gathered rows may take, and do.
     pub merge_budget: Budget,
     /// The settings that clients log in with.
@@ -191,6 +194,7 @@ impl Router {
             clients: Arc::default(),
             traffic: (0..workers).map(|_| Traffic::default()).collect(),
             period: Period::begin(Instant::now()),
+            ending: watch::Sender::new(false),
             spread: AtomicUsize::new(0),
             statement_ids: cache(config.limits.cached_plans),
             statements: AtomicU64::new(1),
@@ -230,6 +234,21 @@ impl Router {
     /// The topology that a statement plans against.
     pub fn topology(&self) -> Arc<Topology> {
         self.control.topology.load_full()
+    }
+
+    /// Has the router end, as by a signal.
+    pub fn end(&self) {
+        self.ending.send_replace(true);
+    }
+
+    /// Returns when the router is to end.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing behind.
+    pub async fn ended(&self) {
+        let mut ending = self.ending.subscribe();
+        // The sender lives as long as the router.
+        let _ = ending.wait_for(|ending| *ending).await;
     }
 
     /// Everything that was counted since the start.

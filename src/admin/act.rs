@@ -2,7 +2,8 @@
 
 use super::AdminError;
 use super::answer::{Answer, row};
-use super::command::{Change, Scope};
+use super::command::{Change, Scope, Shutdown};
+use crate::config::{Config, Difference};
 use crate::router::Router;
 use crate::topology::ShardId;
 use crate::transaction::recovery;
@@ -47,6 +48,8 @@ pub async fn run(router: &Arc<Router>, change: &Change) -> Result<Answer, AdminE
             shards_of(router, scope)?;
             router.clients.disabled.store(false, Ordering::Relaxed);
         }
+        Change::Reload { dry_run } => return reload(router, *dry_run).await,
+        Change::Shutdown(mode) => shut_down(router, *mode),
         Change::RecoverTransactions => return recover_transactions(router).await,
     }
     Ok(Answer::default())
@@ -81,6 +84,55 @@ fn kept(router: &Router, shards: &[ShardId]) -> Answer {
         kept => Answer::notice(format!(
             "{kept} connections stay open: sessions keep them for locks, LISTEN, cursors, temporary tables, or pool.mode"
         )),
+    }
+}
+
+/// Reads the files again. What they say of the shard map is taken over; all else is named, and waits for a restart.
+async fn reload(router: &Arc<Router>, dry_run: bool) -> Result<Answer, AdminError> {
+    let before = router.control.config();
+    let after = Arc::new(Config::load(&before.directory)?);
+    let differences = before.differences(&after);
+    if !dry_run && differences.iter().any(|difference| difference.changeable) {
+        router.reload(after).await?;
+    }
+    let effect = |changeable| match (changeable, dry_run) {
+        (true, false) => "taken over",
+        (true, true) => "would be taken over",
+        (false, _) => "needs a restart",
+    };
+    let row = |difference: Difference| {
+        row![
+            difference.key,
+            difference.before,
+            difference.after,
+            effect(difference.changeable)
+        ]
+    };
+    Ok(Answer::rows(differences.into_iter().map(row).collect()))
+}
+
+/// Has the router end: at once if it was told so before. The operator need not stay.
+fn shut_down(router: &Arc<Router>, mode: Shutdown) {
+    let clients = &router.clients;
+    let again = clients.leaving.swap(true, Ordering::Relaxed);
+    let mode = if again { Shutdown::Now } else { mode };
+    let router = router.clone();
+    match mode {
+        Shutdown::Now => router.end(),
+        Shutdown::WaitForServers => {
+            let shards: Vec<ShardId> = router.topology().shard_ids().collect();
+            router.pools.pause(&shards);
+            tokio::spawn(async move {
+                router.pools.quiet(&shards).await;
+                router.end();
+            });
+        }
+        Shutdown::WaitForClients => {
+            tokio::spawn(async move {
+                router.clients.gone().await;
+                router.end();
+            });
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::sql::reader::{Reader, StatementError};
 use crate::sql::split;
 use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::sqlstate::SqlState;
+use std::borrow::Cow;
 use std::fmt;
 
 /// What a command of the console may hold: they are short.
@@ -21,6 +22,17 @@ const LIMITS: LexLimits = LexLimits {
 pub enum Command {
     /// Answers a question.
     Show(Show),
+    /// Says how SQL would be routed, without running it.
+    ExplainRoute(String),
+    /// Says where the rows of a key are.
+    WhereKey {
+        /// The key's text, as its type's input function takes it.
+        key: String,
+        /// The table whose key it is; None: each sharded table's.
+        table: Option<(Option<String>, String)>,
+    },
+    /// Names what is wrong, as far as the router knows.
+    Check,
     /// A setting of PostgreSQL's sessions that drivers make and that means nothing here.
     ClientSetting,
     /// Does something.
@@ -46,8 +58,26 @@ pub enum Change {
     Disable(Scope),
     /// Ends [`Self::Disable`].
     Enable(Scope),
+    /// Reads the files again, and takes over what can change.
+    Reload {
+        /// Only says what is different.
+        dry_run: bool,
+    },
+    /// Ends the router.
+    Shutdown(Shutdown),
     /// Settles prepared transactions that a crash left, now.
     RecoverTransactions,
+}
+
+/// When the router ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Now.
+    Now,
+    /// When no transaction runs.
+    WaitForServers,
+    /// When all clients have left.
+    WaitForClients,
 }
 
 /// What a command is about.
@@ -97,9 +127,49 @@ const VERBS: &[(&str, &str)] = &[
     ("DISABLE database", "let no more clients in"),
     ("ENABLE database", "let clients in again"),
     (
+        "RELOAD [DRY RUN]",
+        "read the files again: what differs, what is taken over now, and what needs a restart",
+    ),
+    (
+        "SHUTDOWN [WAIT_FOR_SERVERS | WAIT_FOR_CLIENTS]",
+        "end the router: now, when no transaction runs, or when all clients have left",
+    ),
+    (
+        "EXPLAIN ROUTE statement",
+        "how a statement would be routed, without running it",
+    ),
+    (
+        "WHERE KEY 'value' [OF table]",
+        "the slot and the shard of a key",
+    ),
+    (
+        "CHECK",
+        "what is wrong, as far as the router knows; nothing is asked",
+    ),
+    (
         "RECOVER TRANSACTIONS",
         "settle prepared transactions that a crash left, now",
     ),
+];
+
+const ROUTE_COLUMNS: &[Column] = &[Column::text("QUERY PLAN")];
+
+const KEY_COLUMNS: &[Column] = &[
+    Column::text("table"),
+    Column::text("key"),
+    Column::text("key_type"),
+    Column::integer("slot"),
+    Column::text("shard"),
+    Column::text("state"),
+];
+
+const CHECK_COLUMNS: &[Column] = &[Column::text("subject"), Column::text("problem")];
+
+const RELOAD_COLUMNS: &[Column] = &[
+    Column::text("key"),
+    Column::text("before"),
+    Column::text("after"),
+    Column::text("effect"),
 ];
 
 const RECOVER_COLUMNS: &[Column] = &[
@@ -128,6 +198,9 @@ impl Command {
     pub fn columns(&self) -> Option<&'static [Column]> {
         match self {
             Self::Show(show) => Some(show.question().columns),
+            Self::ExplainRoute(_) => Some(ROUTE_COLUMNS),
+            Self::WhereKey { .. } => Some(KEY_COLUMNS),
+            Self::Check => Some(CHECK_COLUMNS),
             Self::ClientSetting => None,
             Self::Change(change) => change.columns(),
         }
@@ -137,6 +210,9 @@ impl Command {
     pub fn tag(&self) -> &'static str {
         match self {
             Self::Show(_) => "SHOW",
+            Self::ExplainRoute(_) => "EXPLAIN ROUTE",
+            Self::WhereKey { .. } => "WHERE KEY",
+            Self::Check => "CHECK",
             Self::ClientSetting => "SET",
             Self::Change(change) => change.tag(),
         }
@@ -147,6 +223,8 @@ impl Change {
     fn columns(&self) -> Option<&'static [Column]> {
         match self {
             Self::RecoverTransactions => Some(RECOVER_COLUMNS),
+            Self::Reload { .. } => Some(RELOAD_COLUMNS),
+            Self::Shutdown(_) => None,
             Self::Pause(_)
             | Self::Resume(_)
             | Self::Reconnect(_)
@@ -169,8 +247,15 @@ impl Change {
             Self::KillClient(_) => "KILL_CLIENT",
             Self::Disable(_) => "DISABLE",
             Self::Enable(_) => "ENABLE",
+            Self::Reload { .. } => "RELOAD",
+            Self::Shutdown(_) => "SHUTDOWN",
             Self::RecoverTransactions => "RECOVER TRANSACTIONS",
         }
+    }
+
+    /// Whether it changes nothing after all.
+    pub fn only_looks(&self) -> bool {
+        matches!(self, Self::Reload { dry_run: true })
     }
 }
 
@@ -187,7 +272,12 @@ impl fmt::Display for Change {
             | Self::Disable(scope)
             | Self::Enable(scope) => write!(f, "{tag}{scope}"),
             Self::KillClient(id) => write!(f, "{tag} {id}"),
-            Self::RecoverTransactions => f.write_str(tag),
+            Self::Reload { dry_run: true } => write!(f, "{tag} DRY RUN"),
+            Self::Shutdown(Shutdown::WaitForServers) => write!(f, "{tag} WAIT_FOR_SERVERS"),
+            Self::Shutdown(Shutdown::WaitForClients) => write!(f, "{tag} WAIT_FOR_CLIENTS"),
+            Self::Reload { dry_run: false }
+            | Self::Shutdown(Shutdown::Now)
+            | Self::RecoverTransactions => f.write_str(tag),
         }
     }
 }
@@ -234,7 +324,7 @@ pub enum CommandError {
         hint: &'static str,
     },
     /// A setting that is none of the console's.
-    #[error("unrecognized configuration parameter \"{0}\"")]
+    #[error("parameter \"{0}\" cannot be set in the console")]
     UnknownSetting(String),
     /// An encoding that the console does not speak.
     #[error("client_encoding {0} is not supported by the console")]
@@ -255,7 +345,7 @@ impl ErrorReply for CommandError {
             Self::Sql { .. } | Self::NotSupported { .. } | Self::Encoding(_) => {
                 SqlState::FEATURE_NOT_SUPPORTED
             }
-            Self::UnknownSetting(_) => SqlState::UNDEFINED_OBJECT,
+            Self::UnknownSetting(_) => SqlState::CANT_CHANGE_RUNTIME_PARAM,
         }
     }
     fn fault(&self) -> Fault {
@@ -283,8 +373,11 @@ impl ErrorReply for CommandError {
                 nearest: Some(nearest),
                 ..
             } => Some(format!("Perhaps you meant SHOW {nearest}.")),
-            Self::UnknownShow { nearest: None, .. } | Self::UnknownSetting(_) => {
+            Self::UnknownShow { nearest: None, .. } => {
                 Some("SHOW HELP lists the commands.".to_owned())
+            }
+            Self::UnknownSetting(_) => {
+                Some("Edit pgring.toml or shards.toml, then use RELOAD.".to_owned())
             }
             Self::Sql { .. } => Some(
                 "Connect to the cluster's database for SQL, with autocommit on for the console; SHOW HELP lists its commands."
@@ -333,6 +426,22 @@ fn parse_one(text: &str, tokens: &[Token]) -> Result<Command, CommandError> {
             return Ok(Command::Show(show));
         }
         () if reader.take(&["set"]) => return client_setting(&mut reader),
+        () if reader.take(&["explain", "route"]) => {
+            return Ok(Command::ExplainRoute(reader.body()?.text.to_owned()));
+        }
+        () if reader.take(&["where", "key"]) => return where_key(&mut reader),
+        () if reader.take(&["check"]) => {
+            reader.expect_end()?;
+            return Ok(Command::Check);
+        }
+        () if reader.take(&["reload"]) => Change::Reload {
+            dry_run: reader.take(&["dry", "run"]),
+        },
+        () if reader.take(&["shutdown"]) => Change::Shutdown(match () {
+            () if reader.take(&["wait_for_servers"]) => Shutdown::WaitForServers,
+            () if reader.take(&["wait_for_clients"]) => Shutdown::WaitForClients,
+            () => Shutdown::Now,
+        }),
         () if reader.take(&["pause"]) => Change::Pause(scope(&mut reader)?),
         () if reader.take(&["resume"]) => Change::Resume(scope(&mut reader)?),
         () if reader.take(&["reconnect"]) => Change::Reconnect(scope(&mut reader)?),
@@ -355,6 +464,23 @@ fn parse_one(text: &str, tokens: &[Token]) -> Result<Command, CommandError> {
     Ok(Command::Change(change))
 }
 
+/// `WHERE KEY 'value' [OF table]`, after its first words. A number need not be quoted.
+fn where_key(reader: &mut Reader<'_, '_>) -> Result<Command, CommandError> {
+    let key = match reader.peek().is_some_and(Token::is_string) {
+        true => reader.string()?.into_owned(),
+        false => reader.number()?,
+    };
+    let table = match reader.take(&["of"]) {
+        true => {
+            let name = reader.qualified_name()?;
+            Some((name.schema.map(Cow::into_owned), name.name.into_owned()))
+        }
+        false => None,
+    };
+    reader.expect_end()?;
+    Ok(Command::WhereKey { key, table })
+}
+
 /// `[database | SHARD shard]`
 fn scope(reader: &mut Reader<'_, '_>) -> Result<Scope, CommandError> {
     let mut shard = reader.clone();
@@ -362,6 +488,13 @@ fn scope(reader: &mut Reader<'_, '_>) -> Result<Scope, CommandError> {
         let name = name(&mut shard)?;
         *reader = shard;
         return Ok(Scope::Shard(name));
+    }
+    let mut key = reader.clone();
+    if key.take(&["key"]) && !key.is_end() {
+        return Err(CommandError::NotSupported {
+            what: "a command about one KEY",
+            hint: "WHERE KEY names its shard: PAUSE SHARD holds what is new there.",
+        });
     }
     Ok(database(reader)?.map_or(Scope::All, Scope::Database))
 }
@@ -576,6 +709,7 @@ mod tests {
         };
         assert_eq!(paused("PAUSE"), Scope::All);
         assert_eq!(paused("PAUSE shop"), Scope::Database("shop".to_owned()));
+        assert_eq!(paused("PAUSE key"), Scope::Database("key".to_owned()));
         assert_eq!(paused("PAUSE shard"), Scope::Database("shard".to_owned()));
         assert_eq!(paused("PAUSE SHARD s1"), Scope::Shard("s1".to_owned()));
         assert_eq!(paused("PAUSE SHARD 's-1'"), Scope::Shard("s-1".to_owned()));
@@ -602,6 +736,34 @@ mod tests {
     }
 
     #[test]
+    fn keys_and_statements_are_read_as_they_are_written() {
+        let where_key = |key: &str, table: Option<(Option<&str>, &str)>| Command::WhereKey {
+            key: key.to_owned(),
+            table: table.map(|(schema, name)| (schema.map(str::to_owned), name.to_owned())),
+        };
+        assert_eq!(one("WHERE KEY 'it''s'"), where_key("it's", None));
+        let of = Some((Some("public"), "orders"));
+        assert_eq!(one("where key -7 of public.orders"), where_key("-7", of));
+        assert_eq!(
+            refused("WHERE KEY x").0,
+            "42601 syntax error at or near \"x\""
+        );
+        let sql = "SELECT * FROM orders WHERE id = 1";
+        let route = Command::ExplainRoute(sql.to_owned());
+        assert_eq!(one(&format!("EXPLAIN ROUTE {sql};")), route);
+        assert_eq!(
+            refused("EXPLAIN SELECT 1").0,
+            "0A000 the console takes commands, not SQL"
+        );
+        let shutdown = |mode| Command::Change(Change::Shutdown(mode));
+        assert_eq!(one("SHUTDOWN"), shutdown(Shutdown::Now));
+        assert_eq!(
+            one("SHUTDOWN WAIT_FOR_SERVERS"),
+            shutdown(Shutdown::WaitForServers)
+        );
+    }
+
+    #[test]
     fn changes_are_logged_as_they_are_written() {
         for text in [
             "PAUSE",
@@ -612,6 +774,8 @@ mod tests {
             "KILL_CLIENT 7",
             "DISABLE shop",
             "ENABLE shop",
+            "RELOAD DRY RUN",
+            "SHUTDOWN WAIT_FOR_CLIENTS",
             "RECOVER TRANSACTIONS",
         ] {
             let Command::Change(change) = one(text) else {
@@ -649,7 +813,7 @@ mod tests {
         );
         assert_eq!(
             refused("SET frob = 1").0,
-            "42704 unrecognized configuration parameter \"frob\""
+            "55P02 parameter \"frob\" cannot be set in the console"
         );
     }
 

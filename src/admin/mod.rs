@@ -7,16 +7,20 @@ pub mod questions;
 pub mod show;
 mod cluster;
 mod pooler;
+mod prepared;
+pub mod route;
 pub mod act;
 mod time;
 
 use crate::backend::control::ControlError;
-use crate::config::User;
+use crate::backend::reload::ReloadError;
+use crate::config::{ConfigError, User};
 use crate::router::Router;
+use crate::topology::key_value::KeyError;
 use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::sqlstate::SqlState;
 use answer::Answer;
-use command::Command;
+use command::{Change, Command};
 use std::sync::Arc;
 
 /// The database that clients ask for to talk to the console.
@@ -70,6 +74,26 @@ pub enum AdminError {
     /// A shard that is not there.
     #[error("shard \"{0}\" does not exist")]
     NoShard(String),
+    /// A table that is not there, or not sharded.
+    #[error("\"{0}\" is not a sharded table")]
+    NoShardedTable(String),
+    /// A key that is none.
+    #[error("\"{key}\" is {source}")]
+    Key {
+        /// As given.
+        key: String,
+        /// What is wrong with it.
+        source: KeyError,
+    },
+    /// The files are wrong.
+    #[error("the files cannot be loaded: nothing is changed")]
+    Files(#[from] ConfigError),
+    /// The files are right, and cannot be taken over.
+    #[error("the shard map stays as it was: {0}")]
+    Reload(#[from] ReloadError),
+    /// A statement that would be refused.
+    #[error("{0}")]
+    Refused(Box<dyn ErrorReply + Send + Sync>),
     /// A shard, or the way to it.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -81,21 +105,38 @@ impl ErrorReply for AdminError {
             Self::NotAllowed { .. } => SqlState::INSUFFICIENT_PRIVILEGE,
             Self::NoDatabase(_) => SqlState::INVALID_CATALOG_NAME,
             Self::NoShard(_) => SqlState::UNDEFINED_OBJECT,
+            Self::NoShardedTable(_) => SqlState::UNDEFINED_TABLE,
+            Self::Key { .. } => SqlState::INVALID_TEXT_REPRESENTATION,
+            Self::Files(_) => SqlState::CONFIG_FILE_ERROR,
+            Self::Reload(_) => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Self::Refused(error) => error.sqlstate(),
             Self::Control(ControlError::Closed) => SqlState::ADMIN_SHUTDOWN,
             Self::Control(_) => SqlState::CONNECTION_FAILURE,
         }
     }
     fn fault(&self) -> Fault {
         match self {
-            Self::NotAllowed { .. } | Self::NoDatabase(_) | Self::NoShard(_) => Fault::Client,
+            Self::NotAllowed { .. }
+            | Self::NoDatabase(_)
+            | Self::NoShard(_)
+            | Self::NoShardedTable(_)
+            | Self::Key { .. } => Fault::Client,
+            Self::Files(_) | Self::Reload(_) => Fault::Router,
+            Self::Refused(error) => error.fault(),
             Self::Control(_) => Fault::Backend,
         }
     }
     fn detail(&self) -> Option<String> {
         match self {
-            Self::NotAllowed { .. } | Self::NoDatabase(_) | Self::NoShard(_) | Self::Control(_) => {
-                None
-            }
+            Self::Files(problems) => Some(problems.to_string()),
+            Self::Refused(error) => error.detail(),
+            Self::NotAllowed { .. }
+            | Self::NoDatabase(_)
+            | Self::NoShard(_)
+            | Self::NoShardedTable(_)
+            | Self::Key { .. }
+            | Self::Reload(_)
+            | Self::Control(_) => None,
         }
     }
     fn hint(&self) -> Option<String> {
@@ -105,14 +146,15 @@ impl ErrorReply for AdminError {
             }
             Self::NoShard(_) => Some("SHOW SHARDS lists them.".to_owned()),
             Self::NoDatabase(_) => Some("SHOW DATABASES lists them.".to_owned()),
-            Self::Control(_) => None,
+            Self::NoShardedTable(_) => Some("SHOW TABLES lists them.".to_owned()),
+            Self::Refused(error) => error.hint(),
+            Self::Key { .. } | Self::Files(_) | Self::Reload(_) | Self::Control(_) => None,
         }
     }
     fn refusal(&self) -> Option<&'static str> {
         match self {
-            Self::NotAllowed { .. } | Self::NoDatabase(_) | Self::NoShard(_) | Self::Control(_) => {
-                None
-            }
+            Self::Refused(error) => error.refusal(),
+            _ => None,
         }
     }
 }
@@ -131,20 +173,51 @@ pub async fn run(
 ) -> Result<Answer, AdminError> {
     let change = match command {
         Command::Show(show) => return show::run(router, *show).await,
+        Command::ExplainRoute(sql) => return route::explain_all(router, sql),
+        Command::WhereKey { key, table } => return cluster::where_key(router, key, table.as_ref()),
+        Command::Check => return Ok(Answer::rows(cluster::check(router))),
         Command::ClientSetting => return Ok(Answer::default()),
         Command::Change(change) => change,
     };
     let verb = change.tag();
-    let done = match operator.rights {
-        Rights::Monitor => Err(AdminError::NotAllowed { verb }),
-        Rights::Admin => act::run(router, change).await,
+    let mut audit = Audit {
+        user: &operator.name,
+        change,
+        told: false,
     };
-    let user = &*operator.name;
-    match &done {
-        Ok(_) => tracing::info!(target: "audit", user, command = %change, "console: done"),
-        Err(error) => {
-            tracing::warn!(target: "audit", user, command = %change, %error, "console: not done");
+    let done = match operator.rights {
+        Rights::Monitor if !change.only_looks() => Err(AdminError::NotAllowed { verb }),
+        Rights::Monitor | Rights::Admin => act::run(router, change).await,
+    };
+    audit.tell(done.as_ref().err());
+    done
+}
+
+/// Writes to the log who changed what, and how that ended: also if nobody waited for it.
+struct Audit<'a> {
+    user: &'a str,
+    change: &'a Change,
+    told: bool,
+}
+
+impl Audit<'_> {
+    fn tell(&mut self, error: Option<&AdminError>) {
+        self.told = true;
+        let (user, command) = (self.user, self.change);
+        match error {
+            None => tracing::info!(target: "audit", user, %command, "console: done"),
+            Some(error) => {
+                tracing::warn!(target: "audit", user, %command, %error, "console: not done");
+            }
         }
     }
-    done
+}
+
+impl Drop for Audit<'_> {
+    fn drop(&mut self) {
+        if !self.told {
+            let (user, command) = (self.user, self.change);
+            tracing::warn!(target: "audit", user, %command, "console: left before it was done");
+        }
+    }
 }

@@ -410,6 +410,30 @@ pub(super) fn mem(router: &Router) -> Vec<Row> {
     rows
 }
 
+/// The settings by our names; after them those that tools for PgBouncer ask for by its names.
+pub(super) fn config(router: &Router) -> Vec<Row> {
+    let config = router.control.config();
+    let settings = config.settings().into_iter();
+    let mut rows: Vec<Row> = settings
+        .map(|setting| {
+            let changeable = if setting.changeable { "yes" } else { "no" };
+            row![setting.key, setting.value, setting.default, changeable]
+        })
+        .collect();
+    let mut alias = |key: &str, value: String| {
+        rows.push(row![key, value, Cell::Null, "no"]);
+    };
+    if let Address::Tcp { host, port } = &config.listen.address {
+        alias("listen_addr", host.clone());
+        alias("listen_port", port.to_string());
+    }
+    alias("pool_mode", mode(router).to_owned());
+    alias("max_client_conn", config.limits.clients.to_string());
+    alias("default_pool_size", config.pool.size.to_string());
+    alias("max_user_connections", "0".to_owned());
+    rows
+}
+
 /// The bytes of the process that are in memory, where the system says so.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

@@ -36,6 +36,18 @@ pub enum Show {
     Lists,
     /// What memory is used for.
     Mem,
+    /// The files.
+    Config,
+    /// What the ring proposes.
+    Ring,
+    /// Where tables are.
+    Tables,
+    /// Cached templates.
+    Statements,
+    /// Prepared parts.
+    TransactionsInDoubt,
+    /// Who is registered.
+    Routers,
     /// The shards as they are.
     Shards,
     /// Who owns which slots.
@@ -290,6 +302,85 @@ pub const SHOWS: &[Question] = &[
             Column::bigint("memtotal"),
         ],
         help: "what memory is used for",
+    },
+    Question {
+        show: Show::Config,
+        words: &["config"],
+        columns: &[
+            Column::text("key"),
+            Column::text("value"),
+            Column::text("default"),
+            Column::text("changeable"),
+        ],
+        help: "the settings in force, their defaults, and whether RELOAD can change them",
+    },
+    Question {
+        show: Show::Ring,
+        words: &["ring"],
+        columns: &[
+            Column::text("shard"),
+            Column::integer("weight"),
+            Column::integer("virtual_nodes"),
+            Column::integer("owned"),
+            Column::integer("proposed"),
+            Column::integer("to_gain"),
+            Column::integer("to_lose"),
+            Column::integer("pinned"),
+        ],
+        help: "what the ring proposes for each shard, against what it owns",
+    },
+    Question {
+        show: Show::Tables,
+        words: &["tables"],
+        columns: &[
+            Column::text("schema"),
+            Column::text("table"),
+            Column::text("kind"),
+            Column::text("key"),
+            Column::text("key_type"),
+            Column::text("shard"),
+            Column::text("problem"),
+        ],
+        help: "tables and where their rows are",
+    },
+    Question {
+        show: Show::Statements,
+        words: &["statements"],
+        columns: &[
+            Column::text("statement"),
+            Column::text("tier"),
+            Column::text("key_parameters"),
+            Column::text("refusal"),
+        ],
+        help: "statements whose plans are cached, without their literals",
+    },
+    Question {
+        show: Show::TransactionsInDoubt,
+        words: &["transactions", "in", "doubt"],
+        columns: &[
+            Column::text("shard"),
+            Column::text("gid"),
+            Column::text("owner"),
+            Column::bigint("age"),
+            Column::text("decider"),
+            Column::text("verdict"),
+        ],
+        help: "prepared parts of transactions of several shards, and what their deciders say",
+    },
+    Question {
+        show: Show::Routers,
+        words: &["routers"],
+        columns: &[
+            Column::text("shard"),
+            Column::bigint("router"),
+            Column::text("this"),
+            Column::integer("pid"),
+            Column::text("client_addr"),
+            Column::text("connected"),
+            Column::bigint("acknowledged"),
+            Column::bigint("epoch"),
+        ],
+        help: "routers that are registered on the shards, and which ownership they have acknowledged",
     },
     Question {
         show: Show::Shards,

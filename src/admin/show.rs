@@ -4,7 +4,7 @@
 use super::AdminError;
 use super::answer::{Answer, Row, row};
 use super::questions::Show;
-use super::{cluster, command, pooler};
+use super::{cluster, command, pooler, prepared, route};
 use crate::router::Router;
 use std::sync::Arc;
 
@@ -29,6 +29,12 @@ pub async fn run(router: &Arc<Router>, show: Show) -> Result<Answer, AdminError>
         Show::Users => pooler::users(router),
         Show::Lists => pooler::lists(router),
         Show::Mem => pooler::mem(router),
+        Show::Config => pooler::config(router),
+        Show::Ring => cluster::ring(router),
+        Show::Tables => cluster::tables(router),
+        Show::Statements => route::statements(router),
+        Show::TransactionsInDoubt => return prepared::in_doubt(router).await,
+        Show::Routers => return prepared::routers(router).await,
         Show::Shards => cluster::shards(router),
         Show::Slots => cluster::slots(router),
     };

@@ -36,7 +36,7 @@ impl Config {
         Self::read(directory, listen_file, shards_file)
     }
 
-    fn read(
+    pub(super) fn read(
         directory: &Path,
         listen_file: Document,
         shards_file: Document,

@@ -6,12 +6,14 @@ mod address;
 mod document;
 mod load;
 mod secret;
+mod settings;
 pub mod unit;
 
 pub use address::{Address, AddressError};
 pub use document::{ConfigError, Problem};
 pub use load::{CONSOLE_DATABASE, LISTEN_FILE, SHARDS_FILE};
 pub use secret::{ScramVerifier, Secret};
+pub use settings::{Difference, Setting};
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -12,7 +12,7 @@ use crate::admin::{self, Operator};
 use crate::backend::defaults::DATE_STYLE;
 use crate::backend::pool::UserPools;
 use crate::router::Router;
-use crate::router::clients::{Identity, Presence};
+use crate::router::clients::{Identity, Visit};
 use crate::transaction::command::CommandError;
 use crate::transaction::in_use::InUse;
 use crate::transaction::settings::Settings;
@@ -43,6 +43,9 @@ pub enum HandshakeError {
     /// Another database than the cluster's.
     #[error("database \"{0}\" does not exist")]
     UnknownDatabase(String),
+    /// The router waits for the last transactions or clients.
+    #[error("the router is shutting down")]
+    ShuttingDown,
     /// The cluster's database after DISABLE.
     #[error("database \"{0}\" is not currently accepting connections")]
     Disabled(String),
@@ -92,6 +95,7 @@ impl ErrorReply for HandshakeError {
             Self::Encryption => SqlState::PROTOCOL_VIOLATION,
             Self::NoUser => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
             Self::UnknownDatabase(_) => SqlState::INVALID_CATALOG_NAME,
+            Self::ShuttingDown => SqlState::CANNOT_CONNECT_NOW,
             Self::Disabled(_) => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::NoOperator(_) => SqlState::INSUFFICIENT_PRIVILEGE,
             Self::Replication | Self::Encoding(_) | Self::Strings => {
@@ -122,7 +126,7 @@ impl ErrorReply for HandshakeError {
             Self::Setting(error) => error.fault(),
             Self::Auth(error) => error.fault(),
             Self::Join(error) => error.fault(),
-            Self::Randomness(_) => Fault::Router,
+            Self::Randomness(_) | Self::ShuttingDown => Fault::Router,
         }
     }
     fn detail(&self) -> Option<String> {
@@ -179,7 +183,7 @@ enum Party {
 struct Greeted {
     party: Party,
     in_use: Arc<InUse>,
-    presence: Presence,
+    visit: Visit,
     registered: Registered,
 }
 
@@ -188,7 +192,7 @@ pub struct Entered {
     /// What it begins.
     pub conversation: Conversation,
     /// Its place among the clients.
-    pub presence: Presence,
+    pub visit: Visit,
     /// Its place among the cancel keys.
     pub registered: Registered,
 }
@@ -214,7 +218,7 @@ pub async fn handshake(
     let error = match tokio::time::timeout(limit, greeting).await {
         Ok(Ok(greeted)) => {
             let router = router.clone();
-            let record = greeted.presence.client().clone();
+            let record = greeted.visit.client().clone();
             let conversation = match greeted.party {
                 Party::Session(pools, parameters, reported) => {
                     Conversation::Session(Session::new(Start {
@@ -233,7 +237,7 @@ pub async fn handshake(
             };
             return Some(Entered {
                 conversation,
-                presence: greeted.presence,
+                visit: greeted.visit,
                 registered: greeted.registered,
             });
         }
@@ -272,6 +276,9 @@ async fn greet(
         let refused = || HandshakeError::NoOperator(request.user.clone());
         Party::Console(operator.ok_or_else(refused)?)
     } else if request.database == router.config.cluster.database {
+        if router.clients.leaving.load(Ordering::Relaxed) {
+            return Err(HandshakeError::ShuttingDown);
+        }
         if router.clients.disabled.load(Ordering::Relaxed) {
             return Err(HandshakeError::Disabled(request.database));
         }
@@ -292,7 +299,7 @@ async fn greet(
         pid,
         cancels: cancels.clone(),
     };
-    let presence = router.clients.enter(Identity {
+    let visit = router.clients.enter(Identity {
         user: request.user.into(),
         database: request.database.into(),
         addresses: client.addresses(),
@@ -315,7 +322,7 @@ async fn greet(
     Ok(Greeted {
         party,
         in_use,
-        presence,
+        visit,
         registered,
     })
 }

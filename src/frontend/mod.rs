@@ -150,6 +150,7 @@ impl Listener {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
                 _ = self.stop.wait_for(|stop| *stop) => break,
+                () = self.floor.router.ended() => break,
             };
             match accepted.and_then(|(stream, _)| stream.into_std()) {
                 Ok(stream) => {
@@ -237,7 +238,7 @@ async fn attend(floor: Arc<Floor>, worker: usize, stream: std::net::TcpStream) {
     drop(arriving);
     let Some(Entered {
         conversation,
-        mut presence,
+        mut visit,
         registered: _registered,
     }) = greeted
     else {
@@ -251,7 +252,7 @@ async fn attend(floor: Arc<Floor>, worker: usize, stream: std::net::TcpStream) {
     });
     // Who is cut off loses its session as it is: what runs for it on the shards is cancelled and rolled back.
     poll_fn(|context| match running.as_mut().poll(context) {
-        Poll::Pending if presence.poll_killed(context) => Poll::Ready(()),
+        Poll::Pending if visit.poll_killed(context) => Poll::Ready(()),
         polled => polled,
     })
     .await;

@@ -3,19 +3,26 @@
 use super::plan::{Access, Fold, Merge, Plan, SortKey, StepArguments, StepSql, Tier};
 use crate::topology::snapshot::Topology;
 
+impl Tier {
+    /// Its name for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::SingleShard => "single shard",
+            Self::AnyShard => "any shard",
+            Self::NamedShard => "named shard",
+            Self::Catalog => "catalog",
+            Self::PushDown => "push down",
+            Self::Partial => "partial and final",
+            Self::Gather => "gather",
+            Self::AllShards => "all shards",
+        }
+    }
+}
+
 impl Plan {
     /// The plan in lines: tier and shards, each distinct rewritten text, and how the outputs become one.
     pub fn describe(&self, topology: &Topology) -> Vec<String> {
-        let tier = match self.tier {
-            Tier::SingleShard => "single shard",
-            Tier::AnyShard => "any shard",
-            Tier::NamedShard => "named shard",
-            Tier::Catalog => "catalog",
-            Tier::PushDown => "push down",
-            Tier::Partial => "partial and final",
-            Tier::Gather => "gather",
-            Tier::AllShards => "all shards",
-        };
+        let tier = self.tier.words();
         let access = match self.access {
             Access::Read => "",
             Access::Write => " (write)",

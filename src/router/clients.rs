@@ -6,10 +6,12 @@
 use futures_util::task::AtomicWaker;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::Notify;
 
 /// All clients of a router.
 #[derive(Debug)]
@@ -20,6 +22,9 @@ pub struct Clients {
     pub unauthenticated: AtomicUsize,
     /// Whether nobody new is let in, but to the console.
     pub disabled: AtomicBool,
+    /// Whether the router is to end, so that nobody new is let in, but to the console.
+    pub leaving: AtomicBool,
+    left: Notify,
     started: Instant,
     next: AtomicU64,
     known: Mutex<Known>,
@@ -37,6 +42,8 @@ impl Default for Clients {
             connected: AtomicUsize::new(0),
             unauthenticated: AtomicUsize::new(0),
             disabled: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            left: Notify::new(),
             started: Instant::now(),
             next: AtomicU64::new(1),
             known: Mutex::default(),
@@ -176,7 +183,7 @@ impl Clients {
     }
 
     /// Counts a client in that has logged in.
-    pub fn enter(self: &Arc<Self>, identity: Identity) -> Presence {
+    pub fn enter(self: &Arc<Self>, identity: Identity) -> Visit {
         let mut known = lock(&self.known);
         let client = Arc::new(Client {
             id: self.next.fetch_add(1, Ordering::Relaxed),
@@ -192,7 +199,7 @@ impl Clients {
         });
         known.clients.insert(client.id, client.clone());
         drop(known);
-        Presence {
+        Visit {
             clients: self.clone(),
             client,
             registered: None,
@@ -230,6 +237,21 @@ impl Clients {
             .for_each(|client| client.tell(AT_REST));
     }
 
+    /// Returns when nobody is left but in the console.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing behind.
+    pub async fn gone(&self) {
+        loop {
+            let mut left = pin!(self.left.notified());
+            left.as_mut().enable();
+            if self.all().iter().all(|client| client.identity.console) {
+                return;
+            }
+            left.await;
+        }
+    }
+
     /// Cuts off the client with this number. Whether there is one.
     pub fn kill(&self, id: u64) -> bool {
         let client = lock(&self.known).clients.get(&id).cloned();
@@ -246,14 +268,14 @@ impl Clients {
 
 /// A client that is in; dropped, it is forgotten.
 #[derive(Debug)]
-pub struct Presence {
+pub struct Visit {
     clients: Arc<Clients>,
     client: Arc<Client>,
     /// What [`Client::waker`] holds.
     registered: Option<Waker>,
 }
 
-impl Presence {
+impl Visit {
     /// Who it is.
     pub fn client(&self) -> &Arc<Client> {
         &self.client
@@ -271,9 +293,10 @@ impl Presence {
     }
 }
 
-impl Drop for Presence {
+impl Drop for Visit {
     fn drop(&mut self) {
         lock(&self.clients.known).clients.remove(&self.client.id);
+        self.clients.left.notify_waiters();
     }
 }
 
@@ -333,8 +356,8 @@ mod tests {
     #[test]
     fn what_a_client_does_is_seen() {
         let clients = Arc::<Clients>::default();
-        let presence = clients.enter(identity(false));
-        let client = presence.client();
+        let visit = clients.enter(identity(false));
+        let client = visit.client();
         assert_eq!(clients.activity(client).0, Activity::Idle);
         client.note_request(clients.now());
         assert_eq!(clients.activity(client).0, Activity::Active);

@@ -178,6 +178,62 @@ const PREPARED: &str = "
     WHERE database = pg_catalog.current_database() AND pg_catalog.starts_with(gid, $1)
     ORDER BY prepared";
 
+/// A part as it is prepared on a shard, and what its decider says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// Its name.
+    pub gid: String,
+    /// Whose it is, quoted as SQL needs it.
+    pub owner: String,
+    /// Since when.
+    pub age: Duration,
+    /// Who decides; None for a name that cannot be read.
+    pub decider: Option<Arc<str>>,
+    /// What the decider says, in words.
+    pub verdict: String,
+}
+
+/// The parts that are prepared on the shard. Finishes none.
+///
+/// # Errors
+/// [`ControlError`].
+pub async fn prepared(control: &Control, shard: ShardId) -> Result<Vec<Prepared>, ControlError> {
+    let client = control.client(shard).await?;
+    let name = control.topology.load().shard_name(shard).clone();
+    let query = |source| ControlError::Query {
+        shard: name.clone(),
+        source,
+    };
+    let prefix = GlobalTransactionId::prefix(&control.cluster());
+    let rows = client.query_typed(PREPARED, &[(&prefix, Type::TEXT)]).await;
+    let rows = rows.map_err(query)?;
+    drop(client);
+    let mut parts = Vec::new();
+    for row in rows {
+        let gid: String = row.try_get(0).map_err(query)?;
+        let (decider, verdict) = match gid.parse::<GlobalTransactionId>() {
+            Ok(gid) => {
+                let verdict = ask_decider(control, &gid).await;
+                (Some(gid.decider), verdict)
+            }
+            Err(error) => (None, Verdict::Unknown(error.to_string())),
+        };
+        parts.push(Prepared {
+            gid,
+            owner: row.try_get(1).map_err(query)?,
+            age: Duration::try_from_secs_f64(row.try_get(2).map_err(query)?).unwrap_or_default(),
+            decider,
+            verdict: match verdict {
+                Verdict::Committed => "committed".to_owned(),
+                Verdict::Aborted => "aborted".to_owned(),
+                Verdict::InProgress => "in progress".to_owned(),
+                Verdict::Unknown(reason) => format!("unknown: {reason}"),
+            },
+        });
+    }
+    Ok(parts)
+}
+
 async fn recover_shard(control: &Control, shard: ShardId) -> Result<Report, ControlError> {
     let client = control.client(shard).await?;
     let name = control.topology.load().shard_name(shard).clone();

@@ -39,6 +39,25 @@ fn psycopg_works() {
 }
 
 #[test]
+fn psycopg_talks_to_the_console() {
+    let Some(python) = runtime("python3") else {
+        return;
+    };
+    let folder = installed("psycopg", PSYCOPG, pip);
+    let operator = "[[user]]\nname = \"dba\"\npassword = \"dba\"\nadmin = true\n";
+    let deployment = Deployment::shared().settings(operator).start();
+    let console = deployment.target().user("dba", "dba").database("pgring");
+    run(
+        "psycopg",
+        "the console",
+        &with_url(
+            &|| python_script(&python, &folder, "psycopg_console.py"),
+            &console,
+        ),
+    );
+}
+
+#[test]
 fn asyncpg_works() {
     let Some(python) = runtime("python3") else {
         return;

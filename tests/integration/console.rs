@@ -2,7 +2,7 @@
 //! tokio-postgres, which asks for binary results.
 
 use crate::support::deployment::Options;
-use crate::support::{Client, Deployment, Target, eventually};
+use crate::support::{Client, Deployment, Router, Target, eventually};
 use postgres_protocol::message::frontend;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -48,7 +48,7 @@ fn column(client: &mut Client, sql: &str, name: &str) -> Vec<String> {
 
 #[test]
 fn only_operators_are_let_into_the_console() {
-    let deployment = options().start();
+    let mut deployment = options().start();
     let app = Target {
         database: "pgring".into(),
         ..deployment.target()
@@ -75,6 +75,14 @@ fn only_operators_are_let_into_the_console() {
         dba.rows("RECOVER TRANSACTIONS"),
         [["0", "0", "0", "0", "0"]]
     );
+    // Who changed what is in the log, and who was not allowed to.
+    let log = deployment.router().log();
+    for line in [
+        "console: done user=\"dba\" command=RECOVER TRANSACTIONS",
+        "console: not done user=\"watch\" command=RECOVER TRANSACTIONS error=permission denied",
+    ] {
+        assert!(log.contains(line), "{line}\n{log}");
+    }
 }
 
 #[test]
@@ -474,4 +482,206 @@ fn what_was_answered_is_counted() {
     );
     assert_eq!(dba.rows("SHOW STATS_TOTALS")[0].len(), 9);
     assert_eq!(dba.rows("SHOW STATS_AVERAGES")[0].len(), 9);
+}
+
+#[test]
+fn keys_statements_and_tables_are_placed_as_the_shards_have_them() {
+    let deployment = options()
+        .schema("CREATE TABLE notes (id text PRIMARY KEY)")
+        .sharded("notes", "id")
+        .schema("CREATE TABLE countries (code text)")
+        .reference("countries")
+        .schema("CREATE TABLE audit (line text)")
+        .start();
+    let keys = keys(&deployment);
+    let mut dba = admin(&deployment);
+    for (shard, key) in keys.iter().enumerate() {
+        let sql = format!("WHERE KEY '{key}' OF orders");
+        assert_eq!(column(&mut dba, &sql, "shard"), [format!("s{shard}")]);
+        let sql = format!("EXPLAIN ROUTE SELECT * FROM orders WHERE id = {key}");
+        let plan = dba.column(&sql).join("\n");
+        assert!(
+            plan.starts_with(&format!("single shard on s{shard}")),
+            "{plan}"
+        );
+    }
+    // A text that is a key of one table and none of the other.
+    assert_eq!(
+        column(&mut dba, "WHERE KEY '1'", "table"),
+        ["public.notes", "public.orders"]
+    );
+    assert_eq!(column(&mut dba, "WHERE KEY 'x'", "table"), ["public.notes"]);
+    let failure = dba.fails("WHERE KEY 'x' OF orders");
+    assert_eq!(
+        (failure.code(), failure.message()),
+        ("22P02", "\"x\" is not a value of the key's type")
+    );
+    assert_eq!(dba.fails("WHERE KEY 'x' OF countries").code(), "42P01");
+    // A refusal is the statement's own.
+    let failure = dba.fails("EXPLAIN ROUTE SELECT * FROM orders TABLESAMPLE system (1)");
+    assert_eq!(failure.refusal(), Some("table-sample"));
+    let kinds = dba.rows("SHOW TABLES");
+    let kinds: Vec<(&str, &str)> = kinds
+        .iter()
+        .map(|row| (row[1].as_str(), row[2].as_str()))
+        .collect();
+    let expected = [
+        ("audit", "local"),
+        ("countries", "reference"),
+        ("notes", "sharded"),
+        ("orders", "sharded"),
+    ];
+    assert_eq!(kinds, expected);
+    let owned = column(&mut dba, "SHOW SHARDS", "slots");
+    assert_eq!(column(&mut dba, "SHOW RING", "owned"), owned);
+    assert_eq!(column(&mut dba, "SHOW RING", "to_gain"), ["0"; 4]);
+    assert_eq!(dba.rows("CHECK"), [[""; 0]; 0]);
+    // Plans are shown without literals.
+    let mut app = deployment.connect();
+    app.run("SELECT total FROM orders WHERE id = 31337");
+    app.run("SELECT count(*) FROM orders WHERE total = 31338");
+    let statements = dba.rows("SHOW STATEMENTS");
+    let shown = format!("{statements:?}");
+    assert!(
+        shown.contains("by key") && shown.contains("count(*)"),
+        "{shown}"
+    );
+    assert!(!shown.contains("3133"), "{shown}");
+}
+
+#[test]
+fn prepared_parts_and_routers_are_asked_of_the_shards() {
+    let deployment = options().settings("[recovery]\ninterval = \"1h\"").start();
+    let mut dba = admin(&deployment);
+    assert_eq!(dba.rows("SHOW TRANSACTIONS IN DOUBT").len(), 0);
+    let mut shard = deployment.shard(1);
+    let decider = shard.value("SELECT pg_current_xact_id()");
+    let timeline = "SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)";
+    let gid = format!("pgring:test:s1:{}:{decider}:1", shard.value(timeline));
+    shard.run("BEGIN; INSERT INTO orders VALUES (1, 1)");
+    shard.run(&format!("PREPARE TRANSACTION '{gid}'"));
+    let parts = dba.rows("SHOW TRANSACTIONS IN DOUBT");
+    assert_eq!(parts.len(), 1);
+    assert_eq!((parts[0][0].as_str(), &parts[0][1]), ("s1", &gid));
+    assert_eq!(
+        (parts[0][4].as_str(), parts[0][5].as_str()),
+        ("s1", "committed")
+    );
+    assert_eq!(dba.rows("RECOVER TRANSACTIONS")[0][0], "1");
+    assert_eq!(dba.rows("SHOW TRANSACTIONS IN DOUBT").len(), 0);
+    assert_eq!(column(&mut dba, "SHOW ROUTERS", "this"), ["yes"; 4]);
+    let _other = deployment.another_router();
+    eventually(Duration::from_secs(10), "both are registered", || {
+        let this = column(&mut dba, "SHOW ROUTERS", "this");
+        this.iter().filter(|this| *this == "no").count() == 4
+    });
+}
+
+#[test]
+fn the_files_are_read_again_and_nothing_of_them_is_passed_over() {
+    let deployment = options()
+        .schema("CREATE TABLE countries (code text)")
+        .start();
+    let mut dba = admin(&deployment);
+    assert_eq!(dba.rows("RELOAD").len(), 0);
+    let edit = |name: &str, more: &str| {
+        let file = deployment.directory().join(name);
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, format!("{text}{more}")).unwrap();
+        text
+    };
+    edit(
+        "shards.toml",
+        "[[table]]\nname = \"public.countries\"\nkind = \"reference\"\n",
+    );
+    let before = edit("pgring.toml", "[pool]\nsize = 7\n");
+    let expected = |effect: &str| {
+        let table = ["table.public.countries", "NULL", "reference", effect];
+        [["pool.size", "20", "7", "needs a restart"], table]
+            .map(|row| row.map(str::to_owned).to_vec())
+    };
+    // `pool.pinned` is half of the size.
+    let rows = |dba: &mut Client, sql: &str| {
+        let mut rows = dba.rows(sql);
+        rows.retain(|row| row[0] != "pool.pinned");
+        rows
+    };
+    assert_eq!(
+        rows(&mut dba, "RELOAD DRY RUN"),
+        expected("would be taken over")
+    );
+    let kind = |dba: &mut Client| column(dba, "SHOW TABLES", "kind")[0].clone();
+    assert_eq!(kind(&mut dba), "local");
+    let mut watch = console(&deployment, "watch").connect();
+    assert_eq!(rows(&mut watch, "RELOAD DRY RUN").len(), 2);
+    assert_eq!(watch.fails("RELOAD").code(), "42501");
+    assert_eq!(rows(&mut dba, "RELOAD"), expected("taken over"));
+    assert_eq!(kind(&mut dba), "reference");
+    assert_eq!(rows(&mut dba, "RELOAD"), &expected("")[..1]);
+    // Files that are wrong change nothing, and say where.
+    std::fs::write(
+        deployment.directory().join("pgring.toml"),
+        format!("{before}[pol]\n"),
+    )
+    .unwrap();
+    let failure = dba.fails("RELOAD");
+    assert_eq!(failure.code(), "F0000");
+    assert!(failure.detail().contains("pol: unknown key"), "{failure}");
+    let config = dba.rows("SHOW CONFIG");
+    let of = |key: &str| config.iter().find(|row| row[0] == key).unwrap().clone();
+    assert_eq!(of("pool.size"), ["pool.size", "20", "20", "no"]);
+    assert_eq!(of("max_client_conn")[1], "10000");
+    assert!(
+        config.iter().all(|row| !row[1].contains("dba")),
+        "no password is shown"
+    );
+}
+
+#[test]
+fn the_router_ends_when_it_is_told() {
+    let deployment = options().start();
+    let keys = keys(&deployment);
+    let dba = |router: &Router| {
+        let target = console(&deployment, "dba");
+        let port = router.target().port;
+        Target { port, ..target }.connect()
+    };
+    let app = |router: &Router| router.target();
+    let ended = |router: &mut Router| {
+        eventually(Duration::from_secs(15), "it ends", || !router.is_running());
+    };
+    // At once.
+    let mut router = deployment.another_router();
+    let mut client = app(&router).connect();
+    assert_eq!(dba(&router).run("SHUTDOWN"), "SHUTDOWN");
+    assert_eq!(client.reply().failure.unwrap().code(), "57P01");
+    ended(&mut router);
+    // When the last client has left; nobody new is let in meanwhile, but an operator.
+    let mut router = deployment.another_router();
+    let client = app(&router).connect();
+    assert_eq!(dba(&router).run("SHUTDOWN WAIT_FOR_CLIENTS"), "SHUTDOWN");
+    let failure = app(&router).login(&[]).map(drop).unwrap_err();
+    assert_eq!(
+        (failure.code(), failure.message()),
+        ("57P03", "the router is shutting down")
+    );
+    assert_eq!(dba(&router).rows("SHOW VERSION").len(), 1);
+    drop(client);
+    ended(&mut router);
+    // When the last transaction is over.
+    let mut router = deployment.another_router();
+    let mut client = app(&router).connect();
+    client.run(&format!(
+        "BEGIN; UPDATE orders SET total = 5 WHERE id = {}",
+        keys[0]
+    ));
+    dba(&router).run("SHUTDOWN WAIT_FOR_SERVERS");
+    client.run(&format!(
+        "UPDATE orders SET total = 5 WHERE id = {}",
+        keys[1]
+    ));
+    assert_eq!(client.run("COMMIT"), "COMMIT");
+    ended(&mut router);
+    let sum = "SELECT sum(total) FROM orders";
+    assert_eq!(deployment.connect().value(sum), "10");
 }
