@@ -10,6 +10,7 @@ use super::side::{MoveError, Side, ident};
 use super::table::MovedTable;
 use crate::topology::hash;
 use crate::topology::slot::SlotSet;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
@@ -110,15 +111,26 @@ pub async fn install(
             continue;
         }
         let truncate = ident(&format!("~pgring_truncate_{id}"));
+        // A partition may be emptied by its own name.
+        let mut targets: BTreeSet<&str> =
+            table.leaves.iter().map(|leaf| leaf.name.as_str()).collect();
+        targets.insert(target);
+        let truncates: String = targets
+            .into_iter()
+            .map(|target| {
+                format!(
+                    "; CREATE TRIGGER {truncate} BEFORE TRUNCATE ON {target} \
+                     FOR EACH STATEMENT EXECUTE FUNCTION pgring.guard_truncate_{id}()"
+                )
+            })
+            .collect();
         patiently(
             side,
             patience,
             &format!("table {target} is written by a transaction that"),
             &format!(
                 "CREATE TRIGGER {name} BEFORE INSERT OR UPDATE OR DELETE ON {target} \
-                 FOR EACH ROW EXECUTE FUNCTION {function}(); \
-                 CREATE TRIGGER {truncate} BEFORE TRUNCATE ON {target} \
-                 FOR EACH STATEMENT EXECUTE FUNCTION pgring.guard_truncate_{id}()"
+                 FOR EACH ROW EXECUTE FUNCTION {function}(){truncates}"
             ),
         )
         .await?;

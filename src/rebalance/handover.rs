@@ -257,23 +257,8 @@ impl Handover<'_> {
     /// # Errors
     /// [`MoveError`]
     pub async fn give_back(&self) -> Result<(), MoveError> {
-        let (giving, slots) = (self.giving, self.slots);
         self.settle().await?;
-        guard::open(giving, self.id).await?;
-        giving
-            .run(&guard::functions(
-                self.id,
-                slots,
-                self.tables,
-                Guard::Watching,
-            ))
-            .await?;
-        giving
-            .run(&format!(
-                "UPDATE pgring.ownership SET fenced = fenced - '{slots}', closed = closed - '{slots}', epoch = epoch + 1 \
-                 WHERE fenced && '{slots}'"
-            ))
-            .await
+        unfence(self.giving, self.id, self.slots, self.tables).await
     }
 
     /// After the flip: both sides are told again, by whoever may not have been.
@@ -285,4 +270,26 @@ impl Handover<'_> {
         guard::open(self.giving, self.id).await?;
         self.tell().await
     }
+}
+
+/// Lets statements on the slots through again. Only while no flip of them can commit any more.
+///
+/// # Errors
+/// [`MoveError`]
+pub async fn unfence(
+    giving: &Side,
+    id: i32,
+    slots: &SlotSet,
+    tables: &[MovedTable],
+) -> Result<(), MoveError> {
+    guard::open(giving, id).await?;
+    giving
+        .run(&guard::functions(id, slots, tables, Guard::Watching))
+        .await?;
+    giving
+        .run(&format!(
+            "UPDATE pgring.ownership SET fenced = fenced - '{slots}', closed = closed - '{slots}', epoch = epoch + 1 \
+             WHERE fenced && '{slots}'"
+        ))
+        .await
 }

@@ -3,7 +3,7 @@
 
 use super::copy;
 use super::guard::{self, Guard};
-use super::handover::{Handover, SILENCE};
+use super::handover::{self, Handover, SILENCE};
 use super::move_plan::MovePlan;
 use super::phase::{Action, Event, Phase, TransitionError};
 use super::record::{self, MoveRecord, Options, Progress, Wanted};
@@ -16,6 +16,7 @@ use super::want::Wants;
 use crate::backend::control::Control;
 use crate::backend::replication::ExportedSlot;
 use crate::topology::ShardId;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -32,6 +33,8 @@ const LAG_MAX: Duration = Duration::from_millis(100);
 const CATCH_UP_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// How long transactions that run when a copy starts may take to end.
 const SLOT_WAIT: Duration = Duration::from_secs(3600);
+/// How long a shard may say nothing in a handover, beyond what its parts may take.
+const STUCK: Duration = Duration::from_secs(70);
 /// How long transactions that write a table may keep its guard from being made.
 const GUARD_WAIT: Duration = Duration::from_secs(3600);
 
@@ -186,6 +189,16 @@ pub fn is_resting(record: &MoveRecord) -> bool {
     }
 }
 
+/// A handover that a shard does not answer in the middle of.
+async fn in_time(
+    handover: impl Future<Output = Result<Duration, MoveError>>,
+    budget: Duration,
+) -> Result<Duration, MoveError> {
+    let after = SILENCE + 2 * budget + STUCK;
+    let handed = timeout(after, handover).await;
+    handed.unwrap_or(Err(MoveError::Stuck(after)))
+}
+
 /// Drives one move, and holds its lock.
 struct Driver {
     control: Arc<Control>,
@@ -216,6 +229,15 @@ impl Driver {
         if record.phase.is_over() || is_resting(&record) {
             return Ok(None);
         }
+        let mut record = record;
+        let schema = control.topology.load().schema.clone();
+        if record.phase == Phase::HandingOver {
+            // Somebody may be held, and the target be what is lost.
+            let tables = table::describe(&source, &schema).await?;
+            handover::unfence(&source, id, &record.slots, &tables).await?;
+            source.run(&record::phase_sql(id, Phase::Ready)).await?;
+            record.phase = Phase::Ready;
+        }
         let target = Side::connect(control, to).await?;
         control.refresh_schema().await?;
         let schema = control.topology.load().schema.clone();
@@ -238,6 +260,7 @@ impl Driver {
     async fn drive(mut self) -> Phase {
         let (shortest, longest) = BACKOFF;
         let mut pause = shortest;
+        let mut owed = Duration::ZERO;
         let mut event = Event::TakenUp;
         loop {
             let (phase, action) = match self.next(event) {
@@ -247,10 +270,13 @@ impl Driver {
                     return self.record.phase;
                 }
             };
-            // What was begun is ended before a pause.
+            // What was begun is ended before a pause of any kind: somebody may be held.
             let begun = matches!(action, Action::GiveBack | Action::TakeBack | Action::Keep);
-            if self.wants.now() == Wanted::Pause && !begun && action != Action::End {
-                return self.record.phase;
+            if !begun && action != Action::End {
+                sleep(std::mem::take(&mut owed)).await;
+                if self.wants.now() == Wanted::Pause {
+                    return self.record.phase;
+                }
             }
             if let Err(error) = self.note_phase(phase).await {
                 tracing::warn!(id = self.record.id, %error, "a move is let go");
@@ -261,21 +287,28 @@ impl Driver {
             }
             event = match self.act(action).await {
                 Ok(()) => {
-                    pause = shortest;
-                    let _ = record::note_error(&self.marking, self.record.id, None).await;
+                    if !begun {
+                        pause = shortest;
+                        let _ = record::note_error(&self.marking, self.record.id, None).await;
+                    }
                     Event::Done
                 }
+                // The connections may be in the middle of something: whoever takes it next begins from the record.
+                Err(MoveError::Stuck(_)) => return phase,
                 Err(error) => {
                     if self.note_failure(&error).await.is_err() {
-                        // The lock may be gone; whoever takes it next begins from the record.
                         return phase;
                     }
-                    if matches!(error, MoveError::Differs(_)) {
-                        Event::Differs
-                    } else {
-                        sleep(pause).await;
-                        pause = (pause * 2).min(longest);
-                        Event::Failed
+                    owed = pause;
+                    pause = (pause * 2).min(longest);
+                    match error {
+                        MoveError::Differs(_) => Event::Differs,
+                        _ => {
+                            if begun {
+                                sleep(owed).await;
+                            }
+                            Event::Failed
+                        }
                     }
                 }
             };
@@ -515,7 +548,10 @@ impl Driver {
         let id = self.record.id;
         self.check_tables().await?;
         record::note(&self.marking, id, "fences = fences + 1").await?;
-        let handed = self.forward().hand_over().await;
+        let handed = in_time(self.forward().hand_over(), self.record.options.pause_budget).await;
+        if matches!(handed, Err(MoveError::Stuck(_))) {
+            return handed.map(drop);
+        }
         // The record is the truth, whatever was heard of the flip.
         if let Err(error) = handed {
             let now = record::read_one(&self.source, id).await?;
@@ -574,8 +610,9 @@ impl Driver {
     async fn hand_back(&mut self) -> Result<(), MoveError> {
         let id = self.record.id;
         record::note(&self.marking, id, "fences = fences + 1").await?;
-        match self.back().hand_over().await {
+        match in_time(self.back().hand_over(), self.record.options.pause_budget).await {
             Ok(pause) => self.note_pause(pause).await,
+            Err(MoveError::Stuck(after)) => Err(MoveError::Stuck(after)),
             Err(error) => {
                 let now = record::read_one(&self.source, id).await?;
                 match now.phase {

@@ -14,7 +14,7 @@ use tokio_postgres::types::FromSqlOwned;
 
 /// Values look the same wherever they are printed; names mean the same; nobody waits for a lock for long.
 const SETTINGS: &str = "SET search_path = pg_catalog; SET timezone = 'UTC'; SET lc_monetary = 'C'; SET lock_timeout = '10s'; \
-     SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET synchronous_commit = 'local'";
+     SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET synchronous_commit = 'on'";
 
 /// How much of the cluster's id stands in names.
 const CLUSTER_DIGITS: usize = 8;
@@ -52,6 +52,9 @@ pub enum MoveError {
         /// The limit.
         after: Duration,
     },
+    /// A shard did not answer in the middle of a handover.
+    #[error("a shard did not answer within {0:?} in the middle of a handover")]
+    Stuck(Duration),
     /// Rows that are not the same on both sides.
     #[error("{}", .0.join("; "))]
     Differs(Vec<String>),

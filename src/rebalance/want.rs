@@ -43,6 +43,8 @@ impl Wants {
     pub async fn go_on(&mut self) -> Result<bool, MoveError> {
         let mut paused = false;
         loop {
+            let lost = || MoveError::State("the source was lost".to_owned());
+            self.0.has_changed().map_err(|_| lost())?;
             match self.now() {
                 Wanted::Run => return Ok(paused),
                 Wanted::Pause => paused = true,
@@ -50,18 +52,7 @@ impl Wants {
                     return Err(MoveError::Interrupted);
                 }
             }
-            if self.0.changed().await.is_err() {
-                return Err(MoveError::State("the source was lost".to_owned()));
-            }
+            self.0.changed().await.map_err(|_| lost())?;
         }
-    }
-
-    /// Waits until something else is wanted.
-    ///
-    /// # Errors
-    /// [`MoveError`]: nobody can say any more.
-    pub async fn changed(&mut self) -> Result<(), MoveError> {
-        let changed = self.0.changed().await;
-        changed.map_err(|_| MoveError::State("the source was lost".to_owned()))
     }
 }
