@@ -42,9 +42,6 @@ pub(super) struct Rebalance {
     /// Bytes per second of copying and deleting ("50MB"); without it, as fast as it goes
     #[arg(long, value_parser = unit::bytes, default_value = "0B")]
     rate: u64,
-    /// Begin though routers run: their statements over several shards may see rows twice while they move
-    #[arg(long)]
-    rows_seen_twice: bool,
     /// How long statements may be held when slots change their owner
     #[arg(long, value_parser = unit::duration, default_value = "200ms")]
     pause_budget: Duration,
@@ -66,10 +63,7 @@ impl Rebalance {
             _ => None,
         };
         if self.plan {
-            return show_plan(
-                &control,
-                &survey::plan(&control, self.rows_seen_twice).await?,
-            );
+            return show_plan(&control, &survey::plan(&control).await?);
         }
         let ids = match wanted {
             Some(wanted) => mover::want(&control, wanted).await?,
@@ -105,7 +99,7 @@ impl Rebalance {
             mover::resume(control).await?;
             return Ok(ids);
         }
-        let plan = survey::plan(control, self.rows_seen_twice).await?;
+        let plan = survey::plan(control).await?;
         if !plan.blockers.is_empty() {
             show_plan(control, &plan)?;
         }

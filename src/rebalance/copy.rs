@@ -198,7 +198,8 @@ pub async fn delete(
                     .replace("$2", &bound(page + BATCH_PAGES));
                 let rows = side.client.execute_typed(&batch, &[]).await;
                 deleted += rows.map_err(|error| side.refuse(error))?;
-                limiter.pass(BATCH_PAGES as u64 * PAGE).await;
+                let looked_at = (pages - page).min(BATCH_PAGES);
+                limiter.pass(looked_at.unsigned_abs() * PAGE).await;
                 if let Some((progress, id)) = progress
                     && noted.elapsed() >= NOTE_EVERY
                 {

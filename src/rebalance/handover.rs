@@ -70,7 +70,8 @@ impl Handover<'_> {
     }
 
     fn left(&self, started: Instant, what: &str) -> Result<Duration, MoveError> {
-        let left = self.budget.checked_sub(started.elapsed());
+        // The last quarter is for the flip.
+        let left = (self.budget * 3 / 4).checked_sub(started.elapsed());
         left.filter(|left| !left.is_zero())
             .ok_or_else(|| self.late(what))
     }

@@ -1,6 +1,6 @@
 //! Asks the shards for what a plan is made of. Changes nothing: what it tries, it rolls back. Start at [`plan`].
 
-use super::move_plan::{self, Blocker, Facts, MovePlan};
+use super::move_plan::{self, Facts, MovePlan};
 use super::record;
 use super::routers;
 use super::side::{MoveError, Side, declared, literal};
@@ -25,12 +25,11 @@ const FACTS: &str = "
            (SELECT count(*)::int8 FROM (SELECT unnest(owned) FROM pgring.ownership) ranges(slots),
               generate_series(lower(slots), upper(slots) - 1))";
 
-/// What a rebalance would do now. Routers do not keep statements over several shards from seeing a row on both of its shards
-/// while it moves: so a router that runs stands in the way, unless `rows_seen_twice` says that it may happen.
+/// What a rebalance would do now.
 ///
 /// # Errors
 /// [`MoveError`]: a shard does not answer, or the shard map cannot be followed.
-pub async fn plan(control: &Arc<Control>, rows_seen_twice: bool) -> Result<MovePlan, MoveError> {
+pub async fn plan(control: &Arc<Control>) -> Result<MovePlan, MoveError> {
     control.refresh_schema().await?;
     let topology = control.topology.load_full();
     let sides = try_join_all(
@@ -68,17 +67,7 @@ pub async fn plan(control: &Arc<Control>, rows_seen_twice: bool) -> Result<MoveP
             }
         }
     }
-    let mut blockers = move_plan::blockers(&moves, &names, &facts);
-    if !rows_seen_twice && !moves.is_empty() {
-        for (shard, facts) in names.iter().zip(&facts) {
-            blockers.extend(facts.routers.first().map(|router| Blocker {
-                shard: shard.clone(),
-                what: format!(
-                    "router {router} runs, and its statements over several shards would see rows twice while they move"
-                ),
-            }));
-        }
-    }
+    let blockers = move_plan::blockers(&moves, &names, &facts);
     Ok(MovePlan { moves, blockers })
 }
 
