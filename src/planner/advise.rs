@@ -383,6 +383,7 @@ fn topology(
         generation: 0,
         cluster: "advice".into(),
         in_transit: None,
+        has_foreign_rows: false,
         shards: names
             .into_iter()
             .map(|name| Shard {
