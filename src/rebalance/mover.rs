@@ -18,7 +18,7 @@ use crate::backend::replication::ExportedSlot;
 use crate::topology::ShardId;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
 /// First half of the advisory lock of whoever drives a move; the other is its id. The bytes of "pgmv".
@@ -29,8 +29,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// How close behind the target must be before it is compared.
 const LAG_MAX: Duration = Duration::from_millis(100);
-/// How long the stream may need for the backlog of a copy.
-const CATCH_UP_WAIT: Duration = Duration::from_secs(24 * 3600);
+/// Between two looks at what has arrived of the backlog of a copy.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(5);
 /// How long transactions that run when a copy starts may take to end.
 const SLOT_WAIT: Duration = Duration::from_secs(3600);
 /// How long a shard may say nothing in a handover, beyond what its parts may take.
@@ -278,14 +278,20 @@ impl Driver {
                     return self.record.phase;
                 }
             }
-            if let Err(error) = self.note_phase(phase).await {
+            // The record says that slots may be fenced until they are not.
+            let unfences = matches!(action, Action::GiveBack | Action::TakeBack);
+            if !unfences && let Err(error) = self.note_phase(phase).await {
                 tracing::warn!(id = self.record.id, %error, "a move is let go");
                 return self.record.phase;
             }
             if matches!(action, Action::End | Action::Wait | Action::Stop) {
                 return phase;
             }
-            event = match self.act(action).await {
+            let mut done = self.act(action).await;
+            if unfences && done.is_ok() {
+                done = self.note_phase(phase).await;
+            }
+            event = match done {
                 Ok(()) => {
                     if !begun {
                         pause = shortest;
@@ -499,21 +505,37 @@ impl Driver {
         .await?;
         stream::make_slot(&self.target, id, Direction::Back).await?;
         loop {
-            self.wants.go_on().await?;
-            let lag = stream::level(
-                &self.source,
-                &self.target,
-                id,
-                Direction::Forward,
-                CATCH_UP_WAIT,
-            )
-            .await?;
+            let lag = self.follow().await?;
             self.note_lag(lag).await?;
             stream::skip(&self.target, id, Direction::Back).await?;
             if lag <= LAG_MAX {
                 return Ok(());
             }
         }
+    }
+
+    /// Waits until what is written now has arrived, as long as that is wanted; how long it took.
+    async fn follow(&mut self) -> Result<Duration, MoveError> {
+        let (id, started) = (self.record.id, Instant::now());
+        let mut looked = started;
+        let token = stream::mark(&self.source, id, Direction::Forward).await?;
+        while !stream::arrived(&self.target, id, Direction::Forward, token).await? {
+            self.wants.go_on().await?;
+            if looked.elapsed() >= INTERVAL {
+                looked = Instant::now();
+                self.note_lag(started.elapsed()).await?;
+                let failures = stream::failures(&self.target, id, Direction::Forward).await?;
+                if failures > 0 {
+                    let shard = &self.target.name;
+                    let reason = format!(
+                        "shard {shard} failed {failures} times to apply what follows; its log says why"
+                    );
+                    record::note_error(&self.marking, id, Some(&reason)).await?;
+                }
+            }
+            sleep(FOLLOW_PAUSE).await;
+        }
+        Ok(started.elapsed())
     }
 
     async fn note_lag(&self, lag: Duration) -> Result<(), MoveError> {

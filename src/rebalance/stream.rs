@@ -277,6 +277,19 @@ pub async fn arrived(
     .await
 }
 
+/// How often the side that follows has failed to apply what came.
+///
+/// # Errors
+/// [`MoveError`]
+pub async fn failures(to: &Side, id: i32, direction: Direction) -> Result<i64, MoveError> {
+    to.value(&format!(
+        "SELECT coalesce(sum(apply_error_count), 0)::pg_catalog.int8 FROM pg_catalog.pg_stat_subscription_stats \
+         WHERE subname = '{}'",
+        direction.name(to, id)
+    ))
+    .await
+}
+
 /// Waits until everything that is committed on one side now has arrived on the other; how long that took.
 ///
 /// # Errors

@@ -284,6 +284,36 @@ fn a_row_that_differs_is_named_and_stops_the_move() {
 }
 
 #[test]
+fn a_stream_that_cannot_be_applied_is_told_and_can_be_cancelled() {
+    let deployment = one_move();
+    assert!(kill_at(&deployment, &[], "catching up"));
+    let id = deployment.shard(0).value(&format!(
+        "SELECT min(g) FROM generate_series({ROWS} + 1, {ROWS} + 1000) g WHERE (hashint8extended(g, {SEED}) & 16383) < 2048"
+    ));
+    let insert = format!("INSERT INTO t VALUES ({id}, 'x')");
+    let planted = format!("SET session_replication_role = replica; {insert}");
+    deployment.shard(1).run(&planted);
+    deployment.shard(0).run(&insert);
+    let mut process = start_rebalance(&deployment, &[]);
+    let mut source = deployment.shard(0);
+    eventually(Duration::from_secs(30), "the failure is told", || {
+        source.column("SELECT 1 FROM pgring.move WHERE error ~ 's1 failed [0-9]+ times'") == ["1"]
+    });
+    let report = deployment.pgring(&["rebalance", "--cancel"]);
+    assert!(report.contains("undone"), "{report}");
+    eventually(Duration::from_secs(10), "the first one ends", || {
+        !process.is_running()
+    });
+    assert_eq!(
+        deployment
+            .shard(1)
+            .value(&format!("SELECT count(*) FROM t WHERE id = {id}")),
+        "0"
+    );
+    leaves_nothing(&deployment);
+}
+
+#[test]
 fn a_cancelled_move_leaves_the_source_as_it_was() {
     let deployment = one_move();
     let before = rows_below(&deployment, 2048);
