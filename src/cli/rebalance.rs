@@ -78,6 +78,14 @@ impl Rebalance {
         }
         let moves = drive(&control, &ids).await?;
         super::print(&report(&moves))?;
+        if wanted == Some(Wanted::Cancel)
+            && let Some(record) = moves.iter().find(|record| record.phase.is_after_flip())
+        {
+            anyhow::bail!(
+                "move {} had changed the owner of its slots already: --rollback gives them back",
+                record.id
+            );
+        }
         let stopped = moves.iter().find(|record| !has_come_far_enough(record));
         match stopped {
             Some(record) => anyhow::bail!(

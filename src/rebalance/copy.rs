@@ -14,6 +14,8 @@ use tokio::time::sleep;
 const NOTE_EVERY: Duration = Duration::from_millis(500);
 /// Pages that one batch of deleting looks at.
 const BATCH_PAGES: i64 = 128;
+/// Bytes of a row of which the statistics do not tell.
+const ROW_BYTES: u64 = 128;
 /// Bytes of a page.
 const PAGE: u64 = 8192;
 /// A limit is kept over spans of this length: no burst is longer.
@@ -178,6 +180,10 @@ pub async fn delete(
     let mut noted = Instant::now();
     side.run("SET session_replication_role = replica").await?;
     for table in tables {
+        let row_bytes = match table.rows {
+            0 => ROW_BYTES,
+            rows => (table.bytes / rows).unsigned_abs(),
+        };
         for leaf in &table.leaves {
             let pages: i64 = side
                 .value(&format!(
@@ -197,9 +203,9 @@ pub async fn delete(
                     .replace("$1", &bound(page))
                     .replace("$2", &bound(page + BATCH_PAGES));
                 let rows = side.client.execute_typed(&batch, &[]).await;
-                deleted += rows.map_err(|error| side.refuse(error))?;
-                let looked_at = (pages - page).min(BATCH_PAGES);
-                limiter.pass(looked_at.unsigned_abs() * PAGE).await;
+                let rows = rows.map_err(|error| side.refuse(error))?;
+                deleted += rows;
+                limiter.pass(rows * row_bytes).await;
                 if let Some((progress, id)) = progress
                     && noted.elapsed() >= NOTE_EVERY
                 {

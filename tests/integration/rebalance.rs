@@ -317,7 +317,7 @@ fn a_stream_that_cannot_be_applied_is_told_and_can_be_cancelled() {
 fn a_cancelled_move_leaves_the_source_as_it_was() {
     let deployment = one_move();
     let before = rows_below(&deployment, 2048);
-    let mut process = start_rebalance(&deployment, &["--rate", "20kB"]);
+    let mut process = start_rebalance(&deployment, &["--rate", "10kB"]);
     let mut source = deployment.shard(0);
     eventually(Duration::from_secs(30), "rows are copied", || {
         source.column("SELECT 1 FROM pgring.move WHERE phase = 'copying' AND rows_copied > 0 AND source = 's0'") == ["1"]
@@ -330,7 +330,7 @@ fn a_cancelled_move_leaves_the_source_as_it_was() {
     assert_eq!(refused.code(), "40001", "{refused}");
     assert_eq!(source.fails("TRUNCATE t").code(), "55006");
     let rate = source.value(
-        "SELECT bytes_copied / copy_seconds / 20480 FROM pgring.move WHERE phase = 'copying'",
+        "SELECT bytes_copied / copy_seconds / 10240 FROM pgring.move WHERE phase = 'copying'",
     );
     let rate: f64 = rate.parse().expect("a rate");
     assert!(rate < 1.1, "{rate} of the limit");
