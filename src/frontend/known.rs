@@ -409,7 +409,7 @@ impl Session {
         }
     }
 
-    /// Runs the statement on its shard and passes the answer on, all but ReadyForQuery. One that the shard does not know
+    /// Runs the statement on its shard, which has joined, and passes the answer on, all but ReadyForQuery. One that the shard does not know
     /// any more, or knows as something else, is prepared anew, once, where nothing else can have happened yet.
     async fn run_whole(
         &mut self,
@@ -420,7 +420,9 @@ impl Session {
         let idle = self.transaction.block.phase() == Phase::Idle;
         let mut again = false;
         loop {
-            self.join(shard).await?;
+            if again {
+                self.join(shard).await?;
+            }
             self.transaction.mark_used(shard);
             let backend = self.transaction.backend(shard).ok_or(Stop::Gone)?;
             let hidden = send_whole(backend, pipelined, prepared, again)?;

@@ -2,7 +2,7 @@
 
 use crate::support::{Deployment, eventually};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -314,8 +314,22 @@ fn hand_over(
         &format!("foreign_slots = foreign_slots + '{slots}'"),
     );
     await_acknowledgements(deployment, target, &epoch, routers);
-    let epoch = change(deployment, source, &format!("fenced = fenced + '{slots}'"));
-    await_acknowledgements(deployment, source, &epoch, routers);
+    // What was there before may wait for a lock of a block that is held: the fence is lifted then, and set again.
+    loop {
+        let fenced = format!("fenced = fenced + '{slots}'");
+        let epoch = change(deployment, source, &fenced);
+        let started = Instant::now();
+        let mut all = false;
+        while !all && started.elapsed() < Duration::from_secs(2) {
+            std::thread::sleep(Duration::from_millis(5));
+            all = acknowledged(deployment, source, &epoch, routers);
+        }
+        if all {
+            break;
+        }
+        change(deployment, source, &format!("fenced = fenced - '{slots}'"));
+        std::thread::sleep(Duration::from_millis(100));
+    }
     let (mut from, mut to) = (deployment.shard(source), deployment.shard(target));
     let rows = format!("{SLOT} <@ '{slots}'::int4multirange");
     let moved = from.rows(&format!(
