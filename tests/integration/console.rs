@@ -451,7 +451,10 @@ fn what_was_answered_is_counted() {
     }
     app.run("BEGIN");
     app.extended(
-        &format!("SELECT total FROM orders WHERE id = {}", keys[0]),
+        &format!(
+            "SELECT total, pg_sleep(0.05) FROM orders WHERE id = {}",
+            keys[0]
+        ),
         &[],
         false,
     );
@@ -473,8 +476,9 @@ fn what_was_answered_is_counted() {
         sum("total_xact_time", &after),
         sum("total_query_time", &after),
     );
-    assert!(in_block >= busy + 50_000, "{in_block} {busy}");
-    assert!(busy > 0);
+    // The clock is coarse.
+    assert!(in_block >= busy + 40_000, "{in_block} {busy}");
+    assert!(busy >= 40_000, "{busy}");
     let stats = dba.rows("SHOW STATS");
     assert_eq!(
         (stats.len(), stats[0][0].as_str(), stats[0].len()),
