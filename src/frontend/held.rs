@@ -33,9 +33,22 @@ impl Session {
         binding: &Binding<'_>,
     ) -> Result<Plan, Stop> {
         let topology = self.topology();
+        self.check_suits(template, &topology)?;
         self.plan_against(&topology, |topology| {
             template.plan_or_report(binding, topology)
         })
+    }
+
+    /// A template that was made a moment before the topology changed would show rows of other shards: the statement has
+    /// to be planned from its text again, at once.
+    pub(super) fn check_suits(&self, template: &Template, topology: &Topology) -> Result<(), Stop> {
+        match template.suits(topology) {
+            true => Ok(()),
+            false => Err(Stop::Later(Later {
+                generation: topology.generation.saturating_sub(1),
+                otherwise: Box::new(self.moved(topology.default_shard).into()),
+            })),
+        }
     }
 
     /// What `plan` makes of the topology, or of what of its fences holds for the session's block.

@@ -139,6 +139,8 @@ pub struct Template {
     sql: Arc<str>,
     access: Access,
     route: Route,
+    /// [`Topology::has_foreign_rows`] when it was made.
+    tells_rows_apart: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -268,6 +270,7 @@ fn template_for(
                 sql: sql.into(),
                 access: leading_access(sql),
                 route: Route::Shard(*shard, text),
+                tells_rows_apart: context.topology.has_foreign_rows,
             });
         }
         Some(Hint::Key { table, value }) => {
@@ -278,6 +281,7 @@ fn template_for(
                 sql: sql.into(),
                 access: leading_access(sql),
                 route: Route::Key(slot, text),
+                tells_rows_apart: context.topology.has_foreign_rows,
             });
         }
     }
@@ -465,6 +469,7 @@ fn understood(
         sql: sql.into(),
         access,
         route,
+        tells_rows_apart: context.topology.has_foreign_rows,
     })
 }
 
@@ -544,6 +549,7 @@ fn stored(
             lone: None,
             current_of: None,
         })),
+        tells_rows_apart: context.topology.has_foreign_rows,
     })
 }
 
@@ -1030,6 +1036,12 @@ impl Template {
                 statement.analysis.locals.first().map(|(shard, _)| *shard)
             }
         }
+    }
+
+    /// Whether it was made for a topology with rows of other shards, or without them, as this one is: else it must be
+    /// made again.
+    pub fn suits(&self, topology: &Topology) -> bool {
+        self.tells_rows_apart == topology.has_foreign_rows
     }
 
     /// Says which shards run what.
@@ -1746,6 +1758,31 @@ mod tests {
             planned(&repeat("(", "1", ")", 1500)),
             Err(PlanError::TooBig { .. })
         ));
+    }
+
+    #[test]
+    fn a_template_suits_no_topology_with_other_rows_than_its_own() {
+        let plain = topology();
+        let moving = Topology {
+            has_foreign_rows: true,
+            ..topology()
+        };
+        let made = |topology: &Topology| {
+            let context = Context {
+                topology,
+                search_path: &[],
+                hint: None,
+                limits: &LexLimits {
+                    tokens_max: 100,
+                    depth_max: 10,
+                },
+            };
+            template("SELECT 1", &[], &context).unwrap()
+        };
+        for (topology, other) in [(&plain, &moving), (&moving, &plain)] {
+            let template = made(topology);
+            assert!(template.suits(topology) && !template.suits(other));
+        }
     }
 
     #[test]
