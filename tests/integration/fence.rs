@@ -134,7 +134,7 @@ fn a_change_is_acknowledged_once_what_began_before_has_ended() {
 fn statements_on_fenced_slots_are_held_until_the_fence_is_gone() {
     let deployment = filled("");
     let mine = accounts(&deployment, 0);
-    let (fenced, free) = (mine[0].clone(), mine[1].clone());
+    let (fenced, free, late) = (mine[0].clone(), mine[1].clone(), mine[2].clone());
     let slots = slots(&deployment, 0, &fenced);
     let mut earlier = deployment.connect();
     earlier.run("BEGIN");
@@ -166,7 +166,7 @@ fn statements_on_fenced_slots_are_held_until_the_fence_is_gone() {
     free_client.run(&add);
     let add = format!("UPDATE accounts SET balance = balance + 1 WHERE aid = {fenced}");
     std::thread::scope(|scope| {
-        let (deployment, add, free, fenced) = (&deployment, &add, &free, &fenced);
+        let (deployment, add, free, late, fenced) = (&deployment, &add, &free, &late, &fenced);
         let held = [
             scope.spawn(move || drop(deployment.connect().run(add))),
             scope.spawn(move || {
@@ -181,7 +181,7 @@ fn statements_on_fenced_slots_are_held_until_the_fence_is_gone() {
                 let mut client = deployment.connect();
                 client.run("BEGIN");
                 client.run(&format!(
-                    "UPDATE accounts SET note = 'late' WHERE aid = {free}"
+                    "UPDATE accounts SET note = 'late' WHERE aid = {late}"
                 ));
                 client.run(add);
                 client.run("COMMIT");
