@@ -65,6 +65,7 @@ pub(super) async fn join(
         .expect("the default shard is a member, the new one is none");
     compare(config, model, new).await?;
     if new.record.is_none() {
+        refuse_rows(config, new).await?;
         let record = OwnershipRecord {
             shard: new.name.clone(),
             cluster_id,
@@ -144,6 +145,28 @@ async fn compare(
         relation.placement == Placement::Reference && relation.kind == RelationKind::Table
     };
     Ok(wanted_relations.into_iter().filter(is_copied).collect())
+}
+
+/// Refuses a shard with rows in sharded tables: it owns none, and all shards' rows would be read with them.
+async fn refuse_rows(config: &Config, new: &mut Candidate) -> Result<(), InitError> {
+    let schema = load(config, new).await?;
+    let relations = schema.relations.values().flat_map(HashMap::values);
+    let is_sharded = |relation: &&Arc<Relation>| {
+        matches!(relation.placement, Placement::Sharded { .. })
+            && relation.kind == RelationKind::Table
+    };
+    for table in relations.filter(is_sharded) {
+        let sql = format!("SELECT EXISTS (SELECT FROM {})", name(table));
+        let found = new.client.query_typed_one(&sql, &[]).await;
+        let found = found.and_then(|row| row.try_get::<_, bool>(0));
+        if found.map_err(|source| query(&new.name, source))? {
+            return Err(InitError::Unfit {
+                shard: new.name.clone(),
+                reason: format!("the sharded table {} has rows already", name(table)),
+            });
+        }
+    }
+    Ok(())
 }
 
 async fn load(config: &Config, candidate: &mut Candidate) -> Result<Schema, InitError> {

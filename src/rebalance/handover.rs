@@ -191,6 +191,8 @@ impl Handover<'_> {
                 number: 1,
             };
             self.control.make_ids_durable(decider.shard).await?;
+            // A decider that crashed in between may give its id to another transaction: this one is gone then.
+            decider.run("SELECT 1").await?;
             other.run(&follows).await?;
             other.run(&format!("PREPARE TRANSACTION '{gid}'")).await?;
             Ok::<_, MoveError>(gid)

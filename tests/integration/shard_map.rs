@@ -228,6 +228,18 @@ fn a_shard_joins_while_clients_write() {
 }
 
 #[test]
+fn a_shard_with_rows_of_its_own_does_not_join() {
+    let mut deployment = deployment();
+    deployment.declare_shard(&format!("{SCHEMA}; INSERT INTO orders VALUES (1, 1)"));
+    deployment.router().kill();
+    let said = deployment.fails(&["init"]);
+    assert!(
+        said.contains("the sharded table \"public\".\"orders\" has rows already"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_shard_that_differs_does_not_join() {
     let mut deployment = deployment();
     deployment.declare_shard("CREATE TABLE orders (id bigint, customer bigint, PRIMARY KEY (customer, id)); CREATE TABLE codes (code text)");
