@@ -3,7 +3,9 @@
 use super::AdminError;
 use super::answer::{Answer, row};
 use super::command::{Change, Scope, Shutdown};
+use super::moves;
 use crate::config::{Config, Difference};
+use crate::rebalance::record::Wanted;
 use crate::router::Router;
 use crate::topology::ShardId;
 use crate::transaction::recovery;
@@ -50,6 +52,9 @@ pub async fn run(router: &Arc<Router>, change: &Change) -> Result<Answer, AdminE
         }
         Change::Reload { dry_run } => return reload(router, *dry_run).await,
         Change::Shutdown(mode) => shut_down(router, *mode),
+        Change::Rebalance(options) => return moves::begin(router, *options).await,
+        Change::OfRebalance(Wanted::Run) => return moves::resume(router).await,
+        Change::OfRebalance(wanted) => return moves::want(router, *wanted).await,
         Change::RecoverTransactions => return recover_transactions(router).await,
     }
     Ok(Answer::default())

@@ -5,7 +5,7 @@ use super::answer::{Answer, Cell, Row, row};
 use crate::router::Router;
 use crate::sql::search_path;
 use crate::topology::key_value::KeyValue;
-use crate::topology::ring::{self, Member};
+use crate::topology::proposal::Proposal;
 use crate::topology::schema::{Placement, Relation, RelationKind, Schema};
 use crate::topology::snapshot::{Membership, SlotOwner, Topology};
 use crate::topology::{ShardId, SlotId, colocation, hash, shard_map};
@@ -87,39 +87,19 @@ fn owner_in_words(topology: &Topology, owner: SlotOwner) -> (Option<String>, &'s
 
 pub(super) fn ring(router: &Router) -> Vec<Row> {
     let (config, topology) = (router.control.config(), router.topology());
-    let names: Vec<Arc<str>> = topology
-        .shards
-        .iter()
-        .map(|shard| shard.name.clone())
-        .collect();
-    let weight = |name: &Arc<str>| {
-        let mut declared = config.shards.iter();
-        declared
-            .find(|shard| *shard.name == **name)
-            .map_or(0, |shard| shard.weight)
-    };
-    let members: Vec<Member> = names
-        .iter()
-        .map(|name| Member {
-            name: name.clone(),
-            weight: weight(name),
-        })
-        .collect();
-    let (pins, _) = shard_map::pinned_slots(&config.pins, &topology.schema, &names);
-    let current: Vec<Option<ShardId>> = topology
-        .owners
-        .iter()
-        .map(|(_, owner)| match owner {
-            SlotOwner::Shard(shard) | SlotOwner::Fenced(shard) => Some(shard),
-            SlotOwner::Gap | SlotOwner::Overlap(..) => None,
-        })
-        .collect();
-    let proposed = ring::propose(&members, config.ring.virtual_nodes, &current, &pins);
-    let rows = (0..).map(ShardId).zip(&members).map(|(id, member)| {
+    let proposal = Proposal::new(&config, &topology, &topology.owners);
+    let Proposal {
+        members,
+        current,
+        pins,
+        owners,
+        pin_errors: _,
+    } = &proposal;
+    let rows = (0..).map(ShardId).zip(members).map(|(id, member)| {
         let owned = current.iter().filter(|owner| **owner == Some(id)).count();
         let pinned = pins.values().filter(|owner| **owner == id).count();
-        let changes = proposed.as_ref().ok().map(|proposed| {
-            let pairs = || proposed.iter().zip(&current);
+        let changes = owners.as_ref().ok().map(|proposed| {
+            let pairs = || proposed.iter().zip(current);
             let of = proposed.iter().filter(|owner| **owner == id).count();
             let gained = pairs()
                 .filter(|(new, old)| **new == id && **old != Some(id))

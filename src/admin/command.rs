@@ -3,6 +3,8 @@
 
 use super::answer::Column;
 use super::questions::{SHOWS, Show};
+use crate::config::unit;
+use crate::rebalance::record::{Options, Wanted};
 use crate::sql::lex::{self, LexError, LexLimits, Token, TokenKind, character_position};
 use crate::sql::reader::{Reader, StatementError};
 use crate::sql::split;
@@ -10,12 +12,16 @@ use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::sqlstate::SqlState;
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 /// What a command of the console may hold: they are short.
 const LIMITS: LexLimits = LexLimits {
     tokens_max: 1000,
     depth_max: 100,
 };
+
+/// How long statements may be held for a flip, unless the operator says.
+const PAUSE_BUDGET: Duration = Duration::from_millis(200);
 
 /// One command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +39,10 @@ pub enum Command {
     },
     /// Names what is wrong, as far as the router knows.
     Check,
+    /// Counts rows that lie on the wrong shard.
+    CheckPlacement,
+    /// Says which slots would move, and what stands in the way.
+    PlanRebalance,
     /// A setting of PostgreSQL's sessions that drivers make and that means nothing here.
     ClientSetting,
     /// Does something.
@@ -67,6 +77,10 @@ pub enum Change {
     Shutdown(Shutdown),
     /// Settles prepared transactions that a crash left, now.
     RecoverTransactions,
+    /// Moves slots until ownership is what the shard map declares.
+    Rebalance(Options),
+    /// Asks something of the moves that are under way; [`Wanted::Run`]: that those which wait go on.
+    OfRebalance(Wanted),
 }
 
 /// When the router ends.
@@ -150,6 +164,32 @@ const VERBS: &[(&str, &str)] = &[
         "RECOVER TRANSACTIONS",
         "settle prepared transactions that a crash left, now",
     ),
+    (
+        "PLAN REBALANCE",
+        "which slots would move to make ownership what the shard map declares, and what stands in the way",
+    ),
+    (
+        "REBALANCE [RATE '50MB'] [PAUSE BUDGET '200ms']",
+        "begin these moves, or let those that have begun go on; they are carried on by any router",
+    ),
+    ("PAUSE REBALANCE", "let the moves that are under way wait"),
+    ("RESUME REBALANCE", "let them go on"),
+    (
+        "CANCEL REBALANCE",
+        "end moves whose slots have not changed their owner",
+    ),
+    (
+        "ROLLBACK REBALANCE",
+        "give the slots of moves that are kept back to where they were",
+    ),
+    (
+        "COMPLETE REBALANCE",
+        "end moves that are kept: compare once more, then delete the rows from where they were",
+    ),
+    (
+        "CHECK PLACEMENT",
+        "count rows that lie on a shard which does not own them; reads every row of the sharded tables",
+    ),
 ];
 
 const ROUTE_COLUMNS: &[Column] = &[Column::text("QUERY PLAN")];
@@ -164,6 +204,33 @@ const KEY_COLUMNS: &[Column] = &[
 ];
 
 const CHECK_COLUMNS: &[Column] = &[Column::text("subject"), Column::text("problem")];
+
+const PLACEMENT_COLUMNS: &[Column] = &[
+    Column::text("shard"),
+    Column::text("table"),
+    Column::bigint("rows"),
+    Column::bigint("moving"),
+];
+
+const PLAN_COLUMNS: &[Column] = &[
+    Column::text("source"),
+    Column::text("target"),
+    Column::integer("slots"),
+    Column::bigint("rows"),
+    Column::bigint("bytes"),
+    Column::text("blocker"),
+];
+
+const MOVE_COLUMNS: &[Column] = &[
+    Column::integer("move"),
+    Column::text("source"),
+    Column::text("target"),
+    Column::integer("slots"),
+    Column::text("phase"),
+    Column::text("wanted"),
+    Column::bigint("rows_expected"),
+    Column::bigint("bytes_expected"),
+];
 
 const RELOAD_COLUMNS: &[Column] = &[
     Column::text("key"),
@@ -201,6 +268,8 @@ impl Command {
             Self::ExplainRoute(_) => Some(ROUTE_COLUMNS),
             Self::WhereKey { .. } => Some(KEY_COLUMNS),
             Self::Check => Some(CHECK_COLUMNS),
+            Self::CheckPlacement => Some(PLACEMENT_COLUMNS),
+            Self::PlanRebalance => Some(PLAN_COLUMNS),
             Self::ClientSetting => None,
             Self::Change(change) => change.columns(),
         }
@@ -213,6 +282,8 @@ impl Command {
             Self::ExplainRoute(_) => "EXPLAIN ROUTE",
             Self::WhereKey { .. } => "WHERE KEY",
             Self::Check => "CHECK",
+            Self::CheckPlacement => "CHECK PLACEMENT",
+            Self::PlanRebalance => "PLAN REBALANCE",
             Self::ClientSetting => "SET",
             Self::Change(change) => change.tag(),
         }
@@ -224,6 +295,7 @@ impl Change {
         match self {
             Self::RecoverTransactions => Some(RECOVER_COLUMNS),
             Self::Reload { .. } => Some(RELOAD_COLUMNS),
+            Self::Rebalance(_) | Self::OfRebalance(_) => Some(MOVE_COLUMNS),
             Self::Shutdown(_) => None,
             Self::Pause(_)
             | Self::Resume(_)
@@ -250,6 +322,14 @@ impl Change {
             Self::Reload { .. } => "RELOAD",
             Self::Shutdown(_) => "SHUTDOWN",
             Self::RecoverTransactions => "RECOVER TRANSACTIONS",
+            Self::Rebalance(_) => "REBALANCE",
+            Self::OfRebalance(wanted) => match wanted {
+                Wanted::Run => "RESUME REBALANCE",
+                Wanted::Pause => "PAUSE REBALANCE",
+                Wanted::Cancel => "CANCEL REBALANCE",
+                Wanted::Rollback => "ROLLBACK REBALANCE",
+                Wanted::Complete => "COMPLETE REBALANCE",
+            },
         }
     }
 
@@ -275,7 +355,16 @@ impl fmt::Display for Change {
             Self::Reload { dry_run: true } => write!(f, "{tag} DRY RUN"),
             Self::Shutdown(Shutdown::WaitForServers) => write!(f, "{tag} WAIT_FOR_SERVERS"),
             Self::Shutdown(Shutdown::WaitForClients) => write!(f, "{tag} WAIT_FOR_CLIENTS"),
+            Self::Rebalance(options) => {
+                f.write_str(tag)?;
+                if options.rate > 0 {
+                    write!(f, " RATE '{}'", unit::print_bytes(options.rate))?;
+                }
+                let budget = unit::print_duration(options.pause_budget);
+                write!(f, " PAUSE BUDGET '{budget}'")
+            }
             Self::Reload { dry_run: false }
+            | Self::OfRebalance(_)
             | Self::Shutdown(Shutdown::Now)
             | Self::RecoverTransactions => f.write_str(tag),
         }
@@ -323,6 +412,14 @@ pub enum CommandError {
         /// What to do instead.
         hint: &'static str,
     },
+    /// A value that an option cannot have.
+    #[error("{option}: {reason}")]
+    Value {
+        /// The option.
+        option: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
     /// A setting that is none of the console's.
     #[error("parameter \"{0}\" cannot be set in the console")]
     UnknownSetting(String),
@@ -345,6 +442,7 @@ impl ErrorReply for CommandError {
             Self::Sql { .. } | Self::NotSupported { .. } | Self::Encoding(_) => {
                 SqlState::FEATURE_NOT_SUPPORTED
             }
+            Self::Value { .. } => SqlState::INVALID_PARAMETER_VALUE,
             Self::UnknownSetting(_) => SqlState::CANT_CHANGE_RUNTIME_PARAM,
         }
     }
@@ -360,6 +458,7 @@ impl ErrorReply for CommandError {
             Self::Statement(_)
             | Self::UnknownShow { .. }
             | Self::NotSupported { .. }
+            | Self::Value { .. }
             | Self::UnknownSetting(_)
             | Self::Encoding(_) => None,
         }
@@ -384,6 +483,7 @@ impl ErrorReply for CommandError {
                     .to_owned(),
             ),
             Self::NotSupported { hint, .. } => Some((*hint).to_owned()),
+            Self::Value { .. } => None,
             Self::Encoding(_) => Some("Use client_encoding UTF8.".to_owned()),
         }
     }
@@ -392,14 +492,20 @@ impl ErrorReply for CommandError {
             Self::Sql { .. } => Some("console-sql"),
             Self::NotSupported { .. } => Some("console-command"),
             Self::Encoding(_) => Some("client-encoding"),
-            Self::Statement(_) | Self::UnknownShow { .. } | Self::UnknownSetting(_) => None,
+            Self::Statement(_)
+            | Self::UnknownShow { .. }
+            | Self::Value { .. }
+            | Self::UnknownSetting(_) => None,
         }
     }
     fn position(&self) -> Option<u32> {
         match self {
             Self::Statement(error) => error.position(),
             Self::UnknownShow { position, .. } | Self::Sql { position } => Some(*position),
-            Self::NotSupported { .. } | Self::UnknownSetting(_) | Self::Encoding(_) => None,
+            Self::NotSupported { .. }
+            | Self::Value { .. }
+            | Self::UnknownSetting(_)
+            | Self::Encoding(_) => None,
         }
     }
 }
@@ -431,9 +537,23 @@ fn parse_one(text: &str, tokens: &[Token]) -> Result<Command, CommandError> {
         }
         () if reader.take(&["where", "key"]) => return where_key(&mut reader),
         () if reader.take(&["check"]) => {
+            let command = match reader.take(&["placement"]) {
+                true => Command::CheckPlacement,
+                false => Command::Check,
+            };
             reader.expect_end()?;
-            return Ok(Command::Check);
+            return Ok(command);
         }
+        () if reader.take(&["plan", "rebalance"]) => {
+            reader.expect_end()?;
+            return Ok(Command::PlanRebalance);
+        }
+        () if reader.take(&["rebalance"]) => Change::Rebalance(options(&mut reader)?),
+        () if reader.take(&["pause", "rebalance"]) => Change::OfRebalance(Wanted::Pause),
+        () if reader.take(&["resume", "rebalance"]) => Change::OfRebalance(Wanted::Run),
+        () if reader.take(&["cancel", "rebalance"]) => Change::OfRebalance(Wanted::Cancel),
+        () if reader.take(&["rollback", "rebalance"]) => Change::OfRebalance(Wanted::Rollback),
+        () if reader.take(&["complete", "rebalance"]) => Change::OfRebalance(Wanted::Complete),
         () if reader.take(&["reload"]) => Change::Reload {
             dry_run: reader.take(&["dry", "run"]),
         },
@@ -479,6 +599,24 @@ fn where_key(reader: &mut Reader<'_, '_>) -> Result<Command, CommandError> {
     };
     reader.expect_end()?;
     Ok(Command::WhereKey { key, table })
+}
+
+/// `[RATE 'bytes'] [PAUSE BUDGET 'time']`, in any order; each once.
+fn options(reader: &mut Reader<'_, '_>) -> Result<Options, CommandError> {
+    let (mut rate, mut pause_budget) = (None, None);
+    let value = |option| move |reason| CommandError::Value { option, reason };
+    loop {
+        if rate.is_none() && reader.take(&["rate"]) {
+            rate = Some(unit::bytes(&reader.string()?).map_err(value("RATE"))?);
+        } else if pause_budget.is_none() && reader.take(&["pause", "budget"]) {
+            let budget = unit::duration(&reader.string()?);
+            pause_budget = Some(budget.map_err(value("PAUSE BUDGET"))?);
+        } else {
+            break;
+        }
+    }
+    let pause_budget = pause_budget.unwrap_or(PAUSE_BUDGET);
+    Options::new(rate.unwrap_or(0), pause_budget).map_err(value("REBALANCE"))
 }
 
 /// `[database | SHARD shard]`
@@ -777,12 +915,60 @@ mod tests {
             "RELOAD DRY RUN",
             "SHUTDOWN WAIT_FOR_CLIENTS",
             "RECOVER TRANSACTIONS",
+            "REBALANCE RATE '50MB' PAUSE BUDGET '300ms'",
+            "PAUSE REBALANCE",
+            "RESUME REBALANCE",
+            "CANCEL REBALANCE",
+            "ROLLBACK REBALANCE",
+            "COMPLETE REBALANCE",
         ] {
             let Command::Change(change) = one(text) else {
                 panic!("{text}");
             };
             assert_eq!(change.to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_rebalance_has_its_options_once_and_in_any_order() {
+        let options = |text| match one(text) {
+            Command::Change(Change::Rebalance(options)) => {
+                (options.rate, options.pause_budget.as_millis())
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(options("REBALANCE"), (0, 200));
+        assert_eq!(
+            options("rebalance pause budget '1s' rate '1MB'"),
+            (1 << 20, 1000)
+        );
+        for (text, message) in [
+            (
+                "REBALANCE RATE '1MB' RATE '2MB'",
+                "42601 syntax error at or near \"RATE\"",
+            ),
+            ("REBALANCE RATE 5", "42601 syntax error at or near \"5\""),
+            (
+                "REBALANCE RATE '5'",
+                "22023 RATE: \"5\" is not a size such as \"64kB\", \"64MB\" or \"1GB\"",
+            ),
+            (
+                "REBALANCE PAUSE BUDGET '0ms'",
+                "22023 REBALANCE: the pause budget must be between 1ms and 1h",
+            ),
+        ] {
+            assert_eq!(refused(text).0, message);
+        }
+        // A database of that name is written otherwise.
+        let named = Change::Pause(Scope::Database("rebalance".to_owned()));
+        assert_eq!(one("PAUSE 'rebalance'"), Command::Change(named));
+        assert_eq!(one("CHECK PLACEMENT"), Command::CheckPlacement);
+        assert_eq!(one("PLAN REBALANCE"), Command::PlanRebalance);
+        // A transaction's word is still SQL.
+        assert_eq!(
+            refused("ROLLBACK").0,
+            "0A000 the console takes commands, not SQL"
+        );
     }
 
     #[test]

@@ -7,7 +7,9 @@ pub mod questions;
 pub mod show;
 mod cluster;
 mod pooler;
+mod ask;
 mod prepared;
+mod moves;
 pub mod route;
 pub mod act;
 mod time;
@@ -15,6 +17,7 @@ mod time;
 use crate::backend::control::ControlError;
 use crate::backend::reload::ReloadError;
 use crate::config::{ConfigError, User};
+use crate::rebalance::side::MoveError;
 use crate::router::Router;
 use crate::topology::key_value::KeyError;
 use crate::wire::error_response::{ErrorReply, Fault};
@@ -97,6 +100,22 @@ pub enum AdminError {
     /// A shard, or the way to it.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// A step of a move.
+    #[error(transparent)]
+    Move(#[from] MoveError),
+    /// Slots cannot move for these reasons.
+    #[error("slots cannot move yet: nothing has begun")]
+    Blocked(Vec<String>),
+    /// Moves are under way, and none can have what was asked.
+    #[error("no move can be {what}")]
+    NoMoveCan {
+        /// What was asked.
+        what: &'static str,
+        /// Of each move.
+        why: Vec<String>,
+        /// What to do instead.
+        hint: &'static str,
+    },
 }
 
 impl ErrorReply for AdminError {
@@ -108,10 +127,24 @@ impl ErrorReply for AdminError {
             Self::NoShardedTable(_) => SqlState::UNDEFINED_TABLE,
             Self::Key { .. } => SqlState::INVALID_TEXT_REPRESENTATION,
             Self::Files(_) => SqlState::CONFIG_FILE_ERROR,
-            Self::Reload(_) => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Self::Reload(_) | Self::Blocked(_) | Self::NoMoveCan { .. } => {
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
             Self::Refused(error) => error.sqlstate(),
             Self::Control(ControlError::Closed) => SqlState::ADMIN_SHUTDOWN,
             Self::Control(_) => SqlState::CONNECTION_FAILURE,
+            Self::Move(error) => match error {
+                MoveError::Control(ControlError::Closed) => SqlState::ADMIN_SHUTDOWN,
+                MoveError::Control(_) | MoveError::Replication(_) | MoveError::Query { .. } => {
+                    SqlState::CONNECTION_FAILURE
+                }
+                MoveError::Late { .. }
+                | MoveError::TimedOut { .. }
+                | MoveError::Stuck(_)
+                | MoveError::Differs(_)
+                | MoveError::Interrupted
+                | MoveError::State(_) => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            },
         }
     }
     fn fault(&self) -> Fault {
@@ -121,22 +154,25 @@ impl ErrorReply for AdminError {
             | Self::NoShard(_)
             | Self::NoShardedTable(_)
             | Self::Key { .. } => Fault::Client,
+            Self::NoMoveCan { .. } => Fault::Client,
             Self::Files(_) | Self::Reload(_) => Fault::Router,
             Self::Refused(error) => error.fault(),
-            Self::Control(_) => Fault::Backend,
+            Self::Control(_) | Self::Move(_) | Self::Blocked(_) => Fault::Backend,
         }
     }
     fn detail(&self) -> Option<String> {
         match self {
             Self::Files(problems) => Some(problems.to_string()),
             Self::Refused(error) => error.detail(),
+            Self::Blocked(lines) | Self::NoMoveCan { why: lines, .. } => Some(lines.join("\n")),
             Self::NotAllowed { .. }
             | Self::NoDatabase(_)
             | Self::NoShard(_)
             | Self::NoShardedTable(_)
             | Self::Key { .. }
             | Self::Reload(_)
-            | Self::Control(_) => None,
+            | Self::Control(_)
+            | Self::Move(_) => None,
         }
     }
     fn hint(&self) -> Option<String> {
@@ -148,7 +184,13 @@ impl ErrorReply for AdminError {
             Self::NoDatabase(_) => Some("SHOW DATABASES lists them.".to_owned()),
             Self::NoShardedTable(_) => Some("SHOW TABLES lists them.".to_owned()),
             Self::Refused(error) => error.hint(),
-            Self::Key { .. } | Self::Files(_) | Self::Reload(_) | Self::Control(_) => None,
+            Self::Blocked(_) => Some("PLAN REBALANCE shows all of it.".to_owned()),
+            Self::NoMoveCan { hint, .. } => Some((*hint).to_owned()),
+            Self::Key { .. }
+            | Self::Files(_)
+            | Self::Reload(_)
+            | Self::Control(_)
+            | Self::Move(_) => None,
         }
     }
     fn refusal(&self) -> Option<&'static str> {
@@ -175,6 +217,8 @@ pub async fn run(
         Command::Show(show) => return show::run(router, *show).await,
         Command::ExplainRoute(sql) => return route::explain_all(router, sql),
         Command::WhereKey { key, table } => return cluster::where_key(router, key, table.as_ref()),
+        Command::CheckPlacement => return moves::check_placement(router).await,
+        Command::PlanRebalance => return moves::plan(router).await,
         Command::Check => return Ok(Answer::rows(cluster::check(router))),
         Command::ClientSetting => return Ok(Answer::default()),
         Command::Change(change) => change,

@@ -1,55 +1,16 @@
 //! What the console asks the shards: which parts of transactions are prepared there, and which routers are registered.
 
 use super::AdminError;
-use super::answer::{Answer, Row, row};
-use crate::backend::control::{Control, ControlError};
+use super::answer::{Answer, row};
+use super::ask::ask;
+use crate::backend::control::ControlError;
 use crate::backend::registration::LOCK_CLASS;
 use crate::router::Router;
-use crate::topology::ShardId;
 use crate::transaction::recovery;
-use futures_util::future::join_all;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::timeout;
 use tokio_postgres::types::Type;
 
-/// How long one shard may take to answer.
-const SHARD_WAIT: Duration = Duration::from_secs(10);
-
-/// Asks all shards at once; those that do not answer are told beside the rows.
-async fn ask<F>(
-    router: &Router,
-    question: impl Fn(Arc<Control>, ShardId) -> F + Send + 'static,
-) -> Result<Answer, AdminError>
-where
-    F: Future<Output = Result<Vec<Row>, ControlError>> + Send,
-{
-    let control = router.control.clone();
-    let answers = router.control.run(async move {
-        let topology = control.topology.load_full();
-        let shards = topology.shard_ids().map(|shard| {
-            let asked = question(control.clone(), shard);
-            async move { (shard, timeout(SHARD_WAIT, asked).await) }
-        });
-        let answers = join_all(shards).await.into_iter();
-        let named = answers.map(|(shard, answer)| (topology.shard_name(shard).clone(), answer));
-        Ok(named.collect::<Vec<_>>())
-    });
-    let mut all = Answer::default();
-    for (shard, answer) in answers.await? {
-        match answer {
-            Ok(Ok(rows)) => all.rows.extend(rows),
-            Ok(Err(error)) => all.notices.push(error.to_string()),
-            Err(_) => all.notices.push(format!(
-                "shard {shard} did not answer within {SHARD_WAIT:?}"
-            )),
-        }
-    }
-    Ok(all)
-}
-
 pub(super) async fn in_doubt(router: &Router) -> Result<Answer, AdminError> {
-    ask(router, |control, shard| async move {
+    let (rows, notices) = ask(router, |control, shard| async move {
         let parts = recovery::prepared(&control, shard).await?;
         let name = control.topology.load().shard_name(shard).to_string();
         let rows = parts.into_iter().map(|part| {
@@ -63,9 +24,10 @@ pub(super) async fn in_doubt(router: &Router) -> Result<Answer, AdminError> {
                 part.verdict
             ]
         });
-        Ok(rows.collect())
+        Ok::<_, ControlError>(rows.collect())
     })
-    .await
+    .await?;
+    Ok(Answer { rows, notices })
 }
 
 /// Routers hold an advisory lock by which they are known; see [`crate::backend::registration`].
@@ -83,7 +45,7 @@ const ROUTERS: &str = "
     ORDER BY 1";
 
 pub(super) async fn routers(router: &Router) -> Result<Answer, AdminError> {
-    ask(router, |control, shard| async move {
+    let (rows, notices) = ask(router, |control, shard| async move {
         let client = control.client(shard).await?;
         let name = control.topology.load().shard_name(shard).clone();
         let query = |source| ControlError::Query {
@@ -108,7 +70,8 @@ pub(super) async fn routers(router: &Router) -> Result<Answer, AdminError> {
                 found.try_get::<_, i64>(5).map_err(query)?
             ]);
         }
-        Ok(rows)
+        Ok::<_, ControlError>(rows)
     })
-    .await
+    .await?;
+    Ok(Answer { rows, notices })
 }

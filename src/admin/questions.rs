@@ -52,6 +52,10 @@ pub enum Show {
     Shards,
     /// Who owns which slots.
     Slots,
+    /// Moves under way.
+    Rebalance,
+    /// All moves.
+    Moves,
 }
 
 /// A question.
@@ -410,6 +414,54 @@ pub const SHOWS: &[Question] = &[
             Column::text("state"),
         ],
         help: "ranges of slots and their owners: owned, fenced, unowned, or claimed by two",
+    },
+    Question {
+        show: Show::Rebalance,
+        words: &["rebalance"],
+        columns: &[
+            Column::integer("move"),
+            Column::text("source"),
+            Column::text("target"),
+            Column::integer("slots"),
+            Column::text("phase"),
+            Column::text("wanted"),
+            Column::bigint("rows"),
+            Column::bigint("rows_expected"),
+            Column::bigint("bytes"),
+            Column::bigint("bytes_expected"),
+            Column::bigint("rate"),
+            Column::bigint("rate_limit"),
+            Column::bigint("lag_ms"),
+            Column::bigint("copy_left_s"),
+            Column::bigint("rows_deleted"),
+            Column::integer("fences"),
+            Column::bigint("pause_ms"),
+            Column::bigint("pause_budget_ms"),
+            Column::text("last_error"),
+        ],
+        help: "moves under way: how far they are, how fast, for how long statements were held, and what failed last",
+    },
+    Question {
+        show: Show::Moves,
+        words: &["moves"],
+        columns: &[
+            Column::integer("move"),
+            Column::text("source"),
+            Column::text("target"),
+            Column::integer("slots"),
+            Column::text("phase"),
+            Column::bigint("rows"),
+            Column::bigint("bytes"),
+            Column::bigint("rate"),
+            Column::bigint("rows_deleted"),
+            Column::integer("fences"),
+            Column::bigint("pause_ms"),
+            Column::text("planned"),
+            Column::text("flipped"),
+            Column::text("changed"),
+            Column::text("last_error"),
+        ],
+        help: "every move that there was, as the shards remember them",
     },
 ];
 

@@ -4,7 +4,7 @@
 use super::AdminError;
 use super::answer::{Answer, Row, row};
 use super::questions::Show;
-use super::{cluster, command, pooler, prepared, route};
+use super::{cluster, command, moves, pooler, prepared, route};
 use crate::router::Router;
 use std::sync::Arc;
 
@@ -35,6 +35,8 @@ pub async fn run(router: &Arc<Router>, show: Show) -> Result<Answer, AdminError>
         Show::Statements => route::statements(router),
         Show::TransactionsInDoubt => return prepared::in_doubt(router).await,
         Show::Routers => return prepared::routers(router).await,
+        Show::Rebalance => return moves::under_way(router).await,
+        Show::Moves => return moves::all(router).await,
         Show::Shards => cluster::shards(router),
         Show::Slots => cluster::slots(router),
     };

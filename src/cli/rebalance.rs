@@ -9,6 +9,7 @@ use crate::rebalance::move_plan::{MovePlan, moved_share};
 use crate::rebalance::mover;
 use crate::rebalance::phase::Phase;
 use crate::rebalance::record::{MoveRecord, Options, Wanted};
+use crate::rebalance::request::{self, Begun};
 use crate::rebalance::survey;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
@@ -50,10 +51,7 @@ pub(super) struct Rebalance {
 impl Rebalance {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let config = Arc::new(self.config.load()?);
-        anyhow::ensure!(
-            !self.pause_budget.is_zero(),
-            "--pause-budget: nothing can be handed over in no time"
-        );
+        let options = Options::new(self.rate, self.pause_budget).map_err(anyhow::Error::msg)?;
         let control = Control::observe(config).await?;
         let wanted = match (self.complete, self.rollback, self.cancel, self.pause) {
             (true, ..) => Some(Wanted::Complete),
@@ -66,8 +64,15 @@ impl Rebalance {
             return show_plan(&control, &survey::plan(&control).await?);
         }
         let ids = match wanted {
-            Some(wanted) => mover::want(&control, wanted).await?,
-            None => self.start(&control).await?,
+            Some(wanted) => {
+                let asked = request::want(&control, wanted).await?;
+                asked.granted.iter().map(|record| record.id).collect()
+            }
+            None => match request::begin(&control, options).await? {
+                Begun::GoesOn(ids) | Begun::Started(ids) => ids,
+                Begun::Nothing => Vec::new(),
+                Begun::Blocked(plan) => return show_plan(&control, &plan),
+            },
         };
         if ids.is_empty() {
             super::print("nothing to do\n")?;
@@ -86,7 +91,9 @@ impl Rebalance {
                 record.id
             );
         }
-        let stopped = moves.iter().find(|record| !has_come_far_enough(record));
+        let stopped = moves
+            .iter()
+            .find(|record| !request::is_where_it_should_be(record));
         match stopped {
             Some(record) => anyhow::bail!(
                 "move {} is {} and waits: {}",
@@ -96,26 +103,6 @@ impl Rebalance {
             ),
             None => Ok(()),
         }
-    }
-
-    /// Goes on with what is begun, or begins what the shard map asks for.
-    async fn start(&self, control: &Arc<Control>) -> anyhow::Result<Vec<i32>> {
-        let begun = |record: &&MoveRecord| !record.phase.is_over() && !has_come_far_enough(record);
-        let moves = mover::moves(control).await?;
-        let ids: Vec<i32> = moves.iter().filter(begun).map(|record| record.id).collect();
-        if !ids.is_empty() {
-            mover::resume(control).await?;
-            return Ok(ids);
-        }
-        let plan = survey::plan(control).await?;
-        if !plan.blockers.is_empty() {
-            show_plan(control, &plan)?;
-        }
-        let options = Options {
-            rate: self.rate,
-            pause_budget: self.pause_budget,
-        };
-        Ok(mover::start(control, &plan, options).await?)
     }
 }
 
@@ -145,12 +132,6 @@ fn show_plan(control: &Control, plan: &MovePlan) -> anyhow::Result<()> {
     }
     let lines: Vec<String> = plan.blockers.iter().map(ToString::to_string).collect();
     anyhow::bail!("{}", lines.join("\npgring: "))
-}
-
-/// Whether a move is where nothing more was asked for.
-fn has_come_far_enough(record: &MoveRecord) -> bool {
-    let is_kept = record.phase == Phase::Kept;
-    record.phase.is_over() || is_kept && matches!(record.wanted, Wanted::Run | Wanted::Cancel)
 }
 
 /// Drives these moves, or watches who does, until each rests.

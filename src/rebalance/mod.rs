@@ -1,7 +1,8 @@
 //! Moves slots between shards while clients run, so that ownership becomes what the shard map declares. Everything that a
 //! move is stands on the shards: any router takes up what another left. DESIGN.md, "Rebalancing", is the long form.
 //!
-//! [`survey`] and [`move_plan`] say what is to be done; [`phase`] is the order of it; [`mover`] does it. Start there.
+//! [`survey`] and [`move_plan`] say what is to be done; [`phase`] is the order of it; [`mover`] does it. Start there. What people ask
+//! for is in [`request`].
 
 pub mod move_plan;
 pub mod phase;
@@ -18,3 +19,4 @@ pub mod handover;
 pub mod survey;
 pub mod placement;
 pub mod mover;
+pub mod request;

@@ -69,6 +69,8 @@ pub struct Facts {
     pub moves: Vec<String>,
     /// Shards of its moves that it cannot reach, with the reason.
     pub unreachable: Vec<(Arc<str>, String)>,
+    /// It lacks what was written before it came.
+    pub is_joining: bool,
 }
 
 /// What there is to do.
@@ -144,6 +146,9 @@ pub fn blockers(moves: &[PlannedMove], names: &[Arc<str>], facts: &[Facts]) -> V
             .iter()
             .filter(|planned| planned.target == shard)
             .count() as i32;
+        if takes > 0 && facts.is_joining {
+            block("it has not joined the cluster yet: run pgring init".to_owned());
+        }
         if gives + takes > 0 {
             shard_blockers(facts, gives, takes, &mut block);
         }
@@ -318,6 +323,7 @@ mod tests {
             owned: 4,
             moves: Vec::new(),
             unreachable: Vec::new(),
+            is_joining: false,
         }
     }
 
@@ -422,6 +428,17 @@ mod tests {
         );
         assert!(told[2].contains("is older than"), "{told:?}");
         assert!(told[3].contains("router 7"), "{told:?}");
+    }
+
+    #[test]
+    fn a_shard_that_has_not_joined_gets_no_slots() {
+        let mut new = good();
+        new.is_joining = true;
+        assert_eq!(told([good(), good(), new.clone()]), [""; 0]);
+        assert_eq!(
+            told([good(), new, good()]),
+            ["shard b: it has not joined the cluster yet: run pgring init"]
+        );
     }
 
     #[test]

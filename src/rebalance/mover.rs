@@ -4,9 +4,8 @@
 use super::copy;
 use super::guard::{self, Guard};
 use super::handover::{self, Handover, SILENCE};
-use super::move_plan::MovePlan;
 use super::phase::{Action, Event, Phase, TransitionError};
-use super::record::{self, MoveRecord, Options, Progress, Wanted};
+use super::record::{self, MoveRecord, Wanted};
 use super::routers::{self, Silence};
 use super::side::{MoveError, Side, declared};
 use super::stream::{self, Direction};
@@ -21,8 +20,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
-/// First half of the advisory lock of whoever drives a move; the other is its id. The bytes of "pgmv".
-const LOCK_CLASS: i32 = 0x7067_6d76;
+/// First half of the advisory lock of whoever drives a move; the other is its id, which is never 0. The bytes of "pgmv".
+pub(super) const LOCK_CLASS: i32 = 0x7067_6d76;
 /// How often a router looks for moves that nobody drives.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Between tries of a step that fails: from, doubling, to.
@@ -53,89 +52,8 @@ pub async fn moves(control: &Control) -> Result<Vec<MoveRecord>, MoveError> {
     Ok(moves)
 }
 
-/// Records what a plan says as moves. Routers take them up, or [`drive_all`] does.
-///
-/// # Errors
-/// [`MoveError`]: the plan has blockers, too. Some of the moves may be recorded; a further plan has the others.
-pub async fn start(
-    control: &Control,
-    plan: &MovePlan,
-    options: Options,
-) -> Result<Vec<i32>, MoveError> {
-    if let Some(blocker) = plan.blockers.first() {
-        return Err(MoveError::State(blocker.to_string()));
-    }
-    let last = moves(control).await?.last().map_or(0, |record| record.id);
-    let names = control.topology.load_full();
-    let mut ids = Vec::new();
-    for (planned, id) in plan.moves.iter().zip(last + 1..) {
-        let record = MoveRecord {
-            id,
-            source: names.shard_name(planned.source).clone(),
-            target: names.shard_name(planned.target).clone(),
-            slots: planned.slots.clone(),
-            phase: Phase::Planned,
-            wanted: Wanted::Run,
-            options,
-            progress: Progress {
-                rows_expected: planned.rows,
-                bytes_expected: planned.bytes,
-                ..Progress::default()
-            },
-            error: None,
-        };
-        // The source last: it is what counts.
-        for shard in [planned.target, planned.source] {
-            record.insert(&Side::connect(control, shard).await?).await?;
-        }
-        ids.push(id);
-    }
-    Ok(ids)
-}
-
-/// Records what people want of every move that can have it. Returns which those are.
-///
-/// # Errors
-/// [`MoveError`]
-pub async fn want(control: &Control, wanted: Wanted) -> Result<Vec<i32>, MoveError> {
-    want_where(control, wanted, |record| can_have(record, wanted)).await
-}
-
-/// Lets every move that waits go on.
-///
-/// # Errors
-/// [`MoveError`]
-pub async fn resume(control: &Control) -> Result<Vec<i32>, MoveError> {
-    let waits = |record: &MoveRecord| record.wanted == Wanted::Pause && !record.phase.is_over();
-    want_where(control, Wanted::Run, waits).await
-}
-
-async fn want_where(
-    control: &Control,
-    wanted: Wanted,
-    condition: impl Fn(&MoveRecord) -> bool,
-) -> Result<Vec<i32>, MoveError> {
-    let mut wanting = Vec::new();
-    for record in moves(control).await?.into_iter().filter(condition) {
-        let source = Side::connect(control, shard_named(control, &record.source)?).await?;
-        record::want(&source, record.id, wanted).await?;
-        wanting.push(record.id);
-    }
-    Ok(wanting)
-}
-
-/// Whether it makes sense to want this of a move.
-fn can_have(record: &MoveRecord, wanted: Wanted) -> bool {
-    match wanted {
-        Wanted::Run | Wanted::Pause => !record.phase.is_over(),
-        Wanted::Cancel => !record.phase.is_after_flip() && !record.phase.is_over(),
-        Wanted::Rollback | Wanted::Complete => {
-            matches!(record.phase, Phase::Kept | Phase::Completing)
-        }
-    }
-}
-
-fn shard_named(control: &Control, name: &str) -> Result<ShardId, MoveError> {
+/// The shard called so.
+pub(super) fn shard_named(control: &Control, name: &str) -> Result<ShardId, MoveError> {
     let shard = control.topology.load().shard_named(name);
     shard.ok_or_else(|| MoveError::State(format!("the shard map has no shard {name}")))
 }

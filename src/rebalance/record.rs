@@ -59,6 +59,36 @@ pub struct Options {
     pub pause_budget: Duration,
 }
 
+/// The longest that statements may be held for a flip.
+const PAUSE_BUDGET_MAX: Duration = Duration::from_secs(3600);
+
+impl Options {
+    /// What a person chose, in words.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn new(rate: u64, pause_budget: Duration) -> Result<Self, String> {
+        if i64::try_from(rate).is_err() {
+            return Err("the rate is too large".to_owned());
+        }
+        if pause_budget.is_zero() || pause_budget > PAUSE_BUDGET_MAX {
+            return Err("the pause budget must be between 1ms and 1h".to_owned());
+        }
+        Ok(Self { rate, pause_budget })
+    }
+}
+
+/// When things happened to a move, as PostgreSQL prints it, in UTC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Times {
+    /// It was planned.
+    pub created: String,
+    /// Its slots changed their owner the first time.
+    pub flipped: Option<String>,
+    /// Its record was changed last.
+    pub changed: String,
+}
+
 /// How far a move has come, for people.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Progress {
@@ -116,16 +146,59 @@ pub async fn read_all(
     client: &tokio_postgres::Client,
     shard: &Arc<str>,
 ) -> Result<Vec<MoveRecord>, MoveError> {
+    let rows = select_all(client, shard, COLUMNS).await?;
+    rows.iter().map(|row| read(shard, row)).collect()
+}
+
+/// How many columns [`COLUMNS`] has.
+const COLUMN_COUNT: usize = 18;
+
+/// The same with the times.
+///
+/// # Errors
+/// [`MoveError`]
+pub async fn read_history(
+    client: &tokio_postgres::Client,
+    shard: &Arc<str>,
+) -> Result<Vec<(MoveRecord, Times)>, MoveError> {
+    let time = |column| {
+        format!("pg_catalog.to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS \"UTC\"')")
+    };
+    let times = ["created_at", "flipped_at", "changed_at"].map(time);
+    let columns = format!("{COLUMNS}, {}", times.join(", "));
+    let rows = select_all(client, shard, &columns).await?;
+    let times = |row: &tokio_postgres::Row| {
+        Ok(Times {
+            created: row.try_get(COLUMN_COUNT)?,
+            flipped: row.try_get(COLUMN_COUNT + 1)?,
+            changed: row.try_get(COLUMN_COUNT + 2)?,
+        })
+    };
+    rows.iter()
+        .map(|row| {
+            let times = times(row).map_err(|source| MoveError::Query {
+                shard: shard.clone(),
+                source,
+            });
+            Ok((read(shard, row)?, times?))
+        })
+        .collect()
+}
+
+async fn select_all(
+    client: &tokio_postgres::Client,
+    shard: &Arc<str>,
+    columns: &str,
+) -> Result<Vec<tokio_postgres::Row>, MoveError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM pgring.move WHERE source = {} ORDER BY id",
+        "SELECT {columns} FROM pgring.move WHERE source = {} ORDER BY id",
         literal(shard)
     );
     let rows = client.query_typed(&sql, &[]).await;
-    let rows = rows.map_err(|source| MoveError::Query {
+    rows.map_err(|source| MoveError::Query {
         shard: shard.clone(),
         source,
-    })?;
-    rows.iter().map(|row| read(shard, row)).collect()
+    })
 }
 
 /// One move.

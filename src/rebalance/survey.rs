@@ -7,8 +7,7 @@ use super::side::{MoveError, Side, declared, literal};
 use super::stream;
 use super::table;
 use crate::backend::control::Control;
-use crate::topology::ring::{self, Member};
-use crate::topology::shard_map;
+use crate::topology::proposal::Proposal;
 use crate::topology::snapshot::Topology;
 use crate::topology::{ShardId, ownership};
 use futures_util::future::try_join_all;
@@ -32,33 +31,53 @@ const FACTS: &str = "
 pub async fn plan(control: &Arc<Control>) -> Result<MovePlan, MoveError> {
     control.refresh_schema().await?;
     let topology = control.topology.load_full();
-    let sides = try_join_all(
-        topology
-            .shard_ids()
-            .map(|shard| Side::connect(control, shard)),
-    )
-    .await?;
-    let mut records = Vec::new();
+    let taking_part = topology.shard_ids().map(|id| Side::connect(control, id));
+    let sides: Vec<Side> = try_join_all(taking_part).await?;
+    // By ShardId, as all that follows.
+    let mut records = vec![None; topology.shards.len()];
     for side in &sides {
-        records.push(read_ownership(side).await?);
+        records[usize::from(side.shard.0)] = Some(read_ownership(side).await?);
     }
-    let records: Vec<_> = records.iter().map(Some).collect();
-    let names: Vec<Arc<str>> = sides.iter().map(|side| side.name.clone()).collect();
+    let joining: Vec<bool> = records
+        .iter()
+        .map(|record| record.as_ref().is_some_and(|record| record.joining))
+        .collect();
+    let records: Vec<_> = records.iter().map(Option::as_ref).collect();
+    let shards = topology.shards.iter();
+    let names: Vec<Arc<str>> = shards.map(|shard| shard.name.clone()).collect();
     if let Some(problem) = ownership::problems(&names, &records).into_iter().next() {
         return Err(MoveError::State(problem.to_string()));
     }
     let owners = ownership::owners(&records);
     let proposed = propose(control, &topology, &owners)?;
     let (mut moves, _) = move_plan::moves(owners.iter(), &proposed);
-    let mut facts = try_join_all(sides.iter().map(|side| ask(side, &topology))).await?;
+    let mut facts = vec![Facts::default(); names.len()];
+    for (side, found) in sides
+        .iter()
+        .zip(try_join_all(sides.iter().map(|side| ask(side, &topology))).await?)
+    {
+        facts[usize::from(side.shard.0)] = Facts {
+            is_joining: joining[usize::from(side.shard.0)],
+            ..found
+        };
+    }
+    let side = |shard: ShardId| {
+        let found = sides.iter().find(|side| side.shard == shard);
+        found.ok_or_else(|| {
+            let name = topology.shard_name(shard);
+            MoveError::State(format!(
+                "shard {name} has no place in the cluster yet: run pgring init"
+            ))
+        })
+    };
     for planned in &mut moves {
         move_plan::estimate(planned, &facts[usize::from(planned.source.0)]);
         for (here, there) in [
             (planned.source, planned.target),
             (planned.target, planned.source),
         ] {
-            let other = names[usize::from(there.0)].clone();
-            let refused = reach(control, &sides[usize::from(here.0)], &other).await?;
+            let other = side(there)?.name.clone();
+            let refused = reach(control, side(here)?, &other).await?;
             let facts = &mut facts[usize::from(here.0)];
             if let Some(reason) = refused
                 && !facts.unreachable.iter().any(|(known, _)| *known == other)
@@ -84,34 +103,12 @@ fn propose(
     topology: &Topology,
     owners: &ownership::Owners,
 ) -> Result<Box<[ShardId]>, MoveError> {
-    use crate::topology::snapshot::SlotOwner;
-    let config = control.config();
-    // One that the map has no more is to be emptied.
-    let weight = |name: &str| declared(&config, name).map_or(0, |shard| shard.weight);
-    let names: Vec<Arc<str>> = topology
-        .shard_ids()
-        .map(|shard| topology.shard_name(shard).clone())
-        .collect();
-    let members: Vec<Member> = names
-        .iter()
-        .map(|name| Member {
-            name: name.clone(),
-            weight: weight(name),
-        })
-        .collect();
-    let (pins, errors) = shard_map::pinned_slots(&config.pins, &topology.schema, &names);
-    if let Some(error) = errors.into_iter().next() {
+    let proposal = Proposal::new(&control.config(), topology, owners);
+    if let Some(error) = proposal.pin_errors.into_iter().next() {
         return Err(MoveError::State(error.to_string()));
     }
-    let current: Vec<Option<ShardId>> = owners
-        .iter()
-        .map(|(_, owner)| match owner {
-            SlotOwner::Shard(shard) | SlotOwner::Fenced(shard) => Some(shard),
-            SlotOwner::Gap | SlotOwner::Overlap(..) => None,
-        })
-        .collect();
-    let proposed = ring::propose(&members, config.ring.virtual_nodes, &current, &pins);
-    proposed.map_err(|error| MoveError::State(error.to_string()))
+    let owners = proposal.owners;
+    owners.map_err(|error| MoveError::State(error.to_string()))
 }
 
 async fn ask(side: &Side, topology: &Topology) -> Result<Facts, MoveError> {
@@ -141,6 +138,7 @@ async fn ask(side: &Side, topology: &Topology) -> Result<Facts, MoveError> {
             .map(|open| format!("move {} to shard {} ({})", open.id, open.target, open.phase))
             .collect(),
         unreachable: Vec::new(),
+        is_joining: false,
     })
 }
 

@@ -5,6 +5,7 @@ pub mod colocation;
 pub mod hash;
 pub mod key_value;
 pub mod ownership;
+pub mod proposal;
 pub mod ring;
 pub mod schema;
 pub mod shard_map;

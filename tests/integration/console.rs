@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
-const OPERATORS: &str = "[[user]]\nname = \"dba\"\npassword = \"dba\"\nadmin = true\n\
+/// An administrator and a monitor.
+pub(crate) const OPERATORS: &str = "[[user]]\nname = \"dba\"\npassword = \"dba\"\nadmin = true\n\
     [[user]]\nname = \"watch\"\npassword = \"watch\"\nmonitor = true\n";
 
 fn options() -> Options<'static> {
@@ -18,7 +19,8 @@ fn options() -> Options<'static> {
         .settings(OPERATORS)
 }
 
-fn console(deployment: &Deployment<'_>, user: &str) -> Target {
+/// Where an operator logs in.
+pub(crate) fn console(deployment: &Deployment<'_>, user: &str) -> Target {
     Target {
         user: user.into(),
         password: user.into(),
@@ -27,12 +29,13 @@ fn console(deployment: &Deployment<'_>, user: &str) -> Target {
     }
 }
 
-fn admin(deployment: &Deployment<'_>) -> Client {
+/// An administrator.
+pub(crate) fn admin(deployment: &Deployment<'_>) -> Client {
     console(deployment, "dba").connect()
 }
 
 /// The column of this name, of each row.
-fn column(client: &mut Client, sql: &str, name: &str) -> Vec<String> {
+pub(crate) fn column(client: &mut Client, sql: &str, name: &str) -> Vec<String> {
     let outcome = client.simple(sql).outcomes.pop().expect("an answer");
     let place = outcome
         .columns

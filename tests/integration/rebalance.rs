@@ -53,7 +53,7 @@ fn rows_below(deployment: &Deployment<'_>, end: u32) -> Vec<String> {
 }
 
 /// What no move may leave behind.
-fn leaves_nothing(deployment: &Deployment<'_>) {
+pub(crate) fn leaves_nothing(deployment: &Deployment<'_>) {
     let leftovers = [
         "SELECT count(*) FROM pg_subscription WHERE subname ~ '^pgring' AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
         "SELECT count(*) FROM pg_publication WHERE pubname ~ '^pgring'",
