@@ -3,7 +3,7 @@
 //! A file begins with a declaration of shards, tables, views and functions (see [`declare`]), then come cases: the
 //! statement, maybe `types` and `bind` lines, `----`, and the plan or refusal. `UPDATE_EXPECT=1` rewrites the latter.
 
-use pgring::planner::{self, Binding, Context, CopyRoute, Hint, PlanError, template};
+use pgring::planner::{self, Binding, Context, CopyRoute, Hint, PlanError, Template, template};
 use pgring::sql::copy::CopyDirection;
 use pgring::sql::lex;
 use pgring::sql::lex::LexLimits;
@@ -581,10 +581,34 @@ fn plan(topology: &Topology, statement: &str) -> String {
         out.push_str(prefix);
         match template.plan(&binding, topology) {
             Ok(plan) => out.push_str(&template.describe(&plan, topology).join("\n")),
-            Err(error) => out.push_str(&refused(&error)),
+            Err(error) => match spelled(&sql, &types, &template, &error, &binding, &context) {
+                Some(said) => out.push_str(&said),
+                None => out.push_str(&refused(&error)),
+            },
         }
     }
     out
+}
+
+/// The text of a write with sample values, and its plan, if it is refused only as long as they are not there.
+fn spelled(
+    sql: &str,
+    types: &[u32],
+    refused: &Template,
+    error: &PlanError,
+    binding: &Binding<'_>,
+    context: &Context<'_>,
+) -> Option<String> {
+    let by_shard = [Some("volatile-function"), Some("default-differs")];
+    if !refused.is_spelled() && !by_shard.contains(&error.refusal()) {
+        return None;
+    }
+    let spelling = planner::spelling(sql, context)?;
+    let text = spelling.text(&spelling.sample())?;
+    let told = template(&text, types, context).ok()?;
+    let plan = told.plan(binding, context.topology).ok()?;
+    let plan = told.describe(&plan, context.topology).join("\n");
+    Some(format!("spelled out: {text}\n{plan}"))
 }
 
 /// Plans a statement that is not a query; `None` if it is one.

@@ -1073,7 +1073,8 @@ impl Session {
             return Ok(None);
         };
         // What was drawn from a sequence, or belongs to a cursor, is not to be had again.
-        if template.fill().is_some() || template.current_of().is_some() {
+        let is_asked = template.fill().is_some() || template.is_spelled();
+        if is_asked || template.current_of().is_some() {
             return Ok(None);
         }
         let Ok(FrontendMessage::Bind(bind)) = FrontendMessage::decode(bind.tag(), bind.body())

@@ -558,5 +558,6 @@ pub(super) fn is_plain(template: &Template) -> bool {
         && !template.has_unknown_name()
         && !template.is_hinted()
         && template.fill().is_none()
+        && !template.is_spelled()
         && template.current_of().is_none()
 }

@@ -411,8 +411,7 @@ impl Session {
         }
         // Rows that a split INSERT makes are its own; all else locks what others may lock too.
         let in_turn = plan.access == Access::Ddl
-            || plan.access != Access::Read
-                && plan.steps.iter().all(|step| step.sql == StepSql::AsSent);
+            || plan.access != Access::Read && !matches!(plan.merge, Merge::InTurn(_));
         let start = if in_turn {
             Start::InTurn
         } else {

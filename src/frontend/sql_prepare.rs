@@ -6,6 +6,7 @@
 //! once, and their values are bound.
 
 use super::control::{Explain, refused};
+use super::draw;
 use super::error::{self, SessionError, Stop};
 use super::extended_query::close_statements;
 use super::session::Session;
@@ -365,7 +366,9 @@ impl Session {
             true => None,
             false => Some(self.arguments_template(&arguments)?),
         };
-        if template.placing_parameters().iter().all(known) {
+        let all_known = literals.iter().all(Option::is_some);
+        let asks = template.fill().is_some() || template.is_spelled();
+        if template.placing_parameters().iter().all(known) && (all_known || !asks) {
             let values = literals.iter().map(|literal| {
                 let value = literal.as_ref()?.as_ref()?;
                 Some(value.as_bytes().to_vec())
@@ -374,20 +377,30 @@ impl Session {
                 values: values.collect(),
                 formats: Vec::new(),
             };
-            let plan = self.plan_of(&template, &values)?;
-            let on_one_shard = plan.passed().is_some();
-            let as_written = on_one_shard
-                && match &evaluated {
-                    Some(template) => self.is_for_any_shard(template)?,
-                    None => true,
-                };
-            if as_written || literals.iter().all(Option::is_some) {
-                return Ok(Call {
-                    prepared,
-                    template,
-                    plan,
-                    values: (!as_written).then_some(values),
-                });
+            let planned = match all_known {
+                true => Some(self.plan_call(&template, &prepared, &values).await?),
+                false => match self.plan_of(&template, &values) {
+                    Ok(plan) => Some((template.clone(), plan)),
+                    // Its values are to be written out, once all are known.
+                    Err(refused) if draw::may_be_spelled(&refused) => None,
+                    Err(refused) => return Err(refused),
+                },
+            };
+            if let Some((template, plan)) = planned {
+                let on_one_shard = plan.passed().is_some();
+                let as_written = on_one_shard
+                    && match &evaluated {
+                        Some(template) => self.is_for_any_shard(template)?,
+                        None => true,
+                    };
+                if as_written || all_known {
+                    return Ok(Call {
+                        prepared,
+                        template,
+                        plan,
+                        values: (!as_written).then_some(values),
+                    });
+                }
             }
         }
         let evaluated = match evaluated {
@@ -395,13 +408,33 @@ impl Session {
             None => self.arguments_template(&arguments)?,
         };
         let values = self.evaluate(execute, &prepared, &evaluated).await?;
-        let plan = self.plan_of(&template, &values)?;
+        let (template, plan) = self.plan_call(&template, &prepared, &values).await?;
         Ok(Call {
             prepared,
             template,
             plan,
             values: Some(values),
         })
+    }
+
+    /// The plan with values for all parameters, and the template that it is made from, with what has to be asked for it.
+    async fn plan_call(
+        &mut self,
+        template: &Arc<Template>,
+        prepared: &Prepared,
+        values: &Values,
+    ) -> Result<(Arc<Template>, Plan), Stop> {
+        let formats = values.formats.iter();
+        let formats: Vec<i16> = formats.map(|format| format.code() as i16).collect();
+        let values: Vec<_> = values.values().collect();
+        let bound = Bound {
+            types: &prepared.parameter_types,
+            values: &values,
+            formats: &formats,
+        };
+        let preferred = self.transaction.preferred();
+        let planned = self.plan_asking(template.clone(), &prepared.sql, &bound, preferred);
+        Box::pin(planned).await
     }
 
     fn plan_of(&mut self, template: &Template, values: &Values) -> Result<Plan, Stop> {

@@ -1,8 +1,7 @@
 //! Which texts PostgreSQL reads as the time of its clock, and which types read them: each shard has a clock of its own.
-//! And how a statement is told the time that is to hold on all of them: [`at_one_time`].
+//! And which calls give it: [`time_calls`].
 
-use super::template::Context;
-use crate::sql::lex::{self, Token, TokenKind};
+use crate::sql::lex::{Token, TokenKind};
 
 /// Words that stand for the time; the input of date and time types takes them in any case.
 const NOW: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
@@ -171,15 +170,15 @@ pub fn may_be_time(type_oid: u32) -> bool {
 }
 
 /// Functions without arguments that give the time at which the transaction began.
-const BEGAN: [&str; 2] = ["now", "transaction_timestamp"];
+pub(super) const BEGAN: [&str; 2] = ["now", "transaction_timestamp"];
 
-/// Keywords that give it, and what it is cast to then.
+/// Keywords that give it, and the type of what they give.
 const KEYWORDS: [(&str, &str); 5] = [
-    ("current_timestamp", ""),
-    ("current_date", "::date"),
-    ("current_time", "::timetz"),
-    ("localtimestamp", "::timestamp"),
-    ("localtime", "::time"),
+    ("current_timestamp", "timestamptz"),
+    ("current_date", "date"),
+    ("current_time", "timetz"),
+    ("localtimestamp", "timestamp"),
+    ("localtime", "time"),
 ];
 
 /// Words after which a list of results begins, and those before which it ends.
@@ -199,70 +198,92 @@ const AFTER_LISTS: [&str; 12] = [
     "values",
 ];
 
-/// The statement with `time` (of the type timestamptz, in a form that no setting changes) for each call that gives the time
-/// at which the transaction began; None if there is no such call, or one whose value may name a column of a result.
-pub fn at_one_time(sql: &str, time: &str, context: &Context<'_>) -> Option<String> {
-    let mut own = context.topology.schema.user_functions.values();
-    // Which one is meant is not looked at.
-    if own.any(|functions| BEGAN.iter().any(|name| functions.contains_key(*name))) {
-        return None;
-    }
-    let tokens = lex::lex(sql, context.limits).ok()?;
-    told(sql, &tokens, time)
+/// A call that gives the time at which the transaction began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TimeCall {
+    /// Its first byte.
+    pub start: usize,
+    /// The byte after its last.
+    pub end: usize,
+    /// What the time, a timestamptz, is cast to then: `::date`; or nothing.
+    pub cast: String,
 }
 
-fn told(sql: &str, tokens: &[Token], time: &str) -> Option<String> {
-    let mut text = String::with_capacity(sql.len() + 64);
-    let mut written = 0;
+/// The calls in a statement, or in an expression. None if there is one whose value may name a column of a result; `unnamed`
+/// are the first token of a list of results, and the one behind it, whose columns' names nobody sees.
+pub(super) fn time_calls(
+    sql: &str,
+    tokens: &[Token],
+    unnamed: Option<(usize, usize)>,
+) -> Option<Vec<TimeCall>> {
+    let mut found = Vec::new();
     // By depth of parentheses, whether a list of results is being read; parentheses in one are a part of it.
     let mut lists = vec![false];
     for (place, token) in tokens.iter().enumerate() {
+        let is_unnamed = unnamed.is_some_and(|(first, behind)| (first..behind).contains(&place));
         if token.is_symbol(sql, "(") {
             lists.push(*lists.last()?);
         } else if token.is_symbol(sql, ")") {
             lists.pop();
-        } else if let Some((start, end, cast)) = call(sql, tokens, place) {
+        } else if let Some(call) = call(sql, tokens, place) {
             if *lists.last()? {
                 return None;
             }
-            text.push_str(&sql[written..start]);
-            text.push_str(&format!("'{time}'::timestamptz{cast}"));
-            written = end;
+            found.push(call);
         } else if token.kind == TokenKind::Word {
             let is_any = |words: &[&str]| words.iter().any(|word| token.is(sql, word));
             let list = lists.last_mut()?;
-            *list = is_any(&LISTS) || *list && !is_any(&AFTER_LISTS);
+            let begins = is_any(&LISTS) && !(is_unnamed && place == unnamed?.0);
+            *list = begins || *list && !is_any(&AFTER_LISTS);
         }
     }
-    text.push_str(&sql[written..]);
-    (written > 0).then_some(text)
+    Some(found)
 }
 
-/// The call whose name is at `place`: where it starts and ends, and what its value is cast to.
-fn call(sql: &str, tokens: &[Token], place: usize) -> Option<(usize, usize, &'static str)> {
+/// The call whose name is at `place`.
+fn call(sql: &str, tokens: &[Token], place: usize) -> Option<TimeCall> {
     let name = &tokens[place];
     let before = |count: usize| place.checked_sub(count).map(|place| &tokens[place]);
     let symbol =
         |token: Option<&Token>, symbol| token.is_some_and(|token| token.is_symbol(sql, symbol));
     let qualified = symbol(before(1), ".");
+    let call = |start: usize, end: usize, cast: String| Some(TimeCall { start, end, cast });
     if BEGAN.iter().any(|function| name.is(sql, function)) {
         let called = symbol(tokens.get(place + 1), "(") && symbol(tokens.get(place + 2), ")");
         let end = tokens.get(place + 2).filter(|_| called)?.end;
         if !qualified {
-            return Some((name.start, end, ""));
+            return call(name.start, end, String::new());
         }
         let schema = before(2).filter(|schema| schema.is(sql, "pg_catalog"))?;
-        return (!symbol(before(3), ".")).then_some((schema.start, end, ""));
+        let whole = !symbol(before(3), ".");
+        return call(schema.start, end, String::new()).filter(|_| whole);
     }
-    let (_, cast) = KEYWORDS.iter().find(|(word, _)| name.is(sql, word))?;
-    let is_name = qualified || before(1).is_some_and(|token| token.is(sql, "as"));
-    let has_precision = symbol(tokens.get(place + 1), "(");
-    (!is_name && !has_precision).then_some((name.start, name.end, cast))
+    let (_, type_name) = KEYWORDS.iter().find(|(word, _)| name.is(sql, word))?;
+    if qualified || before(1).is_some_and(|token| token.is(sql, "as")) {
+        return None;
+    }
+    if !symbol(tokens.get(place + 1), "(") {
+        let cast = match *type_name {
+            "timestamptz" => String::new(),
+            other => format!("::{other}"),
+        };
+        return call(name.start, name.end, cast);
+    }
+    // With a precision.
+    let precision = tokens.get(place + 2)?;
+    let close = tokens
+        .get(place + 3)
+        .filter(|close| close.is_symbol(sql, ")"))?;
+    let digits = precision.text(sql);
+    let is_plain = digits.len() == 1 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let cast = format!("::{type_name}({digits})");
+    call(name.start, close.end, cast).filter(|_| is_plain)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::lex;
 
     #[test]
     fn what_postgresql_reads_as_the_clock_is_found() {
@@ -314,12 +335,24 @@ mod tests {
                 tokens_max: 100,
                 depth_max: 10,
             };
-            super::told(sql, &lex::lex(sql, &limits).unwrap(), "T")
+            let calls = time_calls(sql, &lex::lex(sql, &limits).unwrap(), None)?;
+            let mut text = String::new();
+            let mut at = 0;
+            for call in &calls {
+                text.push_str(&sql[at..call.start]);
+                text.push_str(&format!("'T'::timestamptz{}", call.cast));
+                at = call.end;
+            }
+            (at > 0).then(|| text + &sql[at..])
         };
         for (sql, expected) in [
             (
                 "UPDATE t SET a = now(), b = 'now()' WHERE c < pg_catalog.NOW ( ) - '1 day'::interval RETURNING a",
                 "UPDATE t SET a = 'T'::timestamptz, b = 'now()' WHERE c < 'T'::timestamptz - '1 day'::interval RETURNING a",
+            ),
+            (
+                "UPDATE t SET a = current_timestamp(3), b = LOCALTIME (0), c = t.current_date",
+                "UPDATE t SET a = 'T'::timestamptz::timestamptz(3), b = 'T'::timestamptz::time(0), c = t.current_date",
             ),
             (
                 "INSERT INTO t VALUES (1, Current_Date), (2, coalesce(localtime, x))",
@@ -341,7 +374,7 @@ mod tests {
             "UPDATE t SET a = now() RETURNING current_date",
             "UPDATE t SET a = 1 RETURNING a, (CASE a WHEN 1 THEN b ELSE (now()) END)",
             "UPDATE t SET a = now RETURNING mine.now()",
-            "UPDATE t SET a = current_time(3), b = t.current_date",
+            "UPDATE t SET a = current_time(x), b = t.current_date",
         ] {
             assert_eq!(told(sql), None, "{sql}");
         }

@@ -34,6 +34,7 @@ mod rewrite;
 mod scope;
 mod select;
 mod source;
+mod spelled;
 mod store;
 mod template;
 mod temporary;
@@ -44,10 +45,10 @@ mod with;
 mod write;
 
 pub use analysis::Fill;
-pub use clock::at_one_time;
 pub use ddl::changes;
 pub use key::Arguments;
 pub use refusal::{PlanError, Refusal};
+pub use spelled::{SpelledValues, Spelling, spelling};
 pub use store::carried;
 pub use template::{
     Binding, Context, Hint, Template, alike, all_shards, template, template_on_one,

@@ -76,7 +76,9 @@ pub(super) fn store_text(
     }
     template::template(&values, &[], context)
         .ok()
-        .filter(|values| values.stores_in_parts() && values.fill().is_none())?;
+        .filter(|values| {
+            values.stores_in_parts() && values.fill().is_none() && !values.is_spelled()
+        })?;
     Some(StoreText {
         source: Box::new(query),
         store: Arc::new(store),

@@ -14,6 +14,7 @@ use super::plan::{
 };
 use super::refusal::{PlanError, Refusal};
 use super::rewrite::{self, InsertText, QueryText};
+use super::spelled;
 use super::store::{StoreText, store_text};
 use super::view::{ViewTexts, Views};
 use super::write;
@@ -141,6 +142,8 @@ pub struct Template {
     route: Route,
     /// [`Topology::has_foreign_rows`] when it was made.
     tells_rows_apart: bool,
+    /// Why it can be planned only with its values spelled out; the route is that of a text with some values.
+    spelled: Option<PlanError>,
 }
 
 #[derive(Debug, Clone)]
@@ -271,6 +274,7 @@ fn template_for(
                 access: leading_access(sql),
                 route: Route::Shard(*shard, text),
                 tells_rows_apart: context.topology.has_foreign_rows,
+                spelled: None,
             });
         }
         Some(Hint::Key { table, value }) => {
@@ -282,6 +286,7 @@ fn template_for(
                 access: leading_access(sql),
                 route: Route::Key(slot, text),
                 tells_rows_apart: context.topology.has_foreign_rows,
+                spelled: None,
             });
         }
     }
@@ -296,6 +301,8 @@ fn template_for(
             Err(error) => stored(sql, &parsed, parameter_types, context, error),
             template => template,
         };
+        let template =
+            template.or_else(|error| spelled_out(sql, &parsed, parameter_types, context, error));
         // Dropping the trees recurses as parsing them does.
         drop((parsed, views));
         template
@@ -470,6 +477,7 @@ fn understood(
         access,
         route,
         tells_rows_apart: context.topology.has_foreign_rows,
+        spelled: None,
     })
 }
 
@@ -508,6 +516,30 @@ fn current_of(
 fn is_update_or_delete(statement: &parse::ast::Statement) -> bool {
     use parse::ast::Statement;
     matches!(statement, Statement::Update(_) | Statement::Delete(_))
+}
+
+/// The template of a write that can be planned once its values are spelled out.
+fn spelled_out(
+    sql: &str,
+    parsed: &Parsed,
+    parameter_types: &[u32],
+    context: &Context<'_>,
+    error: PlanError,
+) -> Result<Template, PlanError> {
+    if !spelled::may_help(&error) {
+        return Err(error);
+    }
+    let spelling = spelled::spelling_of(sql, parsed, context);
+    let sample = spelling.and_then(|spelling| spelling.text(&spelling.sample()));
+    let sample = sample.map(|sample| template(&sample, parameter_types, context));
+    match sample {
+        Some(Ok(sample)) => Ok(Template {
+            sql: sql.into(),
+            spelled: Some(error),
+            ..sample
+        }),
+        Some(Err(_)) | None => Err(error),
+    }
 }
 
 /// The template of an INSERT whose rows are placed once they are there.
@@ -550,6 +582,7 @@ fn stored(
             current_of: None,
         })),
         tells_rows_apart: context.topology.has_foreign_rows,
+        spelled: None,
     })
 }
 
@@ -926,6 +959,11 @@ impl Template {
         }
     }
 
+    /// Whether it can be planned only with its values spelled out; see [`spelled::spelling`].
+    pub fn is_spelled(&self) -> bool {
+        self.spelled.is_some()
+    }
+
     /// Whether a hint names where it runs, so that it passes without being looked at.
     pub fn is_hinted(&self) -> bool {
         match self.route {
@@ -1049,6 +1087,9 @@ impl Template {
     /// # Errors
     /// The statement needs several shards in a form that is refused, a slot has no owner, or a parameter is malformed.
     pub fn plan(&self, binding: &Binding<'_>, topology: &Topology) -> Result<Plan, PlanError> {
+        if let Some(refused) = &self.spelled {
+            return Err(refused.clone());
+        }
         match &self.route {
             Route::Shard(shard, text) => {
                 unfenced(topology, *shard)?;
@@ -1124,7 +1165,7 @@ impl Template {
         let Route::Statement(statement) = &self.route else {
             return None;
         };
-        let lone = statement.lone.as_ref()?;
+        let lone = statement.lone.as_ref().filter(|_| !self.is_spelled())?;
         let slot = lone.column.slot(&lone.source, arguments)?;
         owner(topology, slot).ok()
     }

@@ -1,7 +1,7 @@
 //! UPDATE and DELETE, and what all writes share: their target, assignments, defaults and RETURNING.
 
 use super::analysis::{
-    Allow, Analyzer, Block, Outcome, Rows, beyond, is_default, object_name, placeholder,
+    Allow, Analyzer, Block, Outcome, Rows, bare, beyond, is_default, object_name, placeholder,
 };
 use super::body::Judge;
 use super::function::Effect;
@@ -122,6 +122,22 @@ impl<'a> Analyzer<'a> {
                 ast::AssignmentTarget::ColumnName(name) => object_name(name)?.pop(),
                 ast::AssignmentTarget::Tuple(_) => None,
             };
+            if let (ast::AssignmentTarget::Tuple(names), Expr::Tuple(values), Some(relation)) =
+                (&assignment.target, bare(&assignment.value), relation)
+            {
+                for (name, value) in names.iter().zip(values) {
+                    let index = object_name(name)?
+                        .pop()
+                        .and_then(|name| relation.column(&name));
+                    if let Some(column) = index.map(|index| &relation.columns[index])
+                        && is_default(value)
+                    {
+                        let reference = relation.placement == Placement::Reference;
+                        self.defaulted(relation, column, reference)?;
+                        self.defaulted_behind(relation, &|name| *name != *column.name)?;
+                    }
+                }
+            }
             let column = column.zip(relation);
             let column = column.and_then(|(name, relation)| {
                 relation

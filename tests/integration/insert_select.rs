@@ -192,7 +192,7 @@ fn what_would_differ_between_shards_stays_refused() {
     let (_deployment, mut client) = filled("");
     for (sql, code) in [
         (
-            "INSERT INTO stamped (id) SELECT bid FROM accounts WHERE aid < 9",
+            "INSERT INTO stamped (id) SELECT bid FROM accounts WHERE aid < 9 RETURNING now()",
             "insert-select",
         ),
         (

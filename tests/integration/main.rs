@@ -41,6 +41,7 @@ mod shard_defaults;
 mod shard_map;
 mod snapshots;
 mod soak;
+mod spelled;
 mod sql_prepare;
 mod temporary;
 mod transactions;

@@ -124,7 +124,7 @@ fn what_the_block_made_is_judged_as_what_was_there_before() {
     let (_deployment, mut client) = filled();
     for (make, sql, code) in [
         (
-            "ALTER TABLE orders ADD COLUMN at timestamptz; ALTER TABLE orders ALTER COLUMN at SET DEFAULT now()",
+            "ALTER TABLE orders ADD COLUMN at timestamptz; ALTER TABLE orders ALTER COLUMN at SET DEFAULT clock_timestamp()",
             "INSERT INTO orders (id, customer) VALUES (1, 201), (1, 202), (1, 203), (1, 204)",
             "default-differs",
         ),

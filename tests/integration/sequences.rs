@@ -143,8 +143,8 @@ fn what_is_no_plain_sequence_is_refused() {
     let mut client = deployment.connect();
     for sql in [
         "INSERT INTO even (id) VALUES (1)",
-        "INSERT INTO two (id) VALUES (1)",
-        "INSERT INTO users (id, name) VALUES (DEFAULT, 'x')",
+        "INSERT INTO two (id, a) VALUES (1, 1)",
+        "INSERT INTO users (id, name) VALUES (DEFAULT, 'x'), (7, 'y')",
         "INSERT INTO odd (id) SELECT 1",
         "WITH x AS (INSERT INTO odd (id) VALUES (1) RETURNING id) SELECT * FROM x",
         "INSERT INTO notes (owner) OVERRIDING USER VALUE VALUES (1)",

@@ -138,7 +138,7 @@ UPDATE events SET at = now() RETURNING id, now();
 UPDATE events SET at = 'now';
 
 -- refused: reference-write-differs
-UPDATE kinds SET name = now()::text WHERE kind = 1;
+UPDATE kinds SET name = clock_timestamp()::text WHERE kind = 1;
 
 DELETE FROM events WHERE at < now() - interval '1 day';
 
