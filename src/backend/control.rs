@@ -940,23 +940,6 @@ impl Control {
         .await
     }
 
-    /// Returns when every transaction id that the shard has given out so far survives a crash. PostgreSQL hands out an id
-    /// before anything of it is on disk, and after a crash it may give the same id to another transaction: a decider's id
-    /// must not stand in the name of a prepared transaction before this returned.
-    ///
-    /// # Errors
-    /// [`ControlError`]: the id may be lost.
-    pub async fn make_ids_durable(self: &Arc<Self>, shard: ShardId) -> Result<(), ControlError> {
-        let control = self.clone();
-        // A transaction of its own that writes to the log commits only when the log up to there is on disk.
-        self.run(async move {
-            let sql = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgring', $1), \
-                       pg_catalog.set_config('synchronous_commit', $2, true)";
-            control.execute(shard, sql, &["", "local"]).await
-        })
-        .await
-    }
-
     async fn execute(
         &self,
         shard: ShardId,

@@ -108,6 +108,20 @@ pub const CREATE: &str = "
       PRIMARY KEY (move, forward)
     );
     COMMENT ON TABLE pgring.marker IS 'Follows the rows of a move through its stream: what was written before it has arrived with it';
+    CREATE TABLE pgring.decision (
+      xid xid8 PRIMARY KEY,
+      nonce bigint NOT NULL,
+      others text[] NOT NULL,
+      at timestamptz NOT NULL DEFAULT now()
+    );
+    COMMENT ON TABLE pgring.decision IS
+      'Transactions over several shards that this one decided, each a row of its own transaction, until all shards have finished it';
+    COMMENT ON COLUMN pgring.decision.others IS 'the shards that prepared it';
+    CREATE FUNCTION pgring.decide(nonce bigint, others text[]) RETURNS void
+      LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog
+      AS $decide$ INSERT INTO pgring.decision VALUES (pg_current_xact_id(), nonce, others) $decide$;
+    COMMENT ON FUNCTION pgring.decide IS 'Adds the row by which the transaction that calls it decides';
+    GRANT SELECT ON pgring.decision TO PUBLIC;
     GRANT USAGE ON SCHEMA pgring TO PUBLIC;
     GRANT SELECT ON pgring.move TO PUBLIC;
     GRANT SELECT ON pgring.ownership TO PUBLIC;";

@@ -11,7 +11,7 @@ use super::table::MovedTable;
 use crate::backend::control::Control;
 use crate::topology::slot::SlotSet;
 use crate::transaction::gid::GlobalTransactionId;
-use crate::transaction::recovery;
+use crate::transaction::{recovery, two_phase};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -171,28 +171,20 @@ impl Handover<'_> {
         };
         let prepared = async {
             decider.run(&decides).await?;
-            let rows = decider
-                .rows(
-                    "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text, \
-                     pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8)",
-                )
+            let xid: String = decider
+                .value("SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text")
                 .await?;
-            let row = rows
-                .first()
-                .ok_or_else(|| MoveError::State("no transaction id".to_owned()))?;
-            let xid: String = row.try_get(0).map_err(|error| decider.refuse(error))?;
             let gid = GlobalTransactionId {
                 cluster: self.control.cluster(),
                 decider: decider.name.clone(),
-                timeline: row.try_get(1).map_err(|error| decider.refuse(error))?,
+                nonce: getrandom::u64().map_err(|error| MoveError::State(error.to_string()))?,
                 xid: xid
                     .parse()
                     .map_err(|_| MoveError::State(format!("{xid} is no transaction id")))?,
                 number: 1,
             };
-            self.control.make_ids_durable(decider.shard).await?;
-            // A decider that crashed in between may give its id to another transaction: this one is gone then.
-            decider.run("SELECT 1").await?;
+            let decide = format!("SELECT {}", two_phase::decide(&gid, [&*other.name]));
+            decider.run(&decide).await?;
             other.run(&follows).await?;
             other.run(&format!("PREPARE TRANSACTION '{gid}'")).await?;
             Ok::<_, MoveError>(gid)

@@ -1,23 +1,20 @@
 //! How a block that touched shards commits: a plain COMMIT where at most one shard wrote, else two phases without a log.
 //!
-//! One writing participant is the *decider*. The others PREPARE under a name that carries the decider's transaction id;
-//! then the decider commits, and that commit, durable in its own commit log, is the decision; then the others finish.
-//! [`super::two_phase`] says what follows what; what a crash leaves prepared is settled by [`super::recovery`]. (Gray & Lamport, "Consensus on Transaction Commit", §3, with the coordinator's record replaced
-//! by the decider's.)
+//! One writing participant is the *decider*. It adds a row to `pgring.decision` while the others PREPARE under a name
+//! that says which row; then it commits, and the row, durable with all else that it wrote, is the decision; then the others
+//! finish. [`super::two_phase`] says what follows what; what a crash leaves prepared is settled by [`super::recovery`].
+//! (Gray & Lamport, "Consensus on Transaction Commit", §3, with the coordinator's record replaced by the decider's.)
 
 use super::command::{self, CommandError, Reply};
 use super::gid::GlobalTransactionId;
 use super::participants::Participants;
-use super::two_phase::{
-    self, Answer, Decision, Outcome, Preparable, Step, TIMELINE, Verdict, Vote,
-};
+use super::two_phase::{self, Answer, Decision, Outcome, Preparable, Step, Verdict, Vote};
 use super::{Participant, Tenant, Transaction, visibility};
-use crate::backend::control::ControlError;
 use crate::backend::pool::Need;
 use crate::topology::ShardId;
 use crate::topology::snapshot::Topology;
 use crate::wire::backend_message::TransactionStatus;
-use crate::wire::error_response::{ErrorReply, Fault};
+use crate::wire::error_response::{self, ErrorReply, Fault};
 use crate::wire::frame::Frame;
 use crate::wire::sqlstate::SqlState;
 use futures_util::future::join_all;
@@ -30,11 +27,11 @@ const VERDICT_PAUSE: Duration = Duration::from_millis(200);
 /// How long a decided transaction is waited for on the other shards before it is left to recovery.
 const FINISH_WAIT: Duration = Duration::from_secs(10);
 
-/// What makes the decider's COMMIT last once it is answered, as that of the others does anyway: it writes to the log,
-/// and waits for the log, even where the session waits for nothing.
-const LASTING: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgring', ''::pg_catalog.text), \
-     pg_catalog.set_config('synchronous_commit', CASE s WHEN 'off' THEN 'local' ELSE s END, true) \
-     FROM pg_catalog.current_setting('synchronous_commit') s";
+/// Makes the decider's COMMIT last once it is answered, as that of the others does anyway, even where the session waits
+/// for nothing.
+const LASTING: &str = "pg_catalog.set_config('synchronous_commit', \
+     CASE pg_catalog.current_setting('synchronous_commit') WHEN 'off' THEN 'local' \
+     ELSE pg_catalog.current_setting('synchronous_commit') END, true)";
 
 /// How a block ended.
 #[derive(Debug)]
@@ -51,9 +48,9 @@ pub enum CommitError {
     /// A shard refused; all of the block is rolled back.
     #[error(transparent)]
     RolledBack(CommandError),
-    /// The decider's transaction id could not be made durable; all of the block is rolled back.
-    #[error("the transaction was rolled back: {0}")]
-    NoDecision(#[source] ControlError),
+    /// There is no randomness to name it by; all of the block is rolled back.
+    #[error("the transaction was rolled back: there is no name for it: {0}")]
+    NoName(#[source] getrandom::Error),
     /// The connection broke after COMMIT was sent and nobody can say what became of it.
     #[error("the outcome of the transaction is not known")]
     Unknown {
@@ -66,7 +63,7 @@ impl ErrorReply for CommitError {
     fn sqlstate(&self) -> SqlState {
         match self {
             Self::RolledBack(error) => error.sqlstate(),
-            Self::NoDecision(_) => SqlState::CONNECTION_FAILURE,
+            Self::NoName(_) => SqlState::SYSTEM_ERROR,
             Self::Unknown { .. } => SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
         }
     }
@@ -76,7 +73,7 @@ impl ErrorReply for CommitError {
     fn detail(&self) -> Option<String> {
         match self {
             Self::RolledBack(error) => error.detail(),
-            Self::NoDecision(_) => None,
+            Self::NoName(_) => None,
             Self::Unknown { shard } => Some(format!(
                 "shard {shard} was lost while it committed; it is all or nothing on the shards"
             )),
@@ -85,7 +82,7 @@ impl ErrorReply for CommitError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::RolledBack(error) => error.hint(),
-            Self::NoDecision(_) => Some("Try the transaction again.".to_owned()),
+            Self::NoName(_) => None,
             Self::Unknown { .. } => {
                 Some("Read back what the transaction wrote before trying it again.".to_owned())
             }
@@ -94,12 +91,6 @@ impl ErrorReply for CommitError {
     fn refusal(&self) -> Option<&'static str> {
         None
     }
-}
-
-/// A participant's transaction.
-struct Written {
-    xid: u64,
-    timeline: String,
 }
 
 impl Transaction {
@@ -159,7 +150,23 @@ async fn commit_all(
             participant.map_or(Preparable::No, preparable)
         });
         let decider = two_phase::decider(fitness);
-        let commit = TwoPhases::new(participants, writers, decider, tenant, topology);
+        let nonce = match getrandom::u64() {
+            Ok(nonce) => nonce,
+            Err(error) => {
+                roll_back(participants).await;
+                return Err(CommitError::NoName(error));
+            }
+        };
+        let (shard, xid) = writers[decider];
+        let name = GlobalTransactionId {
+            cluster: topology.cluster.clone(),
+            decider: topology.shard_name(shard).clone(),
+            nonce,
+            xid,
+            number: 0,
+        };
+        let writers: Vec<ShardId> = writers.into_iter().map(|(shard, _)| shard).collect();
+        let commit = TwoPhases::new(participants, &writers, shard, name, tenant);
         return Box::pin(commit.run()).await;
     }
     // The one that wrote goes first: while it may still fail, nothing else has ended.
@@ -205,22 +212,18 @@ fn preparable(participant: &Participant) -> Preparable {
     }
 }
 
-/// Asks a participant whether it wrote, under which transaction id, and on which timeline.
-async fn written(participant: &mut Participant) -> Result<Option<Written>, CommandError> {
+/// Asks a participant whether it wrote, and under which transaction id.
+async fn written(participant: &mut Participant) -> Result<Option<u64>, CommandError> {
     // One that must decide needs a transaction id for it.
     let id = if participant.unpreparable {
         "pg_current_xact_id()"
     } else {
         "pg_current_xact_id_if_assigned()"
     };
-    let question = format!("SELECT pg_catalog.{id}::text, {TIMELINE}");
+    let question = format!("SELECT pg_catalog.{id}::text");
     let reply = command::run(&mut participant.lease, &question).await?;
-    let row = reply.rows.into_iter().next().unwrap_or_default();
-    let [xid, timeline] = row.try_into().unwrap_or_default();
-    Ok(xid
-        .and_then(|xid| xid.parse().ok())
-        .zip(timeline)
-        .map(|(xid, timeline)| Written { xid, timeline }))
+    let xid = reply.rows.into_iter().flatten().next().flatten();
+    Ok(xid.and_then(|xid| xid.parse().ok()))
 }
 
 /// COMMIT of one participant; gives its lease back.
@@ -300,30 +303,22 @@ struct TwoPhases<'a> {
 }
 
 impl<'a> TwoPhases<'a> {
-    /// Parts the writers, of which `decision` is the decider's, from the readers.
+    /// Parts the writers, of which the one on `shard` decides, from the readers.
     fn new(
         mut participants: Participants,
-        writers: Vec<(ShardId, Written)>,
-        decider: usize,
+        writers: &[ShardId],
+        shard: ShardId,
+        name: GlobalTransactionId,
         tenant: Tenant<'a>,
-        topology: &Topology,
     ) -> Self {
-        let (shard, decision) = &writers[decider];
-        let name = GlobalTransactionId {
-            cluster: topology.cluster.clone(),
-            decider: topology.shard_name(*shard).clone(),
-            timeline: decision.timeline.clone(),
-            xid: decision.xid,
-            number: 0,
-        };
         Self {
             tenant,
             name,
-            shard: *shard,
-            decider: participants.remove(shard),
+            shard,
+            decider: participants.remove(&shard),
             others: writers
                 .iter()
-                .filter_map(|(shard, _)| participants.remove(shard))
+                .filter_map(|shard| participants.remove(shard))
                 .collect(),
             prepared: Vec::new(),
             readers: participants,
@@ -333,11 +328,9 @@ impl<'a> TwoPhases<'a> {
     }
 
     async fn run(mut self) -> Result<Ended, CommitError> {
-        let mut step = Step::MakeIdsDurable;
+        let mut step = Step::Prepare;
         loop {
             step = match step {
-                Step::MakeIdsDurable => two_phase::named(self.make_ids_durable().await),
-                Step::GetReady => two_phase::ready(self.get_ready().await),
                 Step::Prepare => two_phase::voted(&self.prepare().await),
                 Step::Decide => two_phase::decided(self.decide().await),
                 Step::Ask { time } => two_phase::told(self.ask().await, time),
@@ -346,25 +339,14 @@ impl<'a> TwoPhases<'a> {
         }
     }
 
-    /// Whether the name that the others prepare under can mean no other transaction from now on.
-    async fn make_ids_durable(&mut self) -> bool {
-        let durable = self.tenant.control.make_ids_durable(self.shard).await;
-        self.failure = durable.err().map(CommitError::NoDecision);
-        self.failure.is_none()
-    }
-
-    async fn get_ready(&mut self) -> Vote {
-        let Some(decider) = &mut self.decider else {
-            return Vote::Lost;
-        };
-        let sql = format!("{}; {LASTING}", visibility::enter());
-        match command::run(&mut decider.lease, &sql).await {
-            Ok(_) => Vote::Ready,
-            Err(error) => self.refused(error),
-        }
-    }
-
     async fn prepare(&mut self) -> Vec<Vote> {
+        let names = self.others.iter();
+        let names = names.map(|participant| &*participant.lease.shard_name);
+        let decide = two_phase::decide(&self.name, names);
+        let Some(decider) = &mut self.decider else {
+            return vec![Vote::Lost];
+        };
+        let getting_ready = get_ready(decider, &decide);
         let mut others = Vec::new();
         for (number, participant) in (1..).zip(self.others.drain(..)) {
             let name = GlobalTransactionId {
@@ -377,8 +359,11 @@ impl<'a> TwoPhases<'a> {
             let sql = format!("PREPARE TRANSACTION '{gid}'");
             async move { command::run(&mut participant.lease, &sql).await }
         });
-        let answers = join_all(prepares).await;
-        let mut votes = Vec::new();
+        let (ready, answers) = tokio::join!(getting_ready, join_all(prepares));
+        let mut votes = vec![match ready {
+            Ok(()) => Vote::Ready,
+            Err(error) => self.refused(error),
+        }];
         for (answer, (participant, gid)) in answers.into_iter().zip(others) {
             votes.push(match answer {
                 Ok(reply) if reply.tag == "PREPARE TRANSACTION" => {
@@ -441,18 +426,25 @@ impl<'a> TwoPhases<'a> {
             .acquire(self.shard, custom, Need::Further)
             .await
             .ok()?;
-        let sql = format!(
-            "SELECT pg_catalog.pg_xact_status('{}'::pg_catalog.xid8), {TIMELINE}",
-            self.name.xid
-        );
-        let reply = command::run(&mut lease, &sql).await.ok()?;
-        lease.release();
-        let [status, timeline] = reply.rows.into_iter().next()?.try_into().ok()?;
-        let answer = Answer {
-            status: Ok(status),
-            timeline: timeline?,
+        let status = two_phase::status_question(&self.name);
+        let status = match command::run(&mut lease, &status).await {
+            Ok(reply) => reply.rows.into_iter().next()?.into_iter().next()?,
+            // The id is not given out, or not any more after a crash.
+            Err(CommandError::Refused(frame))
+                if error_response::is_invalid_parameter_value(frame.body()) =>
+            {
+                None
+            }
+            Err(_) => return None,
         };
-        Some(two_phase::judge(&self.name, &answer))
+        let decision = two_phase::decision_question(&self.name);
+        let reply = command::run(&mut lease, &decision).await.ok()?;
+        lease.release();
+        let decided = reply.rows.into_iter().flatten().next().flatten()?;
+        Some(two_phase::judge(&Answer {
+            status,
+            decided: decided == "true",
+        }))
     }
 
     async fn finish(self, outcome: Outcome) -> Result<Ended, CommitError> {
@@ -496,6 +488,12 @@ impl<'a> TwoPhases<'a> {
             }),
         }
     }
+}
+
+/// The decider waits until its decision may be seen, adds its row, and sees to it that its COMMIT lasts.
+async fn get_ready(decider: &mut Participant, decide: &str) -> Result<(), CommandError> {
+    let sql = format!("SELECT {}, {decide}, {LASTING}", visibility::enter());
+    command::run(&mut decider.lease, &sql).await.map(drop)
 }
 
 /// COMMIT PREPARED or ROLLBACK PREPARED on each; what cannot be reached is left to recovery.

@@ -9,18 +9,19 @@ use std::sync::Arc;
 pub const PREFIX: &str = "pgring:";
 /// What PostgreSQL keeps of such a name at most (its `GIDSIZE` less the end mark).
 pub const BYTES_MAX: usize = 199;
-/// Hexadecimal digits of a timeline, as in the name of a WAL file.
-const TIMELINE_DIGITS: usize = 8;
+/// Hexadecimal digits of a nonce.
+const NONCE_DIGITS: usize = 16;
 
-/// `pgring:<cluster>:<decider shard>:<timeline>:<xid>:<number>`.
+/// `pgring:<cluster>:<decider shard>:<nonce>:<xid>:<number>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GlobalTransactionId {
     /// The cluster's name; of `[A-Za-z0-9_-]`.
     pub cluster: Arc<str>,
     /// Name of the shard whose own commit is the decision; of `[A-Za-z0-9_-]`.
     pub decider: Arc<str>,
-    /// The decider's timeline when it gave out `xid`: 8 hexadecimal digits in upper case, as WAL files are named.
-    pub timeline: String,
+    /// Tells the transaction from another one that a decider, which forgot it in a crash or a failover, gives its `xid`:
+    /// drawn for it, printed as 16 hexadecimal digits.
+    pub nonce: u64,
     /// The decider's transaction, with its epoch.
     pub xid: u64,
     /// Tells the prepared parts apart.
@@ -44,11 +45,11 @@ impl fmt::Display for GlobalTransactionId {
         let Self {
             cluster,
             decider,
-            timeline,
+            nonce,
             xid,
             number,
         } = self;
-        write!(f, "{PREFIX}{cluster}:{decider}:{timeline}:{xid}:{number}")
+        write!(f, "{PREFIX}{cluster}:{decider}:{nonce:016x}:{xid}:{number}")
     }
 }
 
@@ -68,10 +69,7 @@ fn parse(text: &str) -> Option<GlobalTransactionId> {
     let id = GlobalTransactionId {
         cluster: parts.next().filter(|name| is_name(name))?.into(),
         decider: parts.next().filter(|name| is_name(name))?.into(),
-        timeline: parts
-            .next()
-            .filter(|timeline| is_timeline(timeline))?
-            .to_owned(),
+        nonce: parts.next().and_then(nonce)?,
         xid: parts.next()?.parse().ok()?,
         number: parts.next()?.parse().ok()?,
     };
@@ -85,11 +83,9 @@ fn is_name(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
-fn is_timeline(text: &str) -> bool {
-    text.len() == TIMELINE_DIGITS
-        && text
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
+fn nonce(text: &str) -> Option<u64> {
+    let digits = Some(text).filter(|text| text.len() == NONCE_DIGITS)?;
+    u64::from_str_radix(digits, 16).ok()
 }
 
 #[cfg(test)]
@@ -101,11 +97,14 @@ mod tests {
         let id = GlobalTransactionId {
             cluster: "shop".into(),
             decider: "s-0".into(),
-            timeline: "0000000A".to_owned(),
+            nonce: 0xa,
             xid: 4_294_967_999,
             number: 3,
         };
-        assert_eq!(id.to_string(), "pgring:shop:s-0:0000000A:4294967999:3");
+        assert_eq!(
+            id.to_string(),
+            "pgring:shop:s-0:000000000000000a:4294967999:3"
+        );
         assert_eq!(id.to_string().parse(), Ok(id.clone()));
         assert!(
             id.to_string()
@@ -118,7 +117,7 @@ mod tests {
         let id = GlobalTransactionId {
             cluster: "c".repeat(32).into(),
             decider: "s".repeat(32).into(),
-            timeline: "FFFFFFFF".to_owned(),
+            nonce: u64::MAX,
             xid: u64::MAX,
             number: u16::MAX,
         };
@@ -131,17 +130,18 @@ mod tests {
         for text in [
             "",
             "pgring:",
-            "other:shop:s0:00000001:5:1",
-            "pgring:shop:s0:00000001:5",
-            "pgring:shop:s0:00000001:5:1:",
-            "pgring:shop::00000001:5:1",
-            "pgring:shop:s0:0000000a:5:1",
-            "pgring:shop:s0:0000001:5:1",
-            "pgring:shop:s0:00000001:-5:1",
-            "pgring:shop:s0:00000001:+5:1",
-            "pgring:shop:s0:00000001:05:1",
-            "pgring:shop:s0:00000001:18446744073709551616:1",
-            "pgring:shop:s'0:00000001:5:1",
+            "other:shop:s0:0000000000000001:5:1",
+            "pgring:shop:s0:0000000000000001:5",
+            "pgring:shop:s0:0000000000000001:5:1:",
+            "pgring:shop::0000000000000001:5:1",
+            "pgring:shop:s0:000000000000000A:5:1",
+            "pgring:shop:s0:+000000000000001:5:1",
+            "pgring:shop:s0:00000001:5:1",
+            "pgring:shop:s0:0000000000000001:-5:1",
+            "pgring:shop:s0:0000000000000001:+5:1",
+            "pgring:shop:s0:0000000000000001:05:1",
+            "pgring:shop:s0:0000000000000001:18446744073709551616:1",
+            "pgring:shop:s'0:0000000000000001:5:1",
         ] {
             assert!(text.parse::<GlobalTransactionId>().is_err(), "{text}");
         }

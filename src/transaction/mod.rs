@@ -9,6 +9,7 @@ pub mod two_phase;
 pub mod commit;
 pub mod gid;
 pub mod recovery;
+mod forget;
 pub mod pin;
 pub mod in_use;
 pub mod deadlock;

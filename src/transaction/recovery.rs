@@ -1,9 +1,10 @@
-//! Finishes what a crash left prepared. Every prepared part names its decider (see [`super::gid`]); the decider's own
-//! commit log says what becomes of the part. Any router may do this, at any time, beside any other; nothing is guessed:
-//! what the decider cannot say stays prepared and is told. Start at [`run`].
+//! Finishes what a crash left prepared. Every prepared part names its decider (see [`super::gid`]); the decider's row says
+//! what becomes of the part, and goes when no part is left ([`super::forget`]). Any router may do this, at any time, beside
+//! any other; nothing is guessed: what the decider cannot say stays prepared and is told. Start at [`run`].
 
+use super::forget::Forgetting;
 use super::gid::GlobalTransactionId;
-use super::two_phase::{Answer, TIMELINE, Verdict, judge};
+use super::two_phase::{self, Answer, Verdict, judge};
 use crate::backend::control::{Client, Control, ControlError};
 use crate::topology::ShardId;
 use futures_util::future::join_all;
@@ -11,8 +12,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
 /// How long the work on one shard may take before it is left to the next round.
 const SHARD_WAIT: Duration = Duration::from_secs(30);
@@ -58,11 +60,14 @@ pub async fn run(control: Arc<Control>) {
     let interval = control.config().recovery.interval;
     let control = Arc::downgrade(&control);
     let mut rounds_in_doubt: HashMap<String, u64> = HashMap::new();
+    let mut forgetting = Forgetting::default();
     loop {
         let Some(strong) = control.upgrade() else {
             return;
         };
-        let report = recover_once(&strong).await;
+        forgetting.begin(&strong).await;
+        let (report, listed) = round(&strong).await;
+        forgetting.go_on(&strong, &listed).await;
         drop(strong);
         if report.committed + report.rolled_back > 0 {
             tracing::info!(
@@ -90,37 +95,52 @@ pub async fn run(control: Arc<Control>) {
 /// # Cancel safety
 /// A dropped call leaves parts for the next one.
 pub async fn recover_once(control: &Control) -> Report {
+    round(control).await.0
+}
+
+/// What was prepared, on the shards that could be asked.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    pub(super) shards: HashSet<ShardId>,
+    pub(super) gids: Vec<GlobalTransactionId>,
+}
+
+async fn round(control: &Control) -> (Report, Listed) {
     let topology = control.topology.load_full();
-    let shards = topology.shard_ids().map(|shard| {
-        let name = topology.shard_name(shard).clone();
-        async move {
-            match timeout(SHARD_WAIT, recover_shard(control, shard)).await {
-                Ok(Ok(report)) => report,
-                Ok(Err(error)) => {
-                    tracing::debug!(shard = %name, %error, "recovery left out a shard");
-                    Report {
-                        shards_skipped: 1,
-                        ..Report::default()
-                    }
-                }
-                Err(_) => Report {
-                    shards_skipped: 1,
-                    ..Report::default()
-                },
+    let shards = topology.shard_ids();
+    let lists = shards.map(|shard| async move { (shard, parts(control, shard).await) });
+    let mut listed = Listed::default();
+    let mut report = Report::default();
+    let mut work = Vec::new();
+    for (shard, parts) in join_all(lists).await {
+        match parts {
+            Ok(parts) => {
+                let gids = parts.iter().map(|part| part.text.parse());
+                listed.shards.insert(shard);
+                listed.gids.extend(gids.filter_map(Result::ok));
+                work.push(recover_shard(control, shard, parts));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "recovery left out a shard");
+                report.shards_skipped += 1;
             }
         }
-    });
-    join_all(shards)
-        .await
-        .into_iter()
-        .fold(Report::default(), |mut all, one| {
-            all.committed += one.committed;
-            all.rolled_back += one.rolled_back;
-            all.in_progress += one.in_progress;
-            all.shards_skipped += one.shards_skipped;
-            all.in_doubt.extend(one.in_doubt);
-            all
-        })
+    }
+    for one in join_all(work).await {
+        match one {
+            Ok(one) => {
+                report.committed += one.committed;
+                report.rolled_back += one.rolled_back;
+                report.in_progress += one.in_progress;
+                report.in_doubt.extend(one.in_doubt);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "recovery left a shard");
+                report.shards_skipped += 1;
+            }
+        }
+    }
+    (report, listed)
 }
 
 /// Finishes every part whose decider has committed, as long as that takes.
@@ -143,23 +163,11 @@ pub async fn settle(control: &Control) -> Result<(), String> {
 
 /// Whether the shard has a part whose decider has committed.
 async fn has_decided(control: &Control, shard: ShardId) -> Result<bool, String> {
-    let client = control
-        .client(shard)
-        .await
-        .map_err(|error| error.to_string())?;
-    let prefix = GlobalTransactionId::prefix(&control.cluster());
-    let rows = client.query_typed(PREPARED, &[(&prefix, Type::TEXT)]).await;
-    let rows = rows.map_err(|error| crate::backend::store::reason(&error))?;
-    drop(client);
+    let parts = parts(control, shard).await;
     let mut decided = false;
-    for row in rows {
-        let text: String = row.try_get(0).map_err(|error| error.to_string())?;
-        let verdict = match text.parse::<GlobalTransactionId>() {
-            Ok(gid) => ask_decider(control, &gid).await,
-            Err(error) => Verdict::Unknown(error.to_string()),
-        };
-        let is_half = verdict.is_half_committed();
-        decided |= is_half.map_err(|reason| format!("{text} is in doubt: {reason}"))?;
+    for part in parts.map_err(|error| error.to_string())? {
+        let is_half = part.verdict(control).await.is_half_committed();
+        decided |= is_half.map_err(|reason| format!("{} is in doubt: {reason}", part.text))?;
     }
     Ok(decided)
 }
@@ -169,6 +177,15 @@ struct Part {
     text: String,
     owner: String,
     age: Duration,
+}
+
+impl Part {
+    async fn verdict(&self, control: &Control) -> Verdict {
+        match self.text.parse::<GlobalTransactionId>() {
+            Ok(gid) => ask_decider(control, &gid).await,
+            Err(error) => Verdict::Unknown(error.to_string()),
+        }
+    }
 }
 
 const PREPARED: &str = "
@@ -198,31 +215,15 @@ pub struct Prepared {
 /// # Errors
 /// [`ControlError`].
 pub async fn prepared(control: &Control, shard: ShardId) -> Result<Vec<Prepared>, ControlError> {
-    let client = control.client(shard).await?;
-    let name = control.topology.load().shard_name(shard).clone();
-    let query = |source| ControlError::Query {
-        shard: name.clone(),
-        source,
-    };
-    let prefix = GlobalTransactionId::prefix(&control.cluster());
-    let rows = client.query_typed(PREPARED, &[(&prefix, Type::TEXT)]).await;
-    let rows = rows.map_err(query)?;
-    drop(client);
-    let mut parts = Vec::new();
-    for row in rows {
-        let gid: String = row.try_get(0).map_err(query)?;
-        let (decider, verdict) = match gid.parse::<GlobalTransactionId>() {
-            Ok(gid) => {
-                let verdict = ask_decider(control, &gid).await;
-                (Some(gid.decider), verdict)
-            }
-            Err(error) => (None, Verdict::Unknown(error.to_string())),
-        };
-        parts.push(Prepared {
-            gid,
-            owner: row.try_get(1).map_err(query)?,
-            age: Duration::try_from_secs_f64(row.try_get(2).map_err(query)?).unwrap_or_default(),
-            decider,
+    let mut prepared = Vec::new();
+    for part in parts(control, shard).await? {
+        let verdict = part.verdict(control).await;
+        let gid = part.text.parse::<GlobalTransactionId>();
+        prepared.push(Prepared {
+            decider: gid.ok().map(|gid| gid.decider),
+            gid: part.text,
+            owner: part.owner,
+            age: part.age,
             verdict: match verdict {
                 Verdict::Committed => "committed".to_owned(),
                 Verdict::Aborted => "aborted".to_owned(),
@@ -231,25 +232,79 @@ pub async fn prepared(control: &Control, shard: ShardId) -> Result<Vec<Prepared>
             },
         });
     }
-    Ok(parts)
+    Ok(prepared)
 }
 
-async fn recover_shard(control: &Control, shard: ShardId) -> Result<Report, ControlError> {
+/// Asks a shard, for as long as work on one may take.
+pub(super) async fn ask_shard(
+    control: &Control,
+    shard: ShardId,
+    sql: &str,
+    arguments: &[(&(dyn ToSql + Sync), Type)],
+) -> Result<Vec<Row>, ControlError> {
+    let name = control.topology.load().shard_name(shard).clone();
+    let asked = async {
+        let client = control.client(shard).await?;
+        let rows = client.query_typed(sql, arguments).await;
+        rows.map_err(|source| ControlError::Query {
+            shard: name.clone(),
+            source,
+        })
+    };
+    let late = ControlError::TimedOut {
+        shard: name.clone(),
+        after: SHARD_WAIT,
+    };
+    timeout(SHARD_WAIT, asked).await.unwrap_or(Err(late))
+}
+
+async fn parts(control: &Control, shard: ShardId) -> Result<Vec<Part>, ControlError> {
+    let name = control.topology.load().shard_name(shard).clone();
+    let query = |source| ControlError::Query {
+        shard: name.clone(),
+        source,
+    };
+    let prefix = GlobalTransactionId::prefix(&control.cluster());
+    let rows = ask_shard(control, shard, PREPARED, &[(&prefix, Type::TEXT)]).await?;
+    let read = |row: Row| {
+        Ok(Part {
+            text: row.try_get(0)?,
+            owner: row.try_get(1)?,
+            age: Duration::try_from_secs_f64(row.try_get(2)?).unwrap_or_default(),
+        })
+    };
+    let rows = rows.into_iter();
+    rows.map(|row| read(row).map_err(query)).collect()
+}
+
+async fn recover_shard(
+    control: &Control,
+    shard: ShardId,
+    parts: Vec<Part>,
+) -> Result<Report, ControlError> {
+    let late = ControlError::TimedOut {
+        shard: control.topology.load().shard_name(shard).clone(),
+        after: SHARD_WAIT,
+    };
+    let finishing = finish_parts(control, shard, parts);
+    timeout(SHARD_WAIT, finishing).await.unwrap_or(Err(late))
+}
+
+async fn finish_parts(
+    control: &Control,
+    shard: ShardId,
+    parts: Vec<Part>,
+) -> Result<Report, ControlError> {
+    let mut report = Report::default();
+    if parts.is_empty() {
+        return Ok(report);
+    }
     let client = control.client(shard).await?;
     let name = control.topology.load().shard_name(shard).clone();
     let query = |source| ControlError::Query {
         shard: name.clone(),
         source,
     };
-    let mut report = Report::default();
-    let prefix = GlobalTransactionId::prefix(&control.cluster());
-    let rows = client
-        .query_typed(PREPARED, &[(&prefix, Type::TEXT)])
-        .await
-        .map_err(query)?;
-    if rows.is_empty() {
-        return Ok(report);
-    }
     let locked = client
         .query_typed_one(
             "SELECT pg_catalog.pg_try_advisory_lock($1)",
@@ -265,16 +320,8 @@ async fn recover_shard(control: &Control, shard: ShardId) -> Result<Report, Cont
     }
     // The lock ends with its connection, whatever happens in between.
     let client = Client::take(client);
-    for row in rows {
-        let part = Part {
-            text: row.try_get(0).map_err(query)?,
-            owner: row.try_get(1).map_err(query)?,
-            age: Duration::try_from_secs_f64(row.try_get(2).map_err(query)?).unwrap_or_default(),
-        };
-        let verdict = match part.text.parse::<GlobalTransactionId>() {
-            Ok(gid) => ask_decider(control, &gid).await,
-            Err(error) => Verdict::Unknown(error.to_string()),
-        };
+    for part in parts {
+        let verdict = part.verdict(control).await;
         let Some(verb) = verdict.outcome().verb() else {
             match verdict {
                 Verdict::Unknown(reason) => report.in_doubt.push(InDoubt {
@@ -309,44 +356,47 @@ async fn recover_shard(control: &Control, shard: ShardId) -> Result<Report, Cont
     Ok(report)
 }
 
-const STATUS: &str = "SELECT pg_catalog.pg_xact_status($1::pg_catalog.text::pg_catalog.xid8)";
-
 async fn ask_decider(control: &Control, gid: &GlobalTransactionId) -> Verdict {
     let Some(decider) = control.topology.load().shard_named(&gid.decider) else {
         return Verdict::Unknown(format!("the shard map has no shard {}", gid.decider));
     };
-    match ask(control, decider, gid.xid).await {
-        Ok(answer) => judge(gid, &answer),
+    match ask(control, decider, gid).await {
+        Ok(answer) => judge(&answer),
         Err(error) => Verdict::Unknown(error.to_string()),
     }
 }
 
-async fn ask(control: &Control, decider: ShardId, xid: u64) -> Result<Answer, ControlError> {
+async fn ask(
+    control: &Control,
+    decider: ShardId,
+    gid: &GlobalTransactionId,
+) -> Result<Answer, ControlError> {
     let name = control.topology.load().shard_name(decider).clone();
-    let client = control.client(decider).await?;
     let query = |source| ControlError::Query {
         shard: name.clone(),
         source,
     };
-    let status = match client
-        .query_typed_one(STATUS, &[(&xid.to_string(), Type::TEXT)])
-        .await
-    {
-        Ok(row) => Ok(row.try_get(0).map_err(query)?),
-        // Such as an id that the shard has not given out yet.
-        Err(error) => match error.as_db_error() {
-            Some(error) => Err(error.message().to_owned()),
-            None => return Err(query(error)),
-        },
+    let status = ask_shard(control, decider, &two_phase::status_question(gid), &[]).await;
+    let status = match status {
+        Ok(rows) => first(&rows).map_err(query)?,
+        // The id is not given out, or not any more after a crash.
+        Err(ControlError::Query { source, .. })
+            if source.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) =>
+        {
+            None
+        }
+        Err(error) => return Err(error),
     };
-    // After the status: a promotion in between shows.
-    let timeline = format!("SELECT {TIMELINE}");
-    let row = client.query_typed_one(&timeline, &[]).await;
-    let row = row.map_err(query)?;
+    let decided = ask_shard(control, decider, &two_phase::decision_question(gid), &[]).await?;
+    let decided = first(&decided).map_err(query)?;
     Ok(Answer {
-        timeline: row.try_get(0).map_err(query)?,
         status,
+        decided: decided.as_deref() == Some("true"),
     })
+}
+
+fn first(rows: &[Row]) -> Result<Option<String>, tokio_postgres::Error> {
+    rows.first().map_or(Ok(None), |row| row.try_get(0))
 }
 
 /// COMMIT PREPARED or ROLLBACK PREPARED, as its owner where that is another role.

@@ -1,4 +1,4 @@
-//! What a commit over several shards decides: who decides, what follows what, and what a decider's commit log proves.
+//! What a commit over several shards decides: who decides, what follows what, and what the decider's row proves.
 //! Pure: [`super::commit`] and [`super::recovery`] do what is said here, and so does `tests/simulation.rs`, with crashes
 //! after every step.
 //!
@@ -9,10 +9,6 @@ use super::gid::GlobalTransactionId;
 
 /// How often a decider whose answer was lost is asked what became of its transaction.
 pub const ASKED_MAX: u32 = 10;
-
-/// What a shard is asked for its timeline: 8 hexadecimal digits.
-pub const TIMELINE: &str =
-    "pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8)";
 
 /// Whether PostgreSQL prepares what a writer did. It does not prepare what listens, notifies or uses temporary tables,
 /// nor what locks in a transaction what its session has locked.
@@ -35,12 +31,8 @@ pub fn decider(writers: impl IntoIterator<Item = Preparable>) -> usize {
 /// What a commit does next. The function that is named with each says what follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Makes sure that no crash of the decider gives its transaction's id to another one: [`named`].
-    MakeIdsDurable,
-    /// The decider gets ready to decide. Its connection still stands then, so that what was made durable before is this
-    /// transaction's id, and not the next one's of a decider that crashed in between: [`ready`].
-    GetReady,
-    /// PREPARE TRANSACTION on the others: [`voted`].
+    /// The decider's row on the decider ([`decide`]), and PREPARE TRANSACTION on the others, all at once: what one of them
+    /// makes durable means nothing without the decider's commit. [`voted`].
     Prepare,
     /// COMMIT on the decider: [`decided`].
     Decide,
@@ -86,23 +78,6 @@ pub enum Decision {
     Lost,
 }
 
-/// After [`Step::MakeIdsDurable`].
-pub fn named(durable: bool) -> Step {
-    if durable {
-        Step::GetReady
-    } else {
-        Step::Finish(Outcome::RolledBack)
-    }
-}
-
-/// After [`Step::GetReady`].
-pub fn ready(vote: Vote) -> Step {
-    match vote {
-        Vote::Ready => Step::Prepare,
-        Vote::RolledBack | Vote::Lost => Step::Finish(Outcome::RolledBack),
-    }
-}
-
 /// After [`Step::Prepare`]: one that is not ready is enough.
 pub fn voted(votes: &[Vote]) -> Step {
     if votes.iter().all(|vote| *vote == Vote::Ready) {
@@ -131,17 +106,40 @@ pub fn told(verdict: Option<Verdict>, time: u32) -> Step {
     }
 }
 
-/// What a decider answered: the status of the transaction there (`pg_xact_status`), and then, so that a promotion in
-/// between shows, its timeline.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// The status, None of an id that is too old; or why the shard does not say.
-    pub status: Result<Option<String>, String>,
-    /// As WAL files are named.
-    pub timeline: String,
+/// What the decider does as the last of its transaction, as an expression: the row that is there if it commits, and is not
+/// if it does not, whatever becomes of the server. `others` are the shards that prepare.
+pub fn decide<'a>(gid: &GlobalTransactionId, others: impl IntoIterator<Item = &'a str>) -> String {
+    let others: Vec<&str> = others.into_iter().collect();
+    let (nonce, others) = (gid.nonce.cast_signed(), others.join(","));
+    format!("pgring.decide({nonce}, '{{{others}}}')")
 }
 
-/// What a decider's commit log says of a transaction.
+/// Asks a decider whether the transaction's id is one that still runs there.
+pub fn status_question(gid: &GlobalTransactionId) -> String {
+    let xid = gid.xid;
+    format!("SELECT pg_catalog.pg_xact_status('{xid}'::pg_catalog.xid8)")
+}
+
+/// Asks a decider for the transaction's row. After the status, in a snapshot of its own: what has ended by then shows.
+pub fn decision_question(gid: &GlobalTransactionId) -> String {
+    let (nonce, xid) = (gid.nonce.cast_signed(), gid.xid);
+    format!(
+        "SELECT EXISTS (SELECT FROM pgring.decision \
+         WHERE xid = '{xid}'::pg_catalog.xid8 AND nonce = {nonce})::pg_catalog.text"
+    )
+}
+
+/// What a decider answered: first the status of the transaction's id ([`status_question`]), then whether its row is there
+/// ([`decision_question`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// None of an id that the server does not know: it is too old, or a crash took it back.
+    pub status: Option<String>,
+    /// The row is there.
+    pub decided: bool,
+}
+
+/// What a decider says of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It is committed.
@@ -150,31 +148,20 @@ pub enum Verdict {
     Aborted,
     /// It may still become either.
     InProgress,
-    /// The log proves nothing, for this reason.
+    /// It proves nothing, for this reason.
     Unknown(String),
 }
 
-/// The status of a transaction id proves something on the timeline that gave it out only: a failover may lose the
-/// transaction and give its id to another.
-pub fn judge(gid: &GlobalTransactionId, answer: &Answer) -> Verdict {
-    if answer.timeline != gid.timeline {
-        return Verdict::Unknown(format!(
-            "shard {} is on timeline {} now",
-            gid.decider, answer.timeline
-        ));
+/// The row is the proof, and its absence is one as soon as the id does not run: whether the transaction had it, or, after
+/// a crash or a failover that lost the transaction, another one, or nobody yet.
+pub fn judge(answer: &Answer) -> Verdict {
+    if answer.decided {
+        return Verdict::Committed;
     }
-    match &answer.status {
-        Ok(Some(status)) => match status.as_str() {
-            "committed" => Verdict::Committed,
-            "aborted" => Verdict::Aborted,
-            "in progress" => Verdict::InProgress,
-            other => Verdict::Unknown(format!("shard {} says \"{other}\"", gid.decider)),
-        },
-        Ok(None) => Verdict::Unknown(format!(
-            "transaction {} is too old for shard {} to know",
-            gid.xid, gid.decider
-        )),
-        Err(reason) => Verdict::Unknown(format!("shard {}: {reason}", gid.decider)),
+    match answer.status.as_deref() {
+        Some("in progress") => Verdict::InProgress,
+        Some("committed" | "aborted") | None => Verdict::Aborted,
+        Some(other) => Verdict::Unknown(format!("the decider says \"{other}\"")),
     }
 }
 
@@ -217,20 +204,6 @@ impl Outcome {
 mod tests {
     use super::*;
 
-    fn gid() -> GlobalTransactionId {
-        "pgring:shop:s0:00000001:740:1".parse().unwrap()
-    }
-
-    fn answer(timeline: &str, status: Result<Option<&str>, &str>) -> Answer {
-        let status = status
-            .map(|status| status.map(str::to_owned))
-            .map_err(str::to_owned);
-        Answer {
-            timeline: timeline.to_owned(),
-            status,
-        }
-    }
-
     #[test]
     fn who_cannot_be_prepared_decides() {
         use Preparable::{No, Perhaps, Yes};
@@ -251,11 +224,6 @@ mod tests {
         for votes in [[Ready, Ready, Lost], [RolledBack, Ready, Ready]] {
             assert_eq!(voted(&votes), Step::Finish(Outcome::RolledBack));
         }
-        assert_eq!(ready(Ready), Step::Prepare);
-        assert_eq!(ready(RolledBack), Step::Finish(Outcome::RolledBack));
-        assert_eq!(ready(Lost), Step::Finish(Outcome::RolledBack));
-        assert_eq!(named(true), Step::GetReady);
-        assert_eq!(named(false), Step::Finish(Outcome::RolledBack));
     }
 
     #[test]
@@ -276,41 +244,40 @@ mod tests {
     }
 
     #[test]
-    fn the_deciders_commit_log_decides() {
-        for (status, verdict) in [
-            ("committed", Verdict::Committed),
-            ("aborted", Verdict::Aborted),
-            ("in progress", Verdict::InProgress),
+    fn the_deciders_row_decides() {
+        for (status, decided, verdict) in [
+            (Some("committed"), true, Verdict::Committed),
+            // A crash gave the id to another transaction.
+            (Some("in progress"), true, Verdict::Committed),
+            (Some("committed"), false, Verdict::Aborted),
+            (Some("aborted"), false, Verdict::Aborted),
+            (None, false, Verdict::Aborted),
+            (Some("in progress"), false, Verdict::InProgress),
         ] {
-            assert_eq!(
-                judge(&gid(), &answer("00000001", Ok(Some(status)))),
-                verdict
-            );
+            let status = status.map(str::to_owned);
+            let answer = Answer { status, decided };
+            assert_eq!(judge(&answer), verdict, "{answer:?}");
         }
     }
 
     #[test]
-    fn nothing_is_guessed_after_a_failover() {
-        let verdict = judge(&gid(), &answer("00000002", Ok(Some("committed"))));
+    fn nothing_is_guessed_of_words_that_are_not_known() {
+        let status = Some("odd".to_owned());
+        let verdict = judge(&Answer {
+            status,
+            decided: false,
+        });
         assert_eq!(
             verdict,
-            Verdict::Unknown("shard s0 is on timeline 00000002 now".to_owned())
+            Verdict::Unknown("the decider says \"odd\"".to_owned())
         );
         assert_eq!(verdict.outcome().verb(), None);
         assert!(verdict.is_half_committed().is_err());
     }
 
     #[test]
-    fn nothing_is_guessed_of_an_id_that_is_too_old_or_not_given_out() {
-        for status in [
-            Ok(None),
-            Err("transaction ID 740 is in the future"),
-            Ok(Some("odd")),
-        ] {
-            assert!(matches!(
-                judge(&gid(), &answer("00000001", status)),
-                Verdict::Unknown(_)
-            ));
-        }
+    fn a_decision_names_the_shards_that_prepare() {
+        let gid: GlobalTransactionId = "pgring:shop:s0:ffffffffffffffff:740:0".parse().unwrap();
+        assert_eq!(decide(&gid, ["s1", "s-2"]), "pgring.decide(-1, '{s1,s-2}')");
     }
 }

@@ -22,9 +22,9 @@ use tokio::time::timeout;
 /// The lock: the bytes of "pgring" and one more.
 const LOCK_KEY: i64 = 0x7067_7269_6e67_0002;
 
-/// What a decider is told before it commits: from here on its transaction may become visible.
+/// What a decider is told before it commits, as an expression: from here on its transaction may become visible.
 pub(super) fn enter() -> String {
-    format!("SELECT pg_catalog.pg_advisory_lock_shared({LOCK_KEY})")
+    format!("pg_catalog.pg_advisory_lock_shared({LOCK_KEY})")
 }
 
 /// Its transaction is visible everywhere, or nowhere.

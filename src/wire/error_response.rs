@@ -222,6 +222,11 @@ pub fn is_idle_timeout(body: &[u8]) -> bool {
     field(body, b'C') == Some(b"25P03")
 }
 
+/// Whether a shard's ErrorResponse with body `body` says that an argument has a value which cannot be.
+pub fn is_invalid_parameter_value(body: &[u8]) -> bool {
+    field(body, b'C') == Some(b"22023")
+}
+
 fn field(body: &[u8], tag: u8) -> Option<&[u8]> {
     let mut fields = body.split(|byte| *byte == 0);
     fields.find_map(|field| field.strip_prefix(&[tag]))

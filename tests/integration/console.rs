@@ -1,7 +1,7 @@
 //! The operators' console, through every way that clients have: the simple and the extended protocol by hand, psql, and
 //! tokio-postgres, which asks for binary results.
 
-use crate::support::deployment::Options;
+use crate::support::deployment::{Options, decide};
 use crate::support::{Client, Deployment, Router, Target, eventually};
 use postgres_protocol::message::frontend;
 use std::collections::BTreeMap;
@@ -562,9 +562,9 @@ fn prepared_parts_and_routers_are_asked_of_the_shards() {
     let mut dba = admin(&deployment);
     assert_eq!(dba.rows("SHOW TRANSACTIONS IN DOUBT").len(), 0);
     let mut shard = deployment.shard(1);
-    let decider = shard.value("SELECT pg_current_xact_id()");
-    let timeline = "SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)";
-    let gid = format!("pgring:test:s1:{}:{decider}:1", shard.value(timeline));
+    shard.run("BEGIN");
+    let gid = decide(&mut shard, "s1", "s1");
+    shard.run("COMMIT");
     shard.run("BEGIN; INSERT INTO orders VALUES (1, 1)");
     shard.run(&format!("PREPARE TRANSACTION '{gid}'"));
     let parts = dba.rows("SHOW TRANSACTIONS IN DOUBT");

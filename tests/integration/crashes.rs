@@ -1,7 +1,7 @@
 //! Routers and shards that are killed, and links that are cut, at each message of a commit over three shards: it is on
 //! all of them or on none, as its client was told.
 //!
-//! `PGRING_CRASH_ROUNDS` makes the loop longer: 81 rounds are each message, before it arrives, before it is answered and
+//! `PGRING_CRASH_ROUNDS` makes the loop longer: 72 rounds are each message, before it arrives, before it is answered and
 //! after, by each of the three. `PGRING_BANK_SECONDS` lets money move for longer, for `PGRING_BANK_CLIENTS`.
 
 use crate::random::Random;
@@ -25,10 +25,9 @@ const TOTAL: &str = "4000";
 const SOON: Duration = Duration::from_secs(30);
 
 /// The messages of a commit, in their order: how they are told, and which of those it is.
-const MESSAGES: [(&[u8], usize); 9] = [
+const MESSAGES: [(&[u8], usize); 8] = [
     (b"pg_current_xact_id_if_assigned", 1),
-    (b"pg_logical_emit_message(true, 'pgring', $1)", 1),
-    (b"pg_advisory_lock_shared", 1),
+    (b"pgring.decide", 1),
     (b"PREPARE TRANSACTION", 1),
     (b"PREPARE TRANSACTION", 2),
     (b"Q\0\0\0\x0bCOMMIT\0", 1),

@@ -17,6 +17,7 @@ mod crashes;
 mod create_as;
 mod cursors;
 mod deadlocks;
+mod decisions;
 mod failures;
 mod fence;
 mod gather;

@@ -1,6 +1,6 @@
 //! `pgring.snapshot`: what a read over several shards sees of transactions over several shards.
 
-use crate::support::deployment::CLUSTER;
+use crate::support::deployment::decide;
 use crate::support::{Client, Deployment, Target, eventually, setting};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -37,10 +37,7 @@ fn consistent(target: &Target) -> Client {
 fn plant_half(deployment: &Deployment<'_>) -> String {
     let mut decider = deployment.shard(0);
     decider.run("BEGIN; UPDATE accounts SET balance = balance + 10 WHERE aid = (SELECT min(aid) FROM accounts)");
-    let xid = decider.value("SELECT pg_current_xact_id()");
-    let timeline = decider
-        .value("SELECT lpad(upper(to_hex(timeline_id)), 8, '0') FROM pg_control_checkpoint()");
-    let gid = format!("pgring:{CLUSTER}:s0:{timeline}:{xid}:1");
+    let gid = decide(&mut decider, "s0", "s1");
     deployment.shard(1).run(&format!(
         "BEGIN; UPDATE accounts SET balance = balance - 10 WHERE aid = (SELECT min(aid) FROM accounts); \
          PREPARE TRANSACTION '{gid}'"

@@ -1,7 +1,7 @@
 //! Blocks over several shards, their atomic end, and what happens when the router dies in between.
 
 use crate::support::cluster;
-use crate::support::deployment::{CLUSTER, Options};
+use crate::support::deployment::{CLUSTER, Options, decide};
 use crate::support::{Client, Deployment, Target, eventually, setting};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -385,17 +385,14 @@ fn a_fan_out_update_is_all_or_nothing() {
 fn plant(deployment: &Deployment<'_>, aid: &str, commit: bool) -> String {
     let mut decider = deployment.shard(0);
     decider.run("BEGIN");
-    let xid = decider.value("SELECT pg_current_xact_id()");
-    decider.run(if commit { "COMMIT" } else { "ROLLBACK" });
-    let timeline = decider
-        .value("SELECT lpad(upper(to_hex(timeline_id)), 8, '0') FROM pg_control_checkpoint()");
-    let gid = format!("pgring:{CLUSTER}:s0:{timeline}:{xid}:1");
+    let gid = decide(&mut decider, "s0", "s1");
     let mut participant = deployment.shard(1);
     participant.run("BEGIN");
     participant.run(&format!(
         "UPDATE accounts SET balance = 777 WHERE aid = {aid}"
     ));
     participant.run(&format!("PREPARE TRANSACTION '{gid}'"));
+    decider.run(if commit { "COMMIT" } else { "ROLLBACK" });
     gid
 }
 
@@ -444,7 +441,7 @@ fn a_transaction_whose_decider_is_unknown_is_left_alone() {
     deployment.router().kill();
     let mut participant = deployment.shard(1);
     let aid = participant.value("SELECT min(aid) FROM accounts");
-    let gid = format!("pgring:{CLUSTER}:s9:00000001:900:1");
+    let gid = format!("pgring:{CLUSTER}:s9:0000000000000001:900:1");
     participant.run(&format!(
         "BEGIN; UPDATE accounts SET balance = 777 WHERE aid = {aid}; PREPARE TRANSACTION '{gid}'"
     ));

@@ -1,15 +1,17 @@
 //! What routers do: the conversations of `transaction::commit`, `recovery` and `visibility` with shards of the simulation.
 //! What follows what, and what an answer proves, is the router's own code.
 
-use crate::shard::Transaction;
+use crate::shard::{Decision as Row, Transaction};
 use crate::world::{Flaw, Link, Lost, Reply, Request, SHARDS, Shared, Told, pause};
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use pgring::transaction::gid::GlobalTransactionId;
 use pgring::transaction::two_phase::{
     self, Answer, Decision, Outcome, Preparable, Step, Verdict, Vote,
 };
 
 const CLUSTER: &str = "sim";
+/// How often recovery looks whether copies are level.
+const LOOKS: usize = 10;
 
 fn name_of(shard: usize) -> String {
     format!("s{shard}")
@@ -50,8 +52,8 @@ async fn block(world: &Shared, transaction: Transaction) -> Told {
     let (mut wrote, mut readers) = (Vec::new(), Vec::new());
     for ((shard, link), answer) in links.into_iter().zip(asked) {
         match answer {
-            Ok(Reply::Wrote(Some(id), timeline)) => wrote.push((shard, link, id, timeline)),
-            Ok(Reply::Wrote(None, _)) => readers.push(link),
+            Ok(Reply::Wrote(Some(id))) => wrote.push((shard, link, id)),
+            Ok(Reply::Wrote(None)) => readers.push(link),
             Ok(_) | Err(Lost) => return Told::RolledBack,
         }
     }
@@ -85,15 +87,17 @@ async fn block(world: &Shared, transaction: Transaction) -> Told {
 
 async fn commit_in_two_phases(
     world: &Shared,
-    mut wrote: Vec<(usize, Link, u64, String)>,
+    mut wrote: Vec<(usize, Link, u64)>,
     decider: usize,
 ) -> Told {
-    let (shard, decider, xid, timeline) = wrote.remove(decider);
+    let (shard, decider, xid) = wrote.remove(decider);
+    let nonce = world.borrow_mut().random.next();
+    let preparing: Vec<usize> = wrote.iter().map(|(shard, ..)| *shard).collect();
     let mut decider = Some(decider);
     let name = GlobalTransactionId {
         cluster: CLUSTER.into(),
         decider: name_of(shard).into(),
-        timeline,
+        nonce,
         xid,
         number: 0,
     };
@@ -106,28 +110,17 @@ async fn commit_in_two_phases(
         .map(|(number, (_, link, ..))| (link, named(number).to_string()))
         .collect();
     let mut prepared = Vec::new();
-    let mut step = Step::MakeIdsDurable;
+    let mut step = Step::Prepare;
     loop {
         step = match step {
-            Step::MakeIdsDurable => {
-                let durable = match Link::open(world, shard) {
-                    Ok(link) => link.call(Request::MakeIdsDurable).await.is_ok(),
-                    Err(Lost) => false,
-                };
-                two_phase::named(durable)
-            }
-            Step::GetReady if has(world, Flaw::DeciderNotSeenAgain) => Step::Prepare,
-            Step::GetReady => two_phase::ready(get_ready(&decider).await),
             Step::Prepare => {
                 let asked = std::mem::take(&mut others);
                 let prepares = asked
                     .iter()
                     .map(|(link, gid)| link.call(Request::Prepare(gid.clone())));
-                let answers = join_all(prepares).await;
-                let mut votes = Vec::new();
-                if has(world, Flaw::DeciderNotSeenAgain) {
-                    votes.push(get_ready(&decider).await);
-                }
+                let ready = get_ready(&decider, nonce, preparing.clone());
+                let (ready, answers) = join(ready, join_all(prepares)).await;
+                let mut votes = vec![ready];
                 for (answer, part) in answers.into_iter().zip(asked) {
                     votes.push(match answer {
                         Ok(Reply::Refused) => Vote::RolledBack,
@@ -192,11 +185,11 @@ async fn commit_in_two_phases(
     }
 }
 
-async fn get_ready(decider: &Option<Link>) -> Vote {
+async fn get_ready(decider: &Option<Link>, nonce: u64, others: Vec<usize>) -> Vote {
     let Some(link) = decider else {
         return Vote::Lost;
     };
-    match link.call(Request::Ready).await {
+    match link.call(Request::Ready(nonce, others)).await {
         Ok(_) => Vote::Ready,
         Err(Lost) => Vote::Lost,
     }
@@ -205,18 +198,38 @@ async fn get_ready(decider: &Option<Link>) -> Vote {
 /// What a decider says of a transaction; None where it does not answer.
 async fn ask(world: &Shared, gid: &GlobalTransactionId) -> Option<Verdict> {
     let link = Link::open(world, number_of(&gid.decider)).ok()?;
+    let early = match has(world, Flaw::RowAskedFirst) {
+        true => Some(has_row(world, &link, gid).await?),
+        false => None,
+    };
     let Ok(Reply::Status(status)) = link.call(Request::Status(gid.xid)).await else {
         return None;
     };
-    let Ok(Reply::Timeline(timeline)) = link.call(Request::Timeline).await else {
-        return None;
+    let decided = match early {
+        Some(decided) => decided,
+        None if has(world, Flaw::StatusIsProof) => status.as_deref() == Some("committed"),
+        None => has_row(world, &link, gid).await?,
     };
-    let timeline = if has(world, Flaw::TimelineNotAsked) {
-        gid.timeline.clone()
-    } else {
-        timeline
-    };
-    Some(two_phase::judge(gid, &Answer { status, timeline }))
+    Some(two_phase::judge(&Answer { status, decided }))
+}
+
+async fn has_row(world: &Shared, link: &Link, gid: &GlobalTransactionId) -> Option<bool> {
+    let rows = decisions(link).await.ok()?;
+    let any_nonce = has(world, Flaw::NonceNotCompared);
+    let mut rows = rows.iter();
+    Some(rows.any(|row| row.id == gid.xid && (row.nonce == gid.nonce || any_nonce)))
+}
+
+async fn decisions(link: &Link) -> Result<Vec<Row>, Lost> {
+    match link.call(Request::Decisions).await? {
+        Reply::Decisions(rows) => Ok(rows),
+        _ => Err(Lost),
+    }
+}
+
+async fn decisions_on(world: &Shared, shard: usize) -> Vec<Row> {
+    let read = async { decisions(&Link::open(world, shard)?).await };
+    read.await.unwrap_or_default()
 }
 
 async fn prepared_on(world: &Shared, shard: usize) -> Result<Vec<GlobalTransactionId>, Lost> {
@@ -231,11 +244,27 @@ async fn prepared_on(world: &Shared, shard: usize) -> Result<Vec<GlobalTransacti
 
 /// One round of recovery.
 pub async fn recover(world: Shared) {
+    let (mut decided, mut boots) = (Vec::new(), Vec::new());
     for shard in 0..SHARDS {
-        let Ok(parts) = prepared_on(&world, shard).await else {
-            continue;
-        };
-        for gid in parts {
+        decided.push(decisions_on(&world, shard).await);
+        boots.push(level(&world, shard).await.map(|(.., boot)| boot));
+    }
+    let mut listed = Vec::new();
+    for shard in 0..SHARDS {
+        listed.push(prepared_on(&world, shard).await);
+    }
+    if has(&world, Flaw::ForgottenTooSoon) {
+        for (shard, decided) in decided.iter_mut().enumerate() {
+            *decided = decisions_on(&world, shard).await;
+        }
+    }
+    if are_copied(&world, &boots, &listed).await {
+        for (shard, decided) in decided.into_iter().enumerate() {
+            forget(&world, shard, decided, &listed).await;
+        }
+    }
+    for (shard, parts) in listed.into_iter().enumerate() {
+        for gid in parts.unwrap_or_default() {
             let Some(verdict) = ask(&world, &gid).await else {
                 continue;
             };
@@ -247,6 +276,69 @@ pub async fn recover(world: Shared) {
                 let _ = link.call(Request::Finish(gid.to_string(), commit)).await;
             }
         }
+    }
+}
+
+async fn level(world: &Shared, shard: usize) -> Result<(usize, usize, u32), Lost> {
+    match Link::open(world, shard)?.call(Request::Level).await? {
+        Reply::Level(log, copied, boot) => Ok((log, copied, boot)),
+        _ => Err(Lost),
+    }
+}
+
+/// Whether the copies of the shards that listed what is prepared come to have all up to then, in a while.
+async fn are_copied(
+    world: &Shared,
+    boots: &[Result<u32, Lost>],
+    listed: &[Result<Vec<GlobalTransactionId>, Lost>],
+) -> bool {
+    if has(world, Flaw::CopiesNotAsked) {
+        return true;
+    }
+    let is_same = |before, now| before == now || has(world, Flaw::BootNotCompared);
+    let mut needed = Vec::new();
+    for (shard, _) in listed.iter().enumerate().filter(|(_, list)| list.is_ok()) {
+        match (&boots[shard], level(world, shard).await) {
+            (Ok(before), Ok((log, _, boot))) if is_same(*before, boot) => {
+                needed.push((shard, log, boot));
+            }
+            _ => return false,
+        }
+    }
+    for _ in 0..LOOKS {
+        pause().await;
+        let mut all = true;
+        for (shard, log, boot) in &needed {
+            match level(world, *shard).await {
+                Ok((_, copied, now)) if is_same(*boot, now) => all &= copied >= *log,
+                Ok(_) | Err(Lost) => return false,
+            }
+        }
+        if all {
+            return true;
+        }
+    }
+    false
+}
+
+/// Those decisions of a shard go whose parts are finished on all shards that prepared some.
+async fn forget(
+    world: &Shared,
+    decider: usize,
+    mut rows: Vec<Row>,
+    listed: &[Result<Vec<GlobalTransactionId>, Lost>],
+) {
+    rows.retain(|row| {
+        let is_of_row = |gid: &GlobalTransactionId| {
+            number_of(&gid.decider) == decider && (gid.xid, gid.nonce) == (row.id, row.nonce)
+        };
+        let mut others = row.others.iter();
+        others.all(|other| matches!(&listed[*other], Ok(gids) if !gids.iter().any(is_of_row)))
+    });
+    if !rows.is_empty()
+        && let Ok(link) = Link::open(world, decider)
+    {
+        let _ = link.call(Request::Forget(rows)).await;
     }
 }
 

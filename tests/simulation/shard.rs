@@ -5,12 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A distributed transaction of the simulation.
 pub type Transaction = usize;
 
+/// A row of `pgring.decision`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Decision {
+    pub id: u64,
+    pub nonce: u64,
+    pub others: Vec<usize>,
+}
+
 /// One entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
-    /// An id was given out; to a transaction of the simulation, or another one.
-    Assigned(u64, Option<Transaction>),
-    Committed(u64, Option<Transaction>),
+    Assigned(u64),
+    /// With the row that says so, if it was one of those that decide.
+    Committed(u64, Option<Transaction>, Option<Decision>),
+    Forgotten(Decision),
     Aborted(u64),
     Prepared(u64, String, Transaction),
     CommittedPrepared(String),
@@ -21,7 +30,6 @@ pub enum Record {
 #[derive(Debug, Default)]
 pub struct Shard {
     pub up: bool,
-    pub timeline: u32,
     /// Counts restarts: a connection belongs to one.
     pub boot: u32,
     log: Vec<Record>,
@@ -33,6 +41,7 @@ pub struct Shard {
     prepared: BTreeMap<String, (u64, Transaction)>,
     ended: BTreeMap<u64, bool>,
     rows: BTreeSet<Transaction>,
+    decisions: BTreeSet<Decision>,
     /// Whether a session holds the lock of those who decide (shared) or open snapshots (exclusive), by connection.
     pub deciding: BTreeSet<usize>,
     pub opening: Option<usize>,
@@ -42,7 +51,6 @@ impl Shard {
     pub fn new() -> Self {
         let mut shard = Self {
             up: true,
-            timeline: 1,
             ..Self::default()
         };
         shard.replay();
@@ -57,14 +65,18 @@ impl Shard {
 
     fn apply(&mut self, place: usize) {
         match self.log[place].clone() {
-            Record::Assigned(id, _) => {
+            Record::Assigned(id) => {
                 self.next_id = id + 1;
                 self.running.insert(id);
             }
-            Record::Committed(id, transaction) => {
+            Record::Committed(id, transaction, decision) => {
                 self.running.remove(&id);
                 self.ended.insert(id, true);
                 self.rows.extend(transaction);
+                self.decisions.extend(decision);
+            }
+            Record::Forgotten(decision) => {
+                self.decisions.remove(&decision);
             }
             Record::Aborted(id) => {
                 self.running.remove(&id);
@@ -93,6 +105,7 @@ impl Shard {
         self.prepared.clear();
         self.ended.clear();
         self.rows.clear();
+        self.decisions.clear();
         for place in 0..self.log.len() {
             self.apply(place);
         }
@@ -102,7 +115,7 @@ impl Shard {
     }
 
     /// Writes out all of the log, and copies it where that is waited for.
-    fn write(&mut self, copy: bool) {
+    pub fn write(&mut self, copy: bool) {
         self.written = self.log.len();
         if copy {
             self.copied = self.written;
@@ -124,18 +137,17 @@ impl Shard {
                 break;
             }
             match record {
-                Record::Committed(_, transaction) => lost.extend(*transaction),
+                Record::Committed(_, transaction, _) => lost.extend(*transaction),
                 Record::Prepared(_, _, transaction) => lost.push(*transaction),
                 // It is prepared again then.
                 Record::CommittedPrepared(_) | Record::RolledBackPrepared(_) => {}
-                Record::Assigned(..) | Record::Aborted(_) => {}
+                Record::Assigned(_) | Record::Aborted(_) | Record::Forgotten(_) => {}
             }
         }
         self.log.truncate(kept);
         self.written = kept;
         self.copied = self.copied.min(kept);
         if failover {
-            self.timeline += 1;
             self.copied = kept;
         }
         self.boot += 1;
@@ -145,9 +157,9 @@ impl Shard {
         lost
     }
 
-    pub fn assign(&mut self, transaction: Option<Transaction>) -> u64 {
+    pub fn assign(&mut self) -> u64 {
         let id = self.next_id;
-        self.add(Record::Assigned(id, transaction));
+        self.add(Record::Assigned(id));
         id
     }
 
@@ -158,8 +170,14 @@ impl Shard {
     }
 
     /// COMMIT; waits for the log if it is to last.
-    pub fn commit(&mut self, id: u64, transaction: Option<Transaction>, lasts: bool, copy: bool) {
-        self.add(Record::Committed(id, transaction));
+    pub fn commit(
+        &mut self,
+        id: u64,
+        transaction: Option<Transaction>,
+        decision: Option<Decision>,
+        (lasts, copy): (bool, bool),
+    ) {
+        self.add(Record::Committed(id, transaction, decision));
         if lasts {
             self.write(copy);
         }
@@ -188,29 +206,33 @@ impl Shard {
         Some(transaction)
     }
 
-    /// `pg_xact_status`.
-    pub fn status(&self, id: u64) -> Result<Option<String>, String> {
+    /// `pg_xact_status`; None of an id that was not given out.
+    pub fn status(&self, id: u64) -> Option<String> {
         let prepared = self.prepared.values().any(|(other, _)| *other == id);
         let word = match self.ended.get(&id) {
             Some(true) => "committed",
             Some(false) => "aborted",
             None if prepared || self.running.contains(&id) => "in progress",
-            None => return Err("transaction ID is in the future".to_owned()),
+            None => return None,
         };
-        Ok(Some(word.to_owned()))
+        Some(word.to_owned())
     }
 
-    pub fn timeline(&self) -> String {
-        format!("{:08X}", self.timeline)
+    /// How long the log is, and how much of it the copy has.
+    pub fn level(&self) -> (usize, usize) {
+        (self.log.len(), self.copied)
+    }
+
+    pub fn decisions(&self) -> &BTreeSet<Decision> {
+        &self.decisions
+    }
+
+    pub fn forget(&mut self, decision: Decision) {
+        self.add(Record::Forgotten(decision));
     }
 
     pub fn prepared(&self) -> Vec<String> {
         self.prepared.keys().cloned().collect()
-    }
-
-    pub fn is_prepared(&self, transaction: Transaction) -> bool {
-        let mut prepared = self.prepared.values();
-        prepared.any(|(_, other)| *other == transaction)
     }
 
     pub fn rows(&self) -> &BTreeSet<Transaction> {

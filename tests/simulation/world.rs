@@ -2,8 +2,7 @@
 
 use crate::random::Random;
 use crate::router;
-use crate::shard::{Shard, Transaction};
-use pgring::transaction::gid::GlobalTransactionId;
+use crate::shard::{Decision, Shard, Transaction};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -21,14 +20,20 @@ const TASKS_MAX: usize = 6;
 /// What is left out of the protocol, to see that it is missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
-    /// The decider's id is not made durable before others prepare under it.
-    IdsNotDurable,
-    /// Others prepare before the decider is seen again after its id was made durable.
-    DeciderNotSeenAgain,
+    /// The status of the decider's id is taken for proof, and its row not asked for.
+    StatusIsProof,
+    /// The row is asked for before the status.
+    RowAskedFirst,
+    /// A row with the same id is taken for the transaction's own.
+    NonceNotCompared,
+    /// Decisions are read after the parts are listed that may need them.
+    ForgottenTooSoon,
+    /// A decision goes before the copies have that its parts are finished.
+    CopiesNotAsked,
+    /// A log that was cut off and grew again is taken for the same.
+    BootNotCompared,
     /// The decider's COMMIT may be answered before it lasts, as the session may have asked for.
     DecisionMayBeLost,
-    /// Nobody looks at the decider's timeline.
-    TimelineNotAsked,
     /// The decider commits though not all are prepared.
     VotesNotCounted,
     /// A decider that does not answer is taken to have rolled back.
@@ -40,11 +45,14 @@ pub enum Flaw {
 }
 
 impl Flaw {
-    pub const ALL: [Self; 8] = [
-        Self::IdsNotDurable,
-        Self::DeciderNotSeenAgain,
+    pub const ALL: [Self; 11] = [
+        Self::StatusIsProof,
+        Self::RowAskedFirst,
+        Self::NonceNotCompared,
+        Self::ForgottenTooSoon,
+        Self::CopiesNotAsked,
+        Self::BootNotCompared,
         Self::DecisionMayBeLost,
-        Self::TimelineNotAsked,
         Self::VotesNotCounted,
         Self::SilenceIsRollback,
         Self::SnapshotNotLocked,
@@ -59,9 +67,8 @@ pub enum Request {
     /// BEGIN, and nothing that takes an id.
     Read,
     WhoWrote,
-    MakeIdsDurable,
-    /// The decider's lock, and a COMMIT that lasts.
-    Ready,
+    /// The decider's lock, its row, and a COMMIT that lasts.
+    Ready(u64, Vec<usize>),
     Leave,
     Prepare(String),
     Commit,
@@ -69,7 +76,10 @@ pub enum Request {
     Finish(String, bool),
     Prepared,
     Status(u64),
-    Timeline,
+    Decisions,
+    /// How long the log is, how much of it the copy has, and of which boot.
+    Level,
+    Forget(Vec<Decision>),
     LockSnapshots,
     UnlockSnapshots,
     Snapshot,
@@ -80,10 +90,11 @@ pub enum Request {
 pub enum Reply {
     Done,
     Refused,
-    Wrote(Option<u64>, String),
+    Wrote(Option<u64>),
     Names(Vec<String>),
-    Status(Result<Option<String>, String>),
-    Timeline(String),
+    Status(Option<String>),
+    Decisions(Vec<Decision>),
+    Level(usize, usize, u32),
     Rows(BTreeSet<Transaction>),
 }
 
@@ -105,6 +116,8 @@ struct Session {
     id: Option<u64>,
     transaction: Option<Transaction>,
     begun: bool,
+    /// What it commits by.
+    decision: Option<Decision>,
     /// Its COMMIT waits for the log.
     lasts: bool,
 }
@@ -232,7 +245,7 @@ impl Inner {
         }
         match connection.request {
             None => return false,
-            Some(Request::Ready) if shard.opening.is_some() => return false,
+            Some(Request::Ready(..)) if shard.opening.is_some() => return false,
             Some(Request::LockSnapshots)
                 if shard.opening.is_some() || !shard.deciding.is_empty() =>
             {
@@ -254,7 +267,7 @@ impl Inner {
         let session = &mut self.connections[number].session;
         match request {
             Request::Write(transaction) => {
-                session.id = Some(shard.assign(Some(transaction)));
+                session.id = Some(shard.assign());
                 session.transaction = Some(transaction);
                 session.begun = true;
                 session.lasts = !self.known[&transaction].careless;
@@ -264,16 +277,11 @@ impl Inner {
                 session.begun = true;
                 Reply::Done
             }
-            Request::WhoWrote => Reply::Wrote(session.id, shard.timeline()),
-            Request::MakeIdsDurable => {
-                if self.flaw != Some(Flaw::IdsNotDurable) {
-                    let id = shard.assign(None);
-                    shard.commit(id, None, true, false);
-                }
-                Reply::Done
-            }
-            Request::Ready => {
+            Request::WhoWrote => Reply::Wrote(session.id),
+            Request::Ready(nonce, others) => {
                 shard.deciding.insert(number);
+                let decision = |id| Decision { id, nonce, others };
+                session.decision = session.id.map(decision);
                 session.lasts |= self.flaw != Some(Flaw::DecisionMayBeLost);
                 Reply::Done
             }
@@ -296,7 +304,8 @@ impl Inner {
                 let Some((id, transaction)) = session.id.take().zip(session.transaction) else {
                     return Reply::Done;
                 };
-                shard.commit(id, Some(transaction), lasts, copy);
+                let decision = session.decision.take();
+                shard.commit(id, Some(transaction), decision, (lasts, copy));
                 let known = &self.known[&transaction];
                 assert!(
                     !known.rolled_back || known.lossy,
@@ -313,7 +322,15 @@ impl Inner {
             Request::Finish(gid, commit) => self.finish(shard_number, &gid, commit),
             Request::Prepared => Reply::Names(shard.prepared()),
             Request::Status(id) => Reply::Status(shard.status(id)),
-            Request::Timeline => Reply::Timeline(shard.timeline()),
+            Request::Decisions => Reply::Decisions(shard.decisions().iter().cloned().collect()),
+            Request::Level => {
+                let (log, copied) = shard.level();
+                Reply::Level(log, copied, shard.boot)
+            }
+            Request::Forget(decisions) => {
+                decisions.into_iter().for_each(|one| shard.forget(one));
+                Reply::Done
+            }
             Request::LockSnapshots => {
                 shard.opening = Some(number);
                 Reply::Done
@@ -540,8 +557,8 @@ impl World {
             5 => {
                 let shard = self.draw(SHARDS);
                 let shard = &mut shared.borrow_mut().shards[shard];
-                let id = shard.assign(None);
-                shard.commit(id, None, false, false);
+                let id = shard.assign();
+                shard.commit(id, None, None, (false, false));
             }
             _ => {}
         }
@@ -591,6 +608,7 @@ impl World {
             while !self.tasks.is_empty() || round == 0 && self.has_open_ends() {
                 self.poll();
                 let mut inner = self.shared.borrow_mut();
+                inner.shards.iter_mut().for_each(|shard| shard.write(true));
                 for number in 0..inner.connections.len() {
                     let _ = inner.execute(number) || inner.deliver(number) || inner.close(number);
                 }
@@ -600,12 +618,9 @@ impl World {
         }
         let inner = self.shared.borrow();
         for (number, shard) in inner.shards.iter().enumerate() {
-            for gid in shard.prepared() {
-                let gid: GlobalTransactionId = gid.parse().expect("a name of ours");
-                let decider: usize = gid.decider[1..].parse().expect("a shard's number");
-                let same = inner.shards[decider].timeline() == gid.timeline;
-                assert!(!same, "{gid} is left prepared on {number}");
-            }
+            assert_eq!(shard.prepared(), [""; 0], "left prepared on {number}");
+            let decisions = shard.decisions();
+            assert!(decisions.is_empty(), "left on {number}: {decisions:?}");
         }
         for (transaction, known) in inner.known.iter().filter(|(_, known)| !known.lossy) {
             check_end(&inner, *transaction, known);
@@ -619,26 +634,22 @@ impl World {
     }
 }
 
-/// All or none; what was acknowledged is there, and what was said to be rolled back is not. A part that stays prepared,
-/// since its decider failed over, is neither.
+/// All or none; what was acknowledged is there, and what was said to be rolled back is not.
 fn check_end(inner: &Inner, transaction: Transaction, known: &Known) {
     let shards = || known.writers.iter().map(|shard| &inner.shards[*shard]);
     let there = shards()
         .filter(|shard| shard.rows().contains(&transaction))
         .count();
-    let prepared = shards()
-        .filter(|shard| shard.is_prepared(transaction))
-        .count();
     let all = known.writers.len();
     assert!(
-        there == 0 || there + prepared == all,
-        "{there} of {all} parts of {transaction} are there, {prepared} are prepared"
+        there == 0 || there == all,
+        "{there} of {all} parts of {transaction} are there"
     );
     match known.told {
         Some(Told::Committed) => {
             let careless = known.careless && all == 1;
             assert!(
-                there + prepared == all || careless,
+                there == all || careless,
                 "{transaction} was acknowledged and is lost"
             );
         }

@@ -419,6 +419,13 @@ fn target(port: u16) -> Target {
     }
 }
 
+/// Lets a transaction decide on `decider`, where `other` prepares: what the prepared part is called.
+pub fn decide(client: &mut Client, decider: &str, other: &str) -> String {
+    let xid = client.value("SELECT pg_current_xact_id()");
+    client.run(&format!("SELECT pgring.decide(10, '{{{other}}}')"));
+    format!("pgring:{CLUSTER}:{decider}:000000000000000a:{xid}:1")
+}
+
 /// A port of 127.0.0.1 that nobody listens on.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
