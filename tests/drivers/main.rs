@@ -25,6 +25,8 @@ const SQLALCHEMY: &str = "SQLAlchemy==2.0.58 alembic==1.20.1 psycopg[binary]==3.
 const DJANGO: &str = "Django==5.2.19 psycopg[binary]==3.3.9";
 const NODE_COPY_STREAMS: &str = "pg-copy-streams@7.0.0";
 const PRISMA: &str = "prisma@7.10.0 @prisma/client@7.10.0 @prisma/adapter-pg@7.10.0";
+/// An administrator of the console.
+const OPERATOR: &str = "[[user]]\nname = \"dba\"\npassword = \"dba\"\nadmin = true\n";
 const JDBC_JAR: &str = "/usr/share/java/postgresql.jar";
 
 #[test]
@@ -44,8 +46,7 @@ fn psycopg_talks_to_the_console() {
         return;
     };
     let folder = installed("psycopg", PSYCOPG, pip);
-    let operator = "[[user]]\nname = \"dba\"\npassword = \"dba\"\nadmin = true\n";
-    let deployment = Deployment::shared().settings(operator).start();
+    let deployment = Deployment::shared().settings(OPERATOR).start();
     let console = deployment.target().user("dba", "dba").database("pgring");
     run(
         "psycopg",
@@ -145,28 +146,45 @@ fn a_prisma_application_works() {
 
 #[test]
 fn jdbc_works() {
-    let (Some(java), Some(javac)) = (runtime("java"), runtime("javac")) else {
+    let Some(command) = jdbc("JdbcDriver") else {
         return;
     };
+    passes("JDBC", command);
+}
+
+#[test]
+fn jdbc_talks_to_the_console() {
+    let Some(command) = jdbc("JdbcConsole") else {
+        return;
+    };
+    let deployment = Deployment::shared().settings(OPERATOR).start();
+    let console = deployment.target().user("dba", "dba").database("pgring");
+    run("JDBC", "the console", &with_url(&command, &console));
+}
+
+/// Runs a class of ours; None where this machine lacks what it needs.
+fn jdbc(class: &'static str) -> Option<impl Fn() -> Command> {
+    let (java, javac) = (runtime("java")?, runtime("javac")?);
     if !Path::new(JDBC_JAR).exists() {
-        return skipped(JDBC_JAR);
+        skipped(JDBC_JAR);
+        return None;
     }
-    let folder = installed("jdbc", "classes", |_, folder| {
+    let source = format!("{class}.java");
+    let text = fs::read_to_string(script(&source)).expect("read the script");
+    let folder = installed(class, &text, |_, folder| {
         let mut command = Command::new(&javac);
-        command
-            .args(["-cp", JDBC_JAR, "-d"])
-            .arg(folder)
-            .arg(script("JdbcDriver.java"));
+        command.args(["-cp", JDBC_JAR, "-d"]).arg(folder);
+        command.arg(script(&source));
         command
     });
-    passes("JDBC", || {
+    Some(move || {
         let mut command = Command::new(&java);
         command.args(["-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp"]);
         command
             .arg(format!("{JDBC_JAR}:{}", folder.display()))
-            .arg("JdbcDriver");
+            .arg(class);
         command
-    });
+    })
 }
 
 #[test]
@@ -281,10 +299,7 @@ fn installed(name: &str, what: &str, install: impl Fn(&str, &Path) -> Command) -
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join("drivers")
         .join(name);
-    let (marker, mut wanted) = (folder.join("installed"), what.to_owned());
-    if name == "jdbc" {
-        wanted = fs::read_to_string(script("JdbcDriver.java")).expect("read the script");
-    }
+    let (marker, wanted) = (folder.join("installed"), what.to_owned());
     if fs::read_to_string(&marker).is_ok_and(|installed| installed == wanted) {
         return folder;
     }

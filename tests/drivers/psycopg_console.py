@@ -10,6 +10,10 @@ STATS = [
     "database", "total_xact_count", "total_query_count", "total_received", "total_sent", "total_xact_time",
     "total_query_time", "total_wait_time", "total_server_assignment_count",
 ]
+# The columns that its releases since 0.10 read instead.
+STATS_TOTALS = [
+    "database", "query_count", "query_time", "bytes_received", "bytes_sent", "wait_time", "xact_count", "xact_time",
+]
 POOLS = [
     "database", "user", "cl_active", "cl_waiting", "cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active",
     "sv_active_cancel", "sv_being_canceled", "sv_idle", "sv_used", "sv_tested", "sv_login", "maxwait", "maxwait_us",
@@ -28,14 +32,22 @@ def main():
     with psycopg.connect(sys.argv[1], autocommit=True, row_factory=dict_row) as console:
         ask = lambda sql: console.execute(sql).fetchall()
         assert ask("SHOW VERSION")[0]["version"].startswith("pgring ")
-        for question, columns in [("STATS", STATS), ("POOLS", POOLS), ("DATABASES", DATABASES)]:
-            for row in ask(f"SHOW {question}"):
+        for question, columns in [("STATS", STATS), ("STATS_TOTALS", STATS_TOTALS), ("POOLS", POOLS), ("DATABASES", DATABASES)]:
+            # It ends each with a semicolon, and may be configured to write them small.
+            assert ask(f"SHOW {question};"), question
+            for row in ask(f"SHOW {question.lower()};"):
                 missing = [column for column in columns if column not in row]
                 assert not missing, (question, missing)
         assert all(isinstance(row["cl_active"], int) for row in ask("SHOW POOLS"))
         # One metric for each set of labels.
         labels = [(row["name"], row["host"], row["port"], row["database"]) for row in ask("SHOW DATABASES")]
         assert len(set(labels)) == len(labels), labels
+        # Every metric is a number, and every label a text or a number.
+        for question, columns in [("STATS_TOTALS", STATS_TOTALS), ("POOLS", POOLS)]:
+            for row in ask(f"SHOW {question};"):
+                for column in columns:
+                    assert column in ("database", "user") or isinstance(row[column], int), (question, column, row[column])
+        assert all(isinstance(row["pool_size"], int) for row in ask("SHOW databases;"))
         lists = {row["list"]: row["items"] for row in ask("SHOW LISTS")}
         assert all(name in lists for name in LISTS), lists
         config = {row["key"]: row["value"] for row in ask("SHOW CONFIG")}
