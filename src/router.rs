@@ -152,6 +152,8 @@ pub struct Router {
     pub traffic: Box<[Traffic]>,
     /// What happened lately.
     period: Period,
+    /// Held by whoever edits the shard map's file, or takes it over for the console.
+    pub editing: tokio::sync::Mutex<()>,
     /// Whether the router ends.
     ending: watch::Sender<bool>,
     /// What gathered rows may take, and do.
@@ -194,6 +196,7 @@ impl Router {
             clients: Arc::default(),
             traffic: (0..workers).map(|_| Traffic::default()).collect(),
             period: Period::begin(Instant::now()),
+            editing: tokio::sync::Mutex::new(()),
             ending: watch::Sender::new(false),
             spread: AtomicUsize::new(0),
             statement_ids: cache(config.limits.cached_plans),

@@ -3,7 +3,7 @@
 use super::AdminError;
 use super::answer::{Answer, row};
 use super::command::{Change, Scope, Shutdown};
-use super::moves;
+use super::{map, moves};
 use crate::config::{Config, Difference};
 use crate::rebalance::record::Wanted;
 use crate::router::Router;
@@ -55,6 +55,7 @@ pub async fn run(router: &Arc<Router>, change: &Change) -> Result<Answer, AdminE
         Change::Rebalance(options) => return moves::begin(router, *options).await,
         Change::OfRebalance(Wanted::Run) => return moves::resume(router).await,
         Change::OfRebalance(wanted) => return moves::want(router, *wanted).await,
+        Change::Map(change) => return map::change(router, change).await,
         Change::RecoverTransactions => return recover_transactions(router).await,
     }
     Ok(Answer::default())
@@ -94,6 +95,7 @@ fn kept(router: &Router, shards: &[ShardId]) -> Answer {
 
 /// Reads the files again. What they say of the shard map is taken over; all else is named, and waits for a restart.
 async fn reload(router: &Arc<Router>, dry_run: bool) -> Result<Answer, AdminError> {
+    let _alone = router.editing.lock().await;
     let before = router.control.config();
     let after = Arc::new(Config::load(&before.directory)?);
     let differences = before.differences(&after);

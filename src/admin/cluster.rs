@@ -2,9 +2,10 @@
 
 use super::AdminError;
 use super::answer::{Answer, Cell, Row, row};
+use super::map_change::TableName;
 use crate::router::Router;
 use crate::sql::search_path;
-use crate::topology::key_value::KeyValue;
+use crate::topology::key_value::{KeyType, KeyValue};
 use crate::topology::proposal::Proposal;
 use crate::topology::schema::{Placement, Relation, RelationKind, Schema};
 use crate::topology::snapshot::{Membership, SlotOwner, Topology};
@@ -73,7 +74,10 @@ pub(super) fn slots(router: &Router) -> Vec<Row> {
 }
 
 /// The shards that claim a slot, and what that means for it.
-fn owner_in_words(topology: &Topology, owner: SlotOwner) -> (Option<String>, &'static str) {
+pub(super) fn owner_in_words(
+    topology: &Topology,
+    owner: SlotOwner,
+) -> (Option<String>, &'static str) {
     let name = |shard: ShardId| topology.shard_name(shard).to_string();
     match owner {
         SlotOwner::Shard(shard) => (Some(name(shard)), "owned"),
@@ -179,28 +183,35 @@ pub(super) fn tables(router: &Router) -> Vec<Row> {
     known.chain(misfits).collect()
 }
 
+/// A sharded table by the name that an operator gave it, and the type of its key.
+pub(super) fn sharded_table<'s>(
+    router: &Router,
+    schema: &'s Schema,
+    (of, name): &TableName,
+) -> Result<(&'s Arc<Relation>, KeyType), AdminError> {
+    let path = router.control.default_search_path();
+    let path = search_path::parse(&path, &router.config.backend.user);
+    let path = path.map_err(|error| AdminError::Refused(Box::new(error)))?;
+    let table = schema.relation(of.as_deref(), name, &path);
+    let found = table.and_then(|table| Some((table, table.key_type()?)));
+    found.ok_or_else(|| {
+        AdminError::NoShardedTable(match of {
+            Some(of) => format!("{of}.{name}"),
+            None => name.clone(),
+        })
+    })
+}
+
 pub(super) fn where_key(
     router: &Router,
     key: &str,
-    table: Option<&(Option<String>, String)>,
+    table: Option<&TableName>,
 ) -> Result<Answer, AdminError> {
     let topology = router.topology();
     let schema = &topology.schema;
-    let sharded = |table: &&Arc<Relation>| table.key_type().is_some();
     let tables: Vec<&Arc<Relation>> = match table {
-        None => own_tables(schema).into_iter().filter(sharded).collect(),
-        Some((of, name)) => {
-            let path = router.control.default_search_path();
-            let path = search_path::parse(&path, &router.config.backend.user);
-            let path = path.map_err(|error| AdminError::Refused(Box::new(error)))?;
-            let table = schema.relation(of.as_deref(), name, &path);
-            let shown = match of {
-                Some(of) => format!("{of}.{name}"),
-                None => name.clone(),
-            };
-            let table = table.filter(sharded);
-            vec![table.ok_or(AdminError::NoShardedTable(shown))?]
-        }
+        None => own_tables(schema),
+        Some(table) => vec![sharded_table(router, schema, table)?.0],
     };
     let (mut rows, mut wrong) = (Vec::new(), None);
     for table in tables {

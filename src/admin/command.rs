@@ -2,6 +2,7 @@
 //! there is. Start at [`parse`]. The help is made of the table of questions and of [`VERBS`].
 
 use super::answer::Column;
+use super::map_change::{self, MapChange, TableName};
 use super::questions::{SHOWS, Show};
 use crate::config::unit;
 use crate::rebalance::record::{Options, Wanted};
@@ -10,7 +11,6 @@ use crate::sql::reader::{Reader, StatementError};
 use crate::sql::split;
 use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::sqlstate::SqlState;
-use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub enum Command {
         /// The key's text, as its type's input function takes it.
         key: String,
         /// The table whose key it is; None: each sharded table's.
-        table: Option<(Option<String>, String)>,
+        table: Option<TableName>,
     },
     /// Names what is wrong, as far as the router knows.
     Check,
@@ -79,6 +79,8 @@ pub enum Change {
     RecoverTransactions,
     /// Moves slots until ownership is what the shard map declares.
     Rebalance(Options),
+    /// Edits the shard map.
+    Map(MapChange),
     /// Asks something of the moves that are under way; [`Wanted::Run`]: that those which wait go on.
     OfRebalance(Wanted),
 }
@@ -163,6 +165,26 @@ const VERBS: &[(&str, &str)] = &[
     (
         "RECOVER TRANSACTIONS",
         "settle prepared transactions that a crash left, now",
+    ),
+    (
+        "ADD SHARD name NODES 'host:port' [, ...] [DATABASE name] [WEIGHT n]",
+        "declare a shard in shards.toml; pgring init lets it join",
+    ),
+    (
+        "DRAIN SHARD name",
+        "give it the weight 0 in shards.toml, so that REBALANCE moves all its slots away",
+    ),
+    (
+        "REMOVE SHARD name",
+        "take it out of shards.toml, if nothing lies there that is nowhere else",
+    ),
+    (
+        "PIN KEY 'value' OF table TO shard",
+        "pin a key in shards.toml; REBALANCE moves its slot",
+    ),
+    (
+        "UNPIN KEY 'value' OF table",
+        "take the pin out of shards.toml again",
     ),
     (
         "PLAN REBALANCE",
@@ -294,7 +316,7 @@ impl Change {
     fn columns(&self) -> Option<&'static [Column]> {
         match self {
             Self::RecoverTransactions => Some(RECOVER_COLUMNS),
-            Self::Reload { .. } => Some(RELOAD_COLUMNS),
+            Self::Reload { .. } | Self::Map(_) => Some(RELOAD_COLUMNS),
             Self::Rebalance(_) | Self::OfRebalance(_) => Some(MOVE_COLUMNS),
             Self::Shutdown(_) => None,
             Self::Pause(_)
@@ -323,6 +345,7 @@ impl Change {
             Self::Shutdown(_) => "SHUTDOWN",
             Self::RecoverTransactions => "RECOVER TRANSACTIONS",
             Self::Rebalance(_) => "REBALANCE",
+            Self::Map(change) => change.tag(),
             Self::OfRebalance(wanted) => match wanted {
                 Wanted::Run => "RESUME REBALANCE",
                 Wanted::Pause => "PAUSE REBALANCE",
@@ -355,6 +378,7 @@ impl fmt::Display for Change {
             Self::Reload { dry_run: true } => write!(f, "{tag} DRY RUN"),
             Self::Shutdown(Shutdown::WaitForServers) => write!(f, "{tag} WAIT_FOR_SERVERS"),
             Self::Shutdown(Shutdown::WaitForClients) => write!(f, "{tag} WAIT_FOR_CLIENTS"),
+            Self::Map(change) => change.fmt(f),
             Self::Rebalance(options) => {
                 f.write_str(tag)?;
                 if options.rate > 0 {
@@ -578,23 +602,20 @@ fn parse_one(text: &str, tokens: &[Token]) -> Result<Command, CommandError> {
         () if reader.take(&["disable"]) => Change::Disable(named_database(&mut reader)?),
         () if reader.take(&["enable"]) => Change::Enable(named_database(&mut reader)?),
         () if reader.take(&["recover", "transactions"]) => Change::RecoverTransactions,
-        () => return Err(no_command(&reader)),
+        () => match map_change::parse(&mut reader)? {
+            Some(change) => Change::Map(change),
+            None => return Err(no_command(&reader)),
+        },
     };
     reader.expect_end()?;
     Ok(Command::Change(change))
 }
 
-/// `WHERE KEY 'value' [OF table]`, after its first words. A number need not be quoted.
+/// `WHERE KEY 'value' [OF table]`, after its first words.
 fn where_key(reader: &mut Reader<'_, '_>) -> Result<Command, CommandError> {
-    let key = match reader.peek().is_some_and(Token::is_string) {
-        true => reader.string()?.into_owned(),
-        false => reader.number()?,
-    };
+    let key = map_change::key(reader)?;
     let table = match reader.take(&["of"]) {
-        true => {
-            let name = reader.qualified_name()?;
-            Some((name.schema.map(Cow::into_owned), name.name.into_owned()))
-        }
+        true => Some(map_change::table(reader)?),
         false => None,
     };
     reader.expect_end()?;
@@ -649,7 +670,7 @@ fn named_database(reader: &mut Reader<'_, '_>) -> Result<Scope, CommandError> {
 }
 
 /// A name, or a string that holds one: names of shards may have hyphens.
-fn name(reader: &mut Reader<'_, '_>) -> Result<String, CommandError> {
+pub(super) fn name(reader: &mut Reader<'_, '_>) -> Result<String, CommandError> {
     if reader.peek().is_some_and(Token::is_string) {
         return Ok(reader.string()?.into_owned());
     }

@@ -10,12 +10,15 @@ mod pooler;
 mod ask;
 mod prepared;
 mod moves;
+mod map_change;
+mod map;
 pub mod route;
 pub mod act;
 mod time;
 
 use crate::backend::control::ControlError;
 use crate::backend::reload::ReloadError;
+use crate::config::rewrite::RewriteError;
 use crate::config::{ConfigError, User};
 use crate::rebalance::side::MoveError;
 use crate::router::Router;
@@ -24,6 +27,7 @@ use crate::wire::error_response::{ErrorReply, Fault};
 use crate::wire::sqlstate::SqlState;
 use answer::Answer;
 use command::{Change, Command};
+use map::MapError;
 use std::sync::Arc;
 
 /// The database that clients ask for to talk to the console.
@@ -103,6 +107,9 @@ pub enum AdminError {
     /// A step of a move.
     #[error(transparent)]
     Move(#[from] MoveError),
+    /// An edit of the shard map.
+    #[error(transparent)]
+    Map(#[from] MapError),
     /// Slots cannot move for these reasons.
     #[error("slots cannot move yet: nothing has begun")]
     Blocked(Vec<String>),
@@ -133,6 +140,19 @@ impl ErrorReply for AdminError {
             Self::Refused(error) => error.sqlstate(),
             Self::Control(ControlError::Closed) => SqlState::ADMIN_SHUTDOWN,
             Self::Control(_) => SqlState::CONNECTION_FAILURE,
+            Self::Map(error) => match error {
+                MapError::Declared(_) => SqlState::DUPLICATE_OBJECT,
+                MapError::Wrong(_) => SqlState::CONFIG_FILE_ERROR,
+                MapError::File(RewriteError::Io { .. }) => SqlState::IO_ERROR,
+                MapError::NotLoaded { .. }
+                | MapError::Touched
+                | MapError::Needed { .. }
+                | MapError::Pin(_)
+                | MapError::Text(_)
+                | MapError::File(RewriteError::Locked(_)) => {
+                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
+                }
+            },
             Self::Move(error) => match error {
                 MoveError::Control(ControlError::Closed) => SqlState::ADMIN_SHUTDOWN,
                 MoveError::Control(_) | MoveError::Replication(_) | MoveError::Query { .. } => {
@@ -155,6 +175,8 @@ impl ErrorReply for AdminError {
             | Self::NoShardedTable(_)
             | Self::Key { .. } => Fault::Client,
             Self::NoMoveCan { .. } => Fault::Client,
+            Self::Map(MapError::File(_)) => Fault::Router,
+            Self::Map(_) => Fault::Client,
             Self::Files(_) | Self::Reload(_) => Fault::Router,
             Self::Refused(error) => error.fault(),
             Self::Control(_) | Self::Move(_) | Self::Blocked(_) => Fault::Backend,
@@ -164,6 +186,8 @@ impl ErrorReply for AdminError {
         match self {
             Self::Files(problems) => Some(problems.to_string()),
             Self::Refused(error) => error.detail(),
+            Self::Map(MapError::Wrong(problems)) => Some(problems.to_string()),
+            Self::Map(MapError::NotLoaded { keys }) => Some(keys.join("\n")),
             Self::Blocked(lines) | Self::NoMoveCan { why: lines, .. } => Some(lines.join("\n")),
             Self::NotAllowed { .. }
             | Self::NoDatabase(_)
@@ -172,6 +196,7 @@ impl ErrorReply for AdminError {
             | Self::Key { .. }
             | Self::Reload(_)
             | Self::Control(_)
+            | Self::Map(_)
             | Self::Move(_) => None,
         }
     }
@@ -186,6 +211,19 @@ impl ErrorReply for AdminError {
             Self::Refused(error) => error.hint(),
             Self::Blocked(_) => Some("PLAN REBALANCE shows all of it.".to_owned()),
             Self::NoMoveCan { hint, .. } => Some((*hint).to_owned()),
+            Self::Map(error) => match error {
+                MapError::NotLoaded { .. } | MapError::Touched => {
+                    Some("RELOAD takes the file over.".to_owned())
+                }
+                MapError::Declared(_) | MapError::Text(_) => {
+                    Some("Edit the file, then RELOAD.".to_owned())
+                }
+                MapError::Needed { .. } => Some(
+                    "Edit the file where no command does, then RELOAD; UNPIN KEY takes a key's pin away."
+                        .to_owned(),
+                ),
+                MapError::Pin(_) | MapError::Wrong(_) | MapError::File(_) => None,
+            },
             Self::Key { .. }
             | Self::Files(_)
             | Self::Reload(_)
@@ -247,20 +285,34 @@ struct Audit<'a> {
 impl Audit<'_> {
     fn tell(&mut self, error: Option<&AdminError>) {
         self.told = true;
-        let (user, command) = (self.user, self.change);
+        let (user, command) = (self.user, one_line(self.change));
         match error {
             None => tracing::info!(target: "audit", user, %command, "console: done"),
             Some(error) => {
+                let error = one_line(error);
                 tracing::warn!(target: "audit", user, %command, %error, "console: not done");
             }
         }
     }
 }
 
+/// What an operator wrote may have line ends in it: nobody writes lines of the log.
+fn one_line(text: &impl std::fmt::Display) -> String {
+    let text = text.to_string();
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let shown = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(shown).collect()
+}
+
 impl Drop for Audit<'_> {
     fn drop(&mut self) {
         if !self.told {
-            let (user, command) = (self.user, self.change);
+            let (user, command) = (self.user, one_line(self.change));
             tracing::warn!(target: "audit", user, %command, "console: left before it was done");
         }
     }

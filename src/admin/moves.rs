@@ -13,14 +13,29 @@ use crate::rebalance::{mover, placement, survey};
 use crate::router::Router;
 use crate::topology::snapshot::Topology;
 use futures_util::future::{AbortHandle, abortable};
-use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long all shards may take to answer what verbs ask of them.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// Bounds it.
+async fn in_time<T>(work: impl Future<Output = Result<T, MoveError>>) -> Result<T, MoveError> {
+    let done = timeout(WAIT, work).await;
+    done.unwrap_or_else(|_| {
+        Err(MoveError::TimedOut {
+            what: "asking the shards".to_owned(),
+            after: WAIT,
+        })
+    })
+}
 
 /// Does work of the control plane that goes on although the operator leaves.
-pub(super) async fn finish<T: Send + 'static>(
+async fn finish<T: Send + 'static>(
     router: &Router,
     work: impl Future<Output = Result<T, MoveError>> + Send + 'static,
 ) -> Result<T, AdminError> {
-    let done = router.control.run(async move { Ok(work.await) });
+    let done = router.control.run(async move { Ok(in_time(work).await) });
     Ok(done.await??)
 }
 
@@ -48,7 +63,7 @@ async fn look<T: Send + 'static>(
 /// What a rebalance would do, and what stands in its way.
 pub(super) async fn plan(router: &Router) -> Result<Answer, AdminError> {
     let control = router.control.clone();
-    let plan = look(router, async move { survey::plan(&control).await }).await?;
+    let plan = look(router, in_time(async move { survey::plan(&control).await })).await?;
     let rows = plan_rows(&plan, &router.topology());
     let notice = match plan.moves.is_empty() {
         true => "ownership is what the shard map declares".to_owned(),
@@ -286,7 +301,7 @@ fn whole(number: f64) -> i64 {
 
 /// Rows that lie where nobody looks for them.
 pub(super) async fn check_placement(router: &Router) -> Result<Answer, AdminError> {
-    let control: Arc<_> = router.control.clone();
+    let control = router.control.clone();
     let misplaced = look(router, async move { placement::check(&control).await }).await?;
     let rows: Vec<Row> = misplaced
         .iter()
@@ -311,7 +326,6 @@ mod tests {
     use super::*;
     use crate::rebalance::record::Progress;
     use crate::topology::SlotId;
-    use std::time::Duration;
 
     #[test]
     fn what_is_left_of_a_copy_is_told_by_its_rate_so_far() {

@@ -23,7 +23,7 @@ use tokio_postgres::{Client, NoTls};
 /// The oldest PostgreSQL whose publications take row filters.
 const SERVER_VERSION_MIN: i32 = 150_000;
 /// Session-level advisory lock that one `init` at a time holds in each database: the bytes of "pgring".
-const LOCK_KEY: i64 = 0x7067_7269_6e67;
+pub const LOCK_KEY: i64 = 0x7067_7269_6e67;
 
 /// What was made.
 #[derive(Debug, Clone)]

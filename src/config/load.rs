@@ -36,6 +36,17 @@ impl Config {
         Self::read(directory, listen_file, shards_file)
     }
 
+    /// The same with this text in place of `shards.toml`'s.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn with_shards(directory: &Path, shards: String) -> Result<Self, ConfigError> {
+        let listen_file = Document::read(directory.join(LISTEN_FILE));
+        let shards_file = Document::new(directory.join(SHARDS_FILE), shards);
+        Self::read(directory, listen_file, shards_file)
+    }
+
     pub(super) fn read(
         directory: &Path,
         listen_file: Document,

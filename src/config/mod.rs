@@ -4,7 +4,9 @@
 
 mod address;
 mod document;
+pub mod edit;
 mod load;
+pub mod rewrite;
 mod secret;
 mod settings;
 pub mod unit;

@@ -20,3 +20,4 @@ pub mod survey;
 pub mod placement;
 pub mod mover;
 pub mod request;
+pub mod depart;

@@ -72,6 +72,8 @@ fn only_operators_are_let_into_the_console() {
         failure.message(),
         "permission denied for RECOVER TRANSACTIONS"
     );
+    // Not even a line of the log.
+    watch.fails("PAUSE SHARD E'x\nconsole: done user=\"dba\"'");
     assert_eq!(watch.rows("SHOW VERSION").len(), 1);
     let mut dba = admin(&deployment);
     assert_eq!(
@@ -83,6 +85,7 @@ fn only_operators_are_let_into_the_console() {
     for line in [
         "console: done user=\"dba\" command=RECOVER TRANSACTIONS",
         "console: not done user=\"watch\" command=RECOVER TRANSACTIONS error=permission denied",
+        "command=PAUSE SHARD x\\nconsole: done user=\"dba\" error=permission denied",
     ] {
         assert!(log.contains(line), "{line}\n{log}");
     }

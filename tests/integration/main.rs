@@ -11,6 +11,7 @@ mod attached;
 mod automatic;
 mod behaviours;
 mod console;
+mod console_map;
 mod console_moves;
 mod copy;
 mod crashes;

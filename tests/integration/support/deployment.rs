@@ -210,15 +210,30 @@ impl Deployment<'_> {
     /// Declares a shard more, on the next server, with a database that has `schema`: routers that start or reload after
     /// this know of it.
     pub fn declare_shard(&mut self, schema: &str) {
+        let (shard, node) = (self.shards, self.create_shard(schema));
+        let path = self.directory.join("shards.toml");
+        let mut map = fs::read_to_string(&path).expect("read shards.toml");
+        let database = &self.database;
+        write!(
+            map,
+            "[[shard]]\nname = \"s{shard}\"\ndatabase = \"{database}\"\nnodes = [\"{node}\"]\n"
+        )
+        .unwrap();
+        fs::write(path, map).expect("write shards.toml");
+    }
+
+    /// Only makes its database; gives the address of its server.
+    pub fn create_shard(&mut self, schema: &str) -> String {
         let shard = self.shards;
         self.create(shard, &self.database, schema);
         self.shards += 1;
-        let path = self.directory.join("shards.toml");
-        let mut map = fs::read_to_string(&path).expect("read shards.toml");
+        self.node(shard)
+    }
+
+    /// The address of a shard's server.
+    pub fn node(&self, shard: usize) -> String {
         let folder = self.sandbox.socket_directory(shard).display();
-        let (database, port) = (&self.database, self.sandbox.port(shard));
-        write!(map, "[[shard]]\nname = \"s{shard}\"\ndatabase = \"{database}\"\nnodes = [\"{folder}:{port}\"]\n").unwrap();
-        fs::write(path, map).expect("write shards.toml");
+        format!("{folder}:{}", self.sandbox.port(shard))
     }
 
     /// The name of its database on each shard.
