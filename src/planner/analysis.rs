@@ -180,8 +180,11 @@ pub struct Analysis {
     pub ungatherable: Option<PlanError>,
     /// Where its text names sharded tables.
     pub(super) sources: Vec<Gathered>,
-    /// Whether it uses a row of a table or view as a value.
+    /// Whether it names what gathered rows have not: a row of a table or view, or its schema, in a way that is not
+    /// understood.
     pub whole_row: bool,
+    /// Where it names a column, or all columns, along with the schema of their table.
+    pub(super) qualified: Vec<parse::Place>,
     /// Whether it is an UPDATE, and writes no other table.
     pub is_update: bool,
     /// Whether it names a system column, which says where a row is.

@@ -78,10 +78,11 @@ impl<'a> Analyzer<'a> {
     /// Walks one expression.
     pub(super) fn expression(&mut self, expr: &'a Expr, scope: &Rc<Scope>) -> Outcome<()> {
         match expr {
-            Expr::Identifier(ident) => self.column_name(&[parse::name(ident)], scope),
+            Expr::Identifier(ident) => self.column_name(&[parse::name(ident)], None, scope),
             Expr::CompoundIdentifier(idents) => {
                 let parts: Vec<String> = idents.iter().map(parse::name).collect();
-                self.column_name(&parts, scope)
+                let place = idents.first().and_then(parse::place_of);
+                self.column_name(&parts, place, scope)
             }
             Expr::CompoundFieldAccess { root, access_chain } => {
                 self.expression(root, scope)?;
@@ -404,12 +405,20 @@ impl<'a> Analyzer<'a> {
             .try_for_each(|expr| self.expression(expr, scope))
     }
 
-    fn column_name(&mut self, parts: &[String], scope: &Rc<Scope>) -> Outcome<()> {
+    /// A name of a column, or of a row; `place` is where it stands, if it has several parts.
+    fn column_name(
+        &mut self,
+        parts: &[String],
+        place: Option<parse::Place>,
+        scope: &Rc<Scope>,
+    ) -> Outcome<()> {
         let Some(name) = parts.last() else {
             return Ok(());
         };
-        if parts.len() > 2 || scope.is_row(parts) {
-            self.whole_row();
+        if parts.len() > 2 {
+            self.qualified_column(parts, place, scope);
+        } else if let Some(item) = scope.row(parts) {
+            self.row_used(item);
         }
         if SYSTEM_COLUMNS.contains(&name.as_str()) && matches!(scope.find(parts), Found::Unknown) {
             self.found.system_column = true;
@@ -787,7 +796,7 @@ impl<'a> Analyzer<'a> {
             match arg {
                 FunctionArgExpr::Expr(expr) => self.expression(expr, scope)?,
                 FunctionArgExpr::Wildcard => {}
-                FunctionArgExpr::QualifiedWildcard(_) => self.whole_row(),
+                FunctionArgExpr::QualifiedWildcard(name) => self.row_of(name, scope),
                 FunctionArgExpr::WildcardWithOptions(_) => return beyond("an option of *"),
             }
         }

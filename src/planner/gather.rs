@@ -9,13 +9,13 @@
 
 use super::analysis::Analysis;
 use super::foreign;
-use super::gathered::{FirstRows, Gathered, Inside};
+use super::gathered::{FirstBy, FirstRows, Gathered, Inside};
 use super::plan::{StepArguments, Tier, Transport};
 use super::refusal::{PlanError, Refusal};
 use super::template::Context;
 use super::view;
 use crate::sql::lex::{self, LexLimits, Token, TokenKind, quote_identifier};
-use crate::sql::parse::{self, Parsed, ast};
+use crate::sql::parse::{self, Parsed, Place, ast};
 use crate::topology::schema::{Column, Relation, Schema};
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -160,6 +160,9 @@ pub(super) fn gather_text(
         number: before,
     };
     let mut edits = relations.replace(sql, tokens, sources, analysis.every_column, true)?;
+    for place in &analysis.qualified {
+        edits.push((qualifier(sql, tokens, *place)?, String::new()));
+    }
     let Relations {
         with,
         inputs,
@@ -221,7 +224,7 @@ impl Relations<'_> {
         let used = parameters(sql, tokens);
         let mut edits: Edits = Vec::new();
         for source in sources {
-            let all = every_column || source.renamed;
+            let all = every_column || source.renamed || source.whole;
             let mut columns: Vec<&Column> = source
                 .relation
                 .columns
@@ -241,10 +244,18 @@ impl Relations<'_> {
                 return Err(refused("it names too many tables"));
             }
             let name = format!("{PREFIX}{}", self.names);
-            let range = name_range(sql, tokens, source).ok_or_else(|| refused("a table's name"))?;
-            let mut splice = name.clone();
+            let mut range =
+                name_range(sql, tokens, source).ok_or_else(|| refused("a table's name"))?;
+            let mut splice = match source.whole {
+                true => rows_of(source, &name, &columns)?,
+                false => name.clone(),
+            };
             if !source.aliased {
                 let _ = write!(splice, " AS {}", quote_identifier(&source.called));
+            }
+            if let Some(command) = table_command(sql, tokens, range.start) {
+                splice = format!("SELECT * FROM {splice}");
+                range.start = command;
             }
             edits.push((range, splice));
             if !self.with.is_empty() {
@@ -449,7 +460,7 @@ fn input(
         |first: &&FirstRows| first.place == source.place && first.conditions == conditions.len();
     let order = first_rows
         .filter(is_all)
-        .map(|first| first.order.as_str().into());
+        .and_then(|first| order_text(sql, tokens, source, first));
     let bounded = !conditions.is_empty();
     for (index, range) in conditions.into_iter().enumerate() {
         text.push_str(if index == 0 { " WHERE (" } else { " AND (" });
@@ -482,6 +493,34 @@ fn input(
         uses: source.uses.clone().into(),
         order,
     })
+}
+
+/// ORDER BY of the first rows, as the shards get it; none if it cannot stand there.
+fn order_text(
+    sql: &str,
+    tokens: &[Token],
+    source: &Gathered,
+    first: &FirstRows,
+) -> Option<Box<str>> {
+    let text = |by: &FirstBy| match by {
+        FirstBy::Column(name) => Some(name.clone()),
+        FirstBy::Expression(expr) => {
+            let range = text_range(sql, tokens, expr).filter(|_| !source.renamed)?;
+            let tokens = &tokens[range];
+            // Where the rows come from, the table has another name than behind its schema.
+            let qualified =
+                |three: &[Token]| three[0].is_symbol(sql, ".") && three[2].is_symbol(sql, ".");
+            let plain = parameters(sql, tokens).is_empty() && !tokens.windows(3).any(qualified);
+            let (first, last) = (tokens.first()?, tokens.last()?);
+            plain.then(|| format!("({})", &sql[first.start..last.end]))
+        }
+    };
+    let mut list = String::new();
+    for (by, direction) in &first.order {
+        let comma = if list.is_empty() { "" } else { ", " };
+        let _ = write!(list, "{comma}{} {direction}", text(by)?);
+    }
+    Some(list.into())
 }
 
 /// Tokens that say what `expr` is, wherever in the text: those that its printed form has.
@@ -527,6 +566,40 @@ pub(super) fn name_range(sql: &str, tokens: &[Token], source: &Gathered) -> Opti
     (name_of(own, sql) == *source.relation.name && !starred).then_some(start..own.end)
 }
 
+/// Where the command `TABLE name` begins whose name does: what stands there instead may have an alias.
+fn table_command(sql: &str, tokens: &[Token], name: usize) -> Option<usize> {
+    let before = tokens.iter().take_while(|token| token.start < name).last();
+    before
+        .filter(|token| token.is(sql, "table"))
+        .map(|token| token.start)
+}
+
+/// Gathered rows as a row source whose rows are of the table's own type, as those of the table are.
+fn rows_of(source: &Gathered, name: &str, columns: &[&Column]) -> Result<String, PlanError> {
+    if !source.grouped.is_empty() {
+        return Err(refused("GROUP BY a table's key, and its row"));
+    }
+    Ok(format!(
+        "pg_catalog.unnest(ARRAY(SELECT ROW({}) :: {}.{} FROM {name}))",
+        names(columns),
+        quote_identifier(&source.relation.schema),
+        quote_identifier(&source.relation.name),
+    ))
+}
+
+/// The bytes of the schema, with its period, in front of a name.
+fn qualifier(sql: &str, tokens: &[Token], place: Place) -> Result<Range<usize>, PlanError> {
+    let unclear = || refused("a name with a schema");
+    let start = parse::byte(sql, place).ok_or_else(unclear)?;
+    let first = tokens.iter().position(|token| token.start == start);
+    match first.and_then(|first| tokens.get(first..first + 3)) {
+        Some([schema, period, name]) if schema.is_identifier() && period.is_symbol(sql, ".") => {
+            Ok(start..name.start)
+        }
+        _ => Err(unclear()),
+    }
+}
+
 /// Adds `with` in front of a query.
 fn before_query(sql: &str, tokens: &[Token], edits: &mut Edits, with: &str) {
     match tokens {
@@ -545,7 +618,7 @@ fn before_query(sql: &str, tokens: &[Token], edits: &mut Edits, with: &str) {
 
 /// The text with its edits, which are sorted.
 fn spliced(sql: &str, tokens: &[Token], edits: &mut Edits) -> String {
-    edits.sort_by_key(|(range, _)| range.start);
+    edits.sort_by_key(|(range, _)| (range.start, range.end));
     let end = tokens.last().map_or(0, |token| token.end);
     let added: usize = edits.iter().map(|(_, splice)| splice.len()).sum();
     let mut text = String::with_capacity(end + added);

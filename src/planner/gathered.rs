@@ -1,10 +1,10 @@
 //! What a query over gathered rows needs to know of the tables that its text names: where they stand, what WHERE asks of
 //! their rows alone, where GROUP BY has their keys. [`super::gather`] makes texts of it.
 
-use super::analysis::{Analyzer, Block, bare};
+use super::analysis::{Analyzer, Block, bare, object_name};
 use super::clock;
 use super::refusal::{PlanError, Refusal};
-use super::scope::{Item, OutColumn, Scope};
+use super::scope::{Found, Item, OutColumn, Scope};
 use super::select::output_name;
 use crate::sql::lex::quote_identifier;
 use crate::sql::parse::{self, Place, ast};
@@ -34,6 +34,8 @@ pub(super) struct Gathered {
     pub(super) uses: Vec<usize>,
     /// What the query asks of rows of this table alone.
     pub(super) filters: Vec<Expr>,
+    /// Whether the query uses its rows as values of the table's own type.
+    pub(super) whole: bool,
     /// Where GROUP BY names its primary key, so that a query may use the table's other columns ungrouped.
     pub(super) grouped: Vec<Place>,
     /// For a view that is made of rows of several shards at once: the tables that its query names. They have its uses.
@@ -53,10 +55,19 @@ pub(super) struct Inside {
 pub(super) struct FirstRows {
     /// Where the text names the table.
     pub(super) place: Place,
-    /// ORDER BY, of the table's columns.
-    pub(super) order: String,
+    /// ORDER BY: what by, and its direction.
+    pub(super) order: Vec<(FirstBy, String)>,
     /// How many conditions AND joins in WHERE: all of them must be filters.
     pub(super) conditions: usize,
+}
+
+/// What the first rows are ordered by.
+#[derive(Debug, Clone)]
+pub(super) enum FirstBy {
+    /// A column of the table, by its name there.
+    Column(String),
+    /// What every shard computes alike of a row, as the client's text says it.
+    Expression(Box<Expr>),
 }
 
 impl Gathered {
@@ -112,6 +123,7 @@ impl Analyzer<'_> {
                 None => (first..self.uses.len()).collect(),
             },
             filters: Vec::new(),
+            whole: false,
             grouped: Vec::new(),
             inside,
         };
@@ -233,17 +245,6 @@ impl Analyzer<'_> {
         }
         let mut keys = Vec::with_capacity(order.len());
         for item in order {
-            let (_, column) = self
-                .find(&item.expr, scope)
-                .filter(|(level, _)| *level == 0)?;
-            // A bare name is an output column first.
-            let is_other = |item: &SelectItem| match item {
-                SelectItem::ExprWithAlias { alias, .. } => parse::name(alias) == *column.name,
-                SelectItem::UnnamedExpr(expr) if self.find(expr, scope).is_none() => {
-                    output_name(expr).is_none_or(|name| *name == *column.name)
-                }
-                _ => false,
-            };
             let direction = match item.options.sort {
                 None | Some(ast::OrderBySort::Asc) => "ASC",
                 Some(ast::OrderBySort::Desc) => "DESC",
@@ -254,28 +255,122 @@ impl Analyzer<'_> {
                 Some(true) => " NULLS FIRST",
                 Some(false) => " NULLS LAST",
             };
+            let direction = format!("{direction}{nulls}");
+            let Some((_, column)) = self
+                .find(&item.expr, scope)
+                .filter(|(level, _)| *level == 0)
+            else {
+                // A number, and a name, is an output column.
+                let is_computed = !matches!(bare(&item.expr), Expr::Identifier(_) | Expr::Value(_));
+                self.typed(&item.expr, scope).filter(|_| is_computed)?;
+                keys.push((FirstBy::Expression(Box::new(item.expr.clone())), direction));
+                continue;
+            };
+            // A bare name is an output column first.
+            let is_other = |item: &SelectItem| match item {
+                SelectItem::ExprWithAlias { alias, .. } => parse::name(alias) == *column.name,
+                SelectItem::UnnamedExpr(expr) if self.find(expr, scope).is_none() => {
+                    output_name(expr).is_none_or(|name| *name == *column.name)
+                }
+                _ => false,
+            };
             let origin = column.origin.as_ref().filter(|_| column.id != 0)?;
             if select.projection.iter().any(is_other) {
                 return None;
             }
             let name = quote_identifier(&origin.column().name);
-            keys.push(format!("{name} {direction}{nulls}"));
+            keys.push((FirstBy::Column(name), direction));
         }
         let conditions = select
             .selection
             .as_ref()
             .map_or(0, |selection| conjuncts(selection).len());
-        let order = keys.join(", ");
         Some(FirstRows {
             place: parse::place(name)?,
-            order,
+            order: keys,
             conditions,
         })
     }
 
-    /// Notes that a table's own row type, or its schema's name, is used: gathered rows have none.
-    pub(super) fn whole_row(&mut self) {
-        self.found.whole_row = true;
+    /// Notes that a row of `item` is used as a value: where that is a table, one of the table's own type.
+    pub(super) fn row_used(&mut self, item: &Item) {
+        let Some(first) = item
+            .columns
+            .iter()
+            .flat_map(|columns| columns.iter())
+            .next()
+        else {
+            return;
+        };
+        for source in &mut self.found.sources {
+            source.whole |= source.ids.contains(&first.id);
+        }
+    }
+
+    /// As [`Self::row_used`], of `relation.*` among the arguments of a function.
+    pub(super) fn row_of(&mut self, name: &ast::ObjectName, scope: &Rc<Scope>) {
+        match object_name(name).ok().as_deref() {
+            Some([relation]) => match scope.item(relation) {
+                Some(item) => self.row_used(item),
+                None => self.found.whole_row = true,
+            },
+            _ => self.found.whole_row = true,
+        }
+    }
+
+    /// Notes that a column is named along with its table's schema, which gathered rows have not: without the schema it
+    /// must mean the same.
+    pub(super) fn qualified_column(
+        &mut self,
+        parts: &[String],
+        place: Option<Place>,
+        scope: &Rc<Scope>,
+    ) {
+        let same = match parts {
+            [_, relation, name] => {
+                let short = [relation.clone(), name.clone()];
+                match (scope.find(parts), scope.find(&short)) {
+                    (
+                        Found::Column { level, column },
+                        Found::Column {
+                            level: other_level,
+                            column: other,
+                        },
+                    ) => column.id != 0 && column.id == other.id && level == other_level,
+                    _ => false,
+                }
+            }
+            _ => false,
+        };
+        self.qualified(place.filter(|_| same));
+    }
+
+    /// As [`Self::qualified_column`], of `schema.relation.*` in a select list.
+    pub(super) fn qualified_row(
+        &mut self,
+        parts: &[String],
+        place: Option<Place>,
+        scope: &Rc<Scope>,
+    ) {
+        let same = match parts {
+            [schema, relation] => {
+                let long = scope.from.item(Some(schema), relation);
+                let short = scope.from.item(None, relation);
+                matches!((long, short), (Some(long), Some(short)) if std::ptr::eq(long, short))
+            }
+            _ => false,
+        };
+        self.qualified(place.filter(|_| same));
+    }
+
+    fn qualified(&mut self, place: Option<Place>) {
+        match place {
+            Some(place) if !self.found.qualified.contains(&place) => {
+                self.found.qualified.push(place);
+            }
+            Some(_) => {}
+            None => self.found.whole_row = true,
+        }
     }
 }
 
@@ -387,6 +482,8 @@ pub(super) fn is_filter(
                 escape_char: None,
                 negated: _,
             } => all(&[expr, pattern]),
+            // Where the rows come from, the table has another name.
+            Expr::CompoundIdentifier(parts) if parts.len() > 2 => false,
             Expr::Identifier(_) | Expr::CompoundIdentifier(_) => {
                 let is_own = column(expr).is_some_and(|column| own.contains(&column.id));
                 *found |= is_own;

@@ -33,6 +33,7 @@ mod query;
 mod rewrite;
 mod scope;
 mod select;
+mod sorting;
 mod source;
 mod spelled;
 mod store;

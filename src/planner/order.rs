@@ -6,6 +6,7 @@ use super::analysis::{
 use super::refusal::Refusal;
 use super::scope::{From, OutColumn, Scope};
 use super::select::output_name;
+use super::sorting::Sorts;
 use crate::sql::parse::{self, ast};
 use crate::topology::schema::Collation;
 use ast::{Expr, OrderByExpr, OrderBySort, Select, SelectItem};
@@ -57,11 +58,12 @@ impl<'a> Analyzer<'a> {
                 );
                 return Ok(());
             };
-            let by_bytes = rows
+            let sorted = rows
                 .columns
                 .as_ref()
-                .and_then(|columns| columns.get(usize::from(column)))
-                .is_some_and(|column| column.collation == Collation::Bytes);
+                .and_then(|columns| columns.get(usize::from(column)));
+            let by_bytes = sorted.is_some_and(|column| column.collation == Collation::Bytes);
+            self.sorted(sorted.map_or(Sorts::Unknown, |column| column.sorts));
             self.push_order(item, Some(column), by_bytes)?;
         }
         Ok(())
@@ -155,20 +157,11 @@ impl<'a> Analyzer<'a> {
                 Some(column) => column.collation == Collation::Bytes,
                 None => column.is_none() && explicit_collation(&item.expr) == Collation::Bytes,
             };
-            // Of what is no table's column only the shards know whether it is text.
-            let is_other = |column: &OutColumn| match column.collation {
-                Collation::Other | Collation::Nondeterministic => {
-                    let mut sources = self.found.sources.iter();
-                    sources.any(|source| source.ids.contains(&column.id))
-                }
-                Collation::None | Collation::Bytes => false,
-            };
-            if sorted.as_ref().is_some_and(is_other) {
-                self.never_multi(
-                    Refusal::OrderByCollation,
-                    "ORDER BY text in a collation that only PostgreSQL sorts",
-                );
-            }
+            self.sorted(match (&sorted, column) {
+                (Some(column), _) => column.sorts,
+                (None, None) => self.sorts(&item.expr, scope),
+                (None, Some(_)) => Sorts::Unknown,
+            });
             if column.is_none() && select.distinct.is_some() {
                 self.never_multi(
                     Refusal::OrderBy,
@@ -179,6 +172,18 @@ impl<'a> Analyzer<'a> {
             self.push_order(item, column, by_bytes)?;
         }
         Ok(())
+    }
+
+    /// Notes that rows are ordered by such values.
+    fn sorted(&mut self, sorts: Sorts) {
+        match sorts {
+            Sorts::ByPostgres => self.never_multi(
+                Refusal::OrderByCollation,
+                "ORDER BY values that only PostgreSQL sorts",
+            ),
+            // The shards say of what type they are.
+            Sorts::Alike | Sorts::Unknown => {}
+        }
     }
 
     fn push_order(

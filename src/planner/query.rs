@@ -4,6 +4,7 @@ use super::analysis::{Analyzer, Block, Outcome, Outer, Pending, Rows, beyond, ob
 use super::key::NodeId;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{From, Key, OutColumn, Scope};
+use super::sorting::Sorts;
 use crate::sql::parse::{self, ast};
 use crate::topology::schema::{Collation, Placement};
 use ast::{
@@ -330,6 +331,7 @@ impl<'a> Analyzer<'a> {
                                     key,
                                     collation,
                                     is_exact: left.is_exact && right.is_exact,
+                                    sorts: left.sorts.beside(right.sorts),
                                     id: 0,
                                     name: left.name,
                                     origin: None,
@@ -398,6 +400,7 @@ impl<'a> Analyzer<'a> {
             collation: Collation::Other,
             origin: None,
             is_exact: false,
+            sorts: Sorts::Unknown,
         }
     }
 

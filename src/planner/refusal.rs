@@ -71,7 +71,7 @@ refusals! {
     LockingReference = "locking-reference", "Name the sharded tables in FOR UPDATE OF.";
     /// ORDER BY that the router cannot merge.
     OrderBy = "order-by", "Sort by columns of the select list, or restrict the sharding key to one value.";
-    /// ORDER BY of text in a collation that only PostgreSQL sorts, over several shards.
+    /// ORDER BY of what only PostgreSQL sorts, over several shards, where the rows cannot be gathered.
     OrderByCollation = "order-by-collation", "Sort by … COLLATE \"C\", or restrict the sharding key to one value.";
     /// Local and sharded tables in one statement that is not on one shard.
     LocalWithSharded = "local-with-sharded", "Declare the local table as a reference table, or query the tables one after the other.";
@@ -95,7 +95,7 @@ refusals! {
     SessionState = "session-state", "Use SET, or the transaction-level variant of the function, or connect to the shard itself.";
     /// A column of the system (ctid, xmin, tableoid, …) over several shards.
     SystemColumn = "system-column", "Restrict the sharding key to one value: these columns mean nothing across shards.";
-    /// TABLESAMPLE over several shards with REPEATABLE, or of rows counted.
+    /// TABLESAMPLE over several shards with REPEATABLE, of reference rows, or of what must be gathered.
     TableSample = "table-sample", "Restrict the sharding key to one value.";
     /// UPDATE or DELETE of the row of a cursor that more than the cursor's shard would have to take part in.
     Cursor = "cursor", "Restrict the rows by their key instead of WHERE CURRENT OF.";

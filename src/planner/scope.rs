@@ -4,6 +4,7 @@
 
 use super::key::NodeId;
 use super::refusal::PlanError;
+use super::sorting::Sorts;
 use crate::topology::schema::{Collation, Column, Relation};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub struct OutColumn {
     pub collation: Collation,
     /// Whether it is known to be of a type whose values add up to the same in any order: not of floats.
     pub is_exact: bool,
+    /// Who can put its values in order.
+    pub sorts: Sorts,
     /// The table's column that its values are of, if they are that alone.
     pub origin: Option<Origin>,
 }
@@ -279,26 +282,36 @@ impl Scope {
 }
 
 impl Scope {
-    /// Whether a name that is no column is a relation's row, or a function of it (`relation.function`).
-    pub fn is_row(&self, parts: &[String]) -> bool {
+    /// The row source of this name, if that is certain.
+    pub fn item(&self, name: &str) -> Option<&Item> {
+        let mut scope = Some(self);
+        while let Some(here) = scope {
+            if here.from.items.iter().any(|item| item.name == *name) {
+                return here.from.item(None, name);
+            }
+            scope = here.outer.as_deref();
+        }
+        None
+    }
+
+    /// The relation whose row a name is that is no column, or that is a function of its row (`relation.function`).
+    pub fn row(&self, parts: &[String]) -> Option<&Item> {
         let mut scope = Some(self);
         while let Some(here) = scope {
             let (relation, lookup) = match parts {
                 [name] => (name, here.from.unqualified(name)),
                 [relation, name] => (relation, here.from.qualified(None, relation, name)),
-                _ => return false,
+                _ => return None,
             };
-            let is_known = |item: &Item| item.name == *relation && item.columns.is_some();
-            match lookup {
-                Lookup::Column(_) => return false,
-                Lookup::Absent | Lookup::Unknown if here.from.items.iter().any(is_known) => {
-                    return true;
-                }
-                Lookup::Absent => scope = here.outer.as_deref(),
-                Lookup::Unknown => return false,
+            let is_known = |item: &&Item| item.name == *relation && item.columns.is_some();
+            match (lookup, here.from.items.iter().find(is_known)) {
+                (Lookup::Column(_), _) => return None,
+                (Lookup::Absent | Lookup::Unknown, Some(item)) => return Some(item),
+                (Lookup::Absent, None) => scope = here.outer.as_deref(),
+                (Lookup::Unknown, None) => return None,
             }
         }
-        false
+        None
     }
 }
 

@@ -441,6 +441,7 @@ impl<'a> Analyzer<'a> {
                     _ => OutColumn {
                         collation: explicit_collation(expr),
                         is_exact: self.is_exact(expr, scope),
+                        sorts: self.sorts(expr, scope),
                         ..self.column(&name)
                     },
                 };
@@ -468,7 +469,7 @@ impl<'a> Analyzer<'a> {
                 self.found.every_column = true;
                 let parts = object_name(name)?;
                 if parts.len() > 1 {
-                    self.whole_row();
+                    self.qualified_row(&parts, parse::place(name), scope);
                 }
                 let item = match parts.as_slice() {
                     [name] => scope.from.item(None, name),
@@ -488,7 +489,7 @@ impl<'a> Analyzer<'a> {
                 options,
             ) => {
                 plain_wildcard(options)?;
-                self.whole_row();
+                self.found.every_column = true;
                 self.expression(expr, scope)?;
                 *columns = None;
             }

@@ -8,6 +8,7 @@ use super::expression::is_exact;
 use super::key::{KeyColumn, NodeId};
 use super::refusal::{PlanError, Refusal};
 use super::scope::{From, Item, Key, Lookup, Origin, OutColumn, Scope};
+use super::sorting::Sorts;
 use crate::sql::parse::{self, ast};
 use crate::topology::schema::{Collation, Placement, Relation, RelationKind};
 use ast::{Expr, JoinConstraint, JoinOperator, TableAlias, TableFactor, TableWithJoins};
@@ -151,6 +152,7 @@ impl<'a> Analyzer<'a> {
                 },
             };
             // Columns of two types are merged into one of a third.
+            column.sorts = a.sorts.beside(b.sorts);
             column.origin = match (a.origin, b.origin) {
                 (Some(first), Some(second)) if first.is_alike(&second) => Some(first),
                 _ => None,
@@ -303,8 +305,20 @@ impl<'a> Analyzer<'a> {
                     | ast::TableSampleKind::AfterTableAlias(sample),
                 ) = sample
                 {
-                    self.never_multi(Refusal::TableSample, "TABLESAMPLE");
-                    self.unstable(Refusal::TableSample, "TABLESAMPLE");
+                    let obstacle = PlanError::refused(Refusal::TableSample, "TABLESAMPLE");
+                    self.never_gathered(&obstacle);
+                    // Of rows that are each taken or not by itself, the shards' samples are one of all.
+                    let is_by_row = matches!(
+                        sample.name,
+                        Some(ast::TableSampleMethod::Bernoulli | ast::TableSampleMethod::System)
+                    ) && sample.seed.is_none();
+                    let is_sharded = self.relation(&parts).is_some_and(|relation| {
+                        matches!(relation.placement, Placement::Sharded { .. })
+                    });
+                    if !is_by_row || !is_sharded {
+                        self.never_multi(Refusal::TableSample, "TABLESAMPLE");
+                        self.unstable(Refusal::TableSample, "TABLESAMPLE");
+                    }
                     if let Some(quantity) = &sample.quantity {
                         self.expression(&quantity.value, &lateral_scope())?;
                     }
@@ -628,6 +642,7 @@ impl<'a> Analyzer<'a> {
                         collation: column.collation,
                         origin: Some(Origin { relation, index }),
                         is_exact: is_exact(column.type_oid),
+                        sorts: Sorts::of_column(column, &self.topology.schema),
                     }
                 })
                 .collect()

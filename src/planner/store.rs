@@ -168,7 +168,9 @@ fn source_range(sql: &str, tokens: &[Token]) -> Option<(usize, usize)> {
     if !is(0, &["insert"]) {
         return None;
     }
-    let first = *outer.iter().find(|at| is(**at, &["select", "with"]))?;
+    let first = *outer
+        .iter()
+        .find(|at| is(**at, &["select", "with", "table"]))?;
     let end = outer
         .iter()
         .find(|at| **at > first && (is(**at, &["returning"]) || is_conflict(&is, **at)));

@@ -10,6 +10,7 @@ use super::expression::is_exact;
 use super::gathered::Inside;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{From, Item, Origin, OutColumn};
+use super::sorting::Sorts;
 use super::template::Context;
 use crate::sql::lex::{self, Token, TokenKind};
 use crate::sql::parse::{self, Place, ast};
@@ -180,6 +181,7 @@ impl<'a> Analyzer<'a> {
         let locals = self.found.locals.len();
         let every_column = std::mem::take(&mut self.found.every_column);
         let whole_row = std::mem::take(&mut self.found.whole_row);
+        let qualified = self.found.qualified.len();
         let sources = std::mem::take(&mut self.found.sources);
         let env = self.env.take();
         let search_path = std::mem::replace(&mut self.search_path, &views.search_path);
@@ -193,7 +195,10 @@ impl<'a> Analyzer<'a> {
             sources: std::mem::replace(&mut self.found.sources, sources),
             every_column: std::mem::replace(&mut self.found.every_column, every_column),
         };
-        let whole_row_inside = std::mem::replace(&mut self.found.whole_row, whole_row);
+        let mut whole_row_inside = std::mem::replace(&mut self.found.whole_row, whole_row);
+        // Their places are in the view's text.
+        whole_row_inside |= self.found.qualified.len() > qualified;
+        self.found.qualified.truncate(qualified);
         let mut rows = rows.map_err(|error| match error {
             PlanError::Unparsed { .. } => refused(&relation, BEYOND),
             error => error,
@@ -250,6 +255,7 @@ impl<'a> Analyzer<'a> {
                 index,
             }),
             is_exact: is_exact(column.type_oid),
+            sorts: Sorts::of_column(column, &self.topology.schema),
         });
         rows.columns = Some(columns.collect());
         let mut from = self.derived(rows, alias)?;

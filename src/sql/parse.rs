@@ -340,9 +340,14 @@ fn normal(cuts: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             Some(Cut::Word(word)) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword))
     };
     let mut normal = Vec::with_capacity(cuts.len());
+    // Where brackets end that were opened here.
+    let mut ends = Vec::new();
     let mut index = 0;
     while index < cuts.len() {
         normal.push(cuts[index].clone());
+        if ends.contains(&index) {
+            normal.push(cuts[index].clone());
+        }
         if is(index, "for")
             && is(index + 1, "no")
             && is(index + 2, "key")
@@ -360,15 +365,31 @@ fn normal(cuts: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             index += 4;
         } else if is(index, "table") && starts_query(&cuts, index) && !is(index + 1, "function") {
             normal.pop();
-            let span = cuts[index].span;
-            for token in [
-                word("SELECT", Keyword::SELECT),
-                Cut::Mul,
-                word("FROM", Keyword::FROM),
-            ] {
-                normal.push(TokenWithSpan { token, span });
-            }
+            normal.extend(select_all(cuts[index].span));
             index += 1;
+        } else if is(index, "between") && is(index + 1, "asymmetric") {
+            index += 2;
+        } else if is(index, "between") && is(index + 1, "symmetric") {
+            // Negated, it bounds nothing to a reader of the tree; and no other text means its bound.
+            let span = cuts[index + 1].span;
+            if !index.checked_sub(1).is_some_and(|before| is(before, "not")) {
+                let token = word("NOT", Keyword::NOT);
+                normal.insert(normal.len() - 1, TokenWithSpan { token, span });
+            }
+            let token = Cut::Tilde;
+            normal.push(TokenWithSpan { token, span });
+            index += 2;
+        } else if ["any", "some", "all"].iter().any(|word| is(index, word))
+            && matches!(cuts.get(index + 1).map(|cut| &cut.token), Some(Cut::LParen))
+            && is(index + 2, "values")
+            && let Some(end) = closing(&cuts, index + 1)
+        {
+            let open = &cuts[index + 1];
+            normal.push(open.clone());
+            normal.extend(select_all(open.span));
+            normal.push(open.clone());
+            ends.push(end);
+            index += 2;
         } else {
             index += 1;
         }
@@ -397,6 +418,32 @@ fn word(text: &str, keyword: Keyword) -> Cut {
     })
 }
 
+/// `SELECT * FROM`
+fn select_all(span: Span) -> [TokenWithSpan; 3] {
+    let all = [
+        word("SELECT", Keyword::SELECT),
+        Cut::Mul,
+        word("FROM", Keyword::FROM),
+    ];
+    all.map(|token| TokenWithSpan { token, span })
+}
+
+/// Where the bracket ends that is opened at `index`.
+fn closing(cuts: &[TokenWithSpan], index: usize) -> Option<usize> {
+    let mut open = 0_usize;
+    for (place, cut) in cuts.iter().enumerate().skip(index) {
+        match cut.token {
+            Cut::LParen => open += 1,
+            Cut::RParen => open = open.checked_sub(1)?,
+            _ => {}
+        }
+        if open == 0 {
+            return Some(place);
+        }
+    }
+    None
+}
+
 /// Whether a query may start at `index`: there, TABLE is the command.
 fn starts_query(cuts: &[TokenWithSpan], index: usize) -> bool {
     let Some(before) = index.checked_sub(1).map(|before| &cuts[before].token) else {
@@ -404,11 +451,23 @@ fn starts_query(cuts: &[TokenWithSpan], index: usize) -> bool {
     };
     match before {
         Cut::LParen | Cut::RParen => true,
+        Cut::Word(_) if is_target(cuts, index) => true,
         Cut::Word(word) if word.quote_style.is_none() => ["union", "intersect", "except", "all"]
             .iter()
             .any(|text| word.value.eq_ignore_ascii_case(text)),
         _ => false,
     }
+}
+
+/// Whether `INSERT INTO name` stands right before `index`.
+fn is_target(cuts: &[TokenWithSpan], index: usize) -> bool {
+    let at = |back: usize| index.checked_sub(back).map(|place| &cuts[place].token);
+    let is = |back: usize, keyword: &str| matches!(at(back), Some(Cut::Word(word)) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword));
+    let mut back = 1;
+    while matches!(at(back + 1), Some(Cut::Period)) && matches!(at(back + 2), Some(Cut::Word(_))) {
+        back += 2;
+    }
+    is(back + 1, "into") && is(back + 2, "insert")
 }
 
 /// A name as PostgreSQL stores it: folded unless quoted, quotes undone, cut at 63 bytes.
@@ -475,6 +534,9 @@ mod tests {
             "SELECT * FROM t FOR KEY SHARE SKIP LOCKED",
             "TABLE t",
             "INSERT INTO t (a) TABLE u",
+            "INSERT INTO s.t TABLE u ORDER BY 1",
+            "SELECT * FROM t WHERE a = ANY (VALUES (1), ((2))) AND (b) <> ALL (VALUES ('x') LIMIT 1)",
+            "SELECT a BETWEEN SYMMETRIC 2 AND $1 AND b NOT BETWEEN ASYMMETRIC -1 AND 3 FROM t",
             "SELECT a->>'b', a #>> '{c}', a @> b, a || b, a <-> b, a::numeric(10, 2) FROM t WHERE a ~* 'x' AND b ILIKE 'y'",
             "SELECT e'\\'', '\\', $$'$$, U&'\\0041', B'1', X'f', N'n', 1.5e3, .5 /* /* */ */ FROM \"T\" -- x",
             "INSERT INTO t (a) VALUES ($1) ON CONFLICT (a) DO UPDATE SET b = EXCLUDED.b WHERE t.a > 1 RETURNING *",

@@ -1,8 +1,8 @@
 //! Makes statements that need one shard, a fan-out or a sorted merge, and makes them smaller again.
 
-use crate::aggregates;
 use crate::random::Random;
 use crate::schema::EVENTS;
+use crate::{aggregates, everyday};
 
 /// A statement in parts, so that parts can be left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,13 +186,14 @@ const COLUMNS: [&str; 11] = [
 
 /// The next statement.
 pub fn statement(random: &mut Random) -> Statement {
-    match random.below(17) {
+    match random.below(21) {
         0..=5 => Statement::Select(select_events(random)),
         6..=7 => Statement::Select(select_joined(random)),
         8 => Statement::Select(select_grouped(random)),
         9 => change(random),
         10 => insert(random),
         11..=15 => Statement::Select(aggregates::select(random)),
+        16..=19 => Statement::Select(everyday::select(random)),
         _ => Statement::Select(select_other(random)),
     }
 }

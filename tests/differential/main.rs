@@ -14,6 +14,7 @@ mod support;
 
 mod aggregates;
 mod compare;
+mod everyday;
 mod generator;
 mod random;
 mod schema;

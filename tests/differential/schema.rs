@@ -14,6 +14,7 @@ pub const SCHEMA: &str = r#"
     CREATE TABLE people (name text PRIMARY KEY, age int);
     CREATE TABLE things (id uuid PRIMARY KEY, n int);
     CREATE TABLE sparse (id int PRIMARY KEY, n int);
+    CREATE TABLE moments (at timestamp PRIMARY KEY, n int);
     CREATE TABLE kinds (kind int PRIMARY KEY, name text);
     CREATE TABLE audit (id int PRIMARY KEY, note text);
     CREATE TABLE stamped (id bigint PRIMARY KEY, note text, at timestamptz DEFAULT now(), local timestamp DEFAULT CURRENT_TIMESTAMP(3),
@@ -45,6 +46,10 @@ pub const SCHEMA: &str = r#"
         span int4range, bits bit(3), net inet, wait interval, hour timetz, pad char(5), cost numeric(10,2), "Odd ""Name" text,
         paid money, moods mood[], plain json, what xml, vector tsvector, place point, code "char", small real,
         title text COLLATE "und-x-icu");
+    CREATE DOMAIN given AS int NOT NULL;
+    CREATE TABLE shapes (gone text, id int PRIMARY KEY, a given, b text, twice int GENERATED ALWAYS AS (id * 2) STORED);
+    ALTER TABLE shapes DROP COLUMN gone;
+    ALTER TABLE shapes ADD COLUMN pad char(4), ADD COLUMN cost numeric(6,1);
     CREATE VIEW moody AS SELECT mood, price, count(*) AS n, array_agg(tags ORDER BY id) FILTER (WHERE tags <> '{}') AS tags, min(cost) AS cost
         FROM odds GROUP BY mood, price HAVING mood <> 'sad';
     CREATE FUNCTION tidy() RETURNS trigger LANGUAGE plpgsql AS
@@ -55,12 +60,14 @@ pub const SCHEMA: &str = r#"
     CREATE TRIGGER track AFTER DELETE ON audit FOR EACH ROW EXECUTE FUNCTION track()"#;
 
 /// Each table, with the columns that order it wholly.
-pub const TABLES: [(&str, &str); 11] = [
+pub const TABLES: [(&str, &str); 13] = [
     ("events", "id"),
     ("lines", "event_id, no"),
     ("people", "name"),
     ("things", "id"),
     ("sparse", "id"),
+    ("moments", "at"),
+    ("shapes", "id"),
     ("kinds", "kind"),
     ("audit", "id"),
     ("odds", "id"),
@@ -82,6 +89,8 @@ pub fn deploy() -> Deployment<'static> {
     options
         .sharded("things", "id")
         .sharded("sparse", "id")
+        .sharded("moments", "at")
+        .sharded("shapes", "id")
         .sharded("odds", "id")
         .sharded("stamped", "id")
         .sharded("numbered", "id")
@@ -247,6 +256,7 @@ pub fn rows() -> Vec<String> {
         "INSERT INTO things VALUES ('00000000-0000-4000-8000-00000000000a', 1), \
          ('FFFFFFFF-0000-4000-8000-00000000000B', 2), ('12345678-9abc-4def-8123-456789abcdef', 3)"
             .into(),
+        "INSERT INTO shapes (id, a, b, pad, cost) VALUES (1, 1, 'x', 'p', 1.25), (2, 2, NULL, NULL, NULL), (3, 3, 'y', '', 7)".into(),
         "INSERT INTO sparse VALUES (1, 1), (2, NULL)".into(),
         "INSERT INTO kinds VALUES (0, 'zero'), (1, 'one'), (2, 'two'), (3, 'three'), (4, NULL)".into(),
         "INSERT INTO audit VALUES (1, 'first'), (2, 'second'), (3, NULL)".into(),
