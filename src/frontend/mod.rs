@@ -13,6 +13,7 @@ mod explain;
 pub mod extended_query;
 pub mod control;
 pub mod copy;
+mod create_as;
 pub mod known;
 mod clock;
 mod draw;

@@ -225,6 +225,9 @@ impl Session {
         if let Merge::Store(_) = &plan.merge {
             return Box::pin(self.run_store(plan, sql)).await;
         }
+        if !plan.inputs.is_empty() && plan.access == Access::Ddl {
+            return Box::pin(self.create_gathered(plan, sql)).await;
+        }
         if !plan.inputs.is_empty() {
             let request = Request {
                 sql,

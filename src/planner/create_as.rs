@@ -12,6 +12,10 @@ use crate::topology::ShardId;
 
 /// The statement's text in parts.
 struct Parts<'a> {
+    /// What stands in front of the query.
+    before: &'a str,
+    /// Whether the relation gets the query's rows.
+    with_data: bool,
     /// Without WITH DATA or WITH NO DATA.
     query: &'a str,
     /// What every shard but the one with the rows runs.
@@ -34,11 +38,14 @@ fn parts<'a>(sql: &'a str, tokens: &[Token], body: &Body<'_>) -> Option<Parts<'a
             .is_some_and(|token| !token.is_symbol(sql, "."));
         (same && is_clause).then_some(count)
     };
-    let of_query = ends_with(&["with", "no", "data"])
+    let no_data = ends_with(&["with", "no", "data"]);
+    let of_query = no_data
         .or_else(|| ends_with(&["with", "data"]))
         .unwrap_or(of_body.len());
     let (first, last) = (of_body.first()?, of_body.get(of_query.checked_sub(1)?)?);
     Some(Parts {
+        before: &sql[tokens.first()?.start..first.start],
+        with_data: no_data.is_none(),
         query: &sql[first.start..last.end],
         without_data: format!("{} WITH NO DATA", &sql[tokens.first()?.start..last.end]),
     })
@@ -101,11 +108,15 @@ pub(super) fn create_as(
         (
             Tier::SingleShard | Tier::PushDown | Tier::Partial | Tier::Gather | Tier::AllShards,
             _,
-        ) => {
+        ) if materialized_view => {
             return Err(refused(format!(
-                "{what} from sharded tables would fill it on one shard only"
+                "{what} from sharded tables would show rows of one shard only"
             )));
         }
+        (
+            Tier::SingleShard | Tier::PushDown | Tier::Partial | Tier::Gather | Tier::AllShards,
+            _,
+        ) => return made_of_sharded(&parts, context),
     };
     if materialized_view && !template.has_locals() {
         // It is read on any shard, as what it shows would be.
@@ -117,6 +128,31 @@ pub(super) fn create_as(
         return Ok(all_shards(Access::Ddl, topology));
     }
     Ok(filled_on(home, &parts.without_data, context))
+}
+
+/// A table of the default shard whose rows are gathered there first.
+fn made_of_sharded(parts: &Parts<'_>, context: &Context<'_>) -> Result<Plan, PlanError> {
+    let topology = context.topology;
+    let home = topology.default_shard;
+    // It must be one that can be gathered, so that what is made does not depend on whether it has rows.
+    let template = template::template_at_home(parts.query, context)?;
+    let gathered = template.plan_home(home, topology)?;
+    let [query] = gathered.steps.as_slice() else {
+        return Err(refused("a query that several shards answer"));
+    };
+    if !parts.with_data || !topology.is_spread() {
+        return Ok(all_shards(Access::Ddl, topology));
+    }
+    let StepSql::Rewritten(text) = &query.sql else {
+        return Err(refused("a query that is not gathered"));
+    };
+    let mut plan = filled_on(home, &parts.without_data, context);
+    for step in plan.steps.iter_mut().filter(|step| step.shard == home) {
+        step.sql = StepSql::Rewritten(format!("{}{text}", parts.before).into());
+        step.arguments = query.arguments.clone();
+    }
+    plan.inputs = gathered.inputs;
+    Ok(plan)
 }
 
 /// As sent on one shard, without rows on the others.
@@ -184,6 +220,8 @@ mod tests {
             };
             let parts = parts(sql, &tokens, &body).unwrap();
             assert_eq!(parts.query, query);
+            assert!(sql.starts_with(&format!("{}{query}", parts.before)));
+            assert_eq!(parts.with_data, !sql.ends_with("NO DATA"));
             assert_eq!(parts.without_data, format!("{before} WITH NO DATA"));
         }
     }

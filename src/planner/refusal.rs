@@ -128,8 +128,9 @@ refusals! {
     ReferenceWriteReads = "reference-write-reads", "Read the rows first, then write them with literals or parameters.";
     /// A write of a reference table along with another write.
     ReferenceWriteMixed = "reference-write-mixed", "Write the tables in statements of their own.";
-    /// SELECT INTO, or CREATE TABLE AS with tables that are sharded or local to another shard.
-    CreateTableAs = "create-table-as", "Use CREATE TABLE AS with reference tables and local ones of the default shard, or create the table first and fill it.";
+    /// SELECT INTO, CREATE TABLE AS with tables that are local to another shard, CREATE MATERIALIZED VIEW of sharded
+    /// tables, or another relation than a local one.
+    CreateTableAs = "create-table-as", "Use CREATE TABLE AS without tables that are local to other shards than the default one, or create the table first and fill it.";
     /// Temporary relations in a statement that would run on other shards than the default one, where they are, or that
     /// makes what the router would not know of.
     TemporaryTable = "temporary-table", "Change temporary tables in statements of their own, and fill them by INSERT or COPY with rows that were read first.";

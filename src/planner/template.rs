@@ -236,6 +236,8 @@ enum Answer {
     OnOne,
     /// The rows are collected in any order.
     Collected,
+    /// As [`Self::OnOne`], which is where the query's own rows may not be: [`Template::plan_home`].
+    AtHome,
 }
 
 /// As [`template()`], for a query whose rows are collected before anything is done with them.
@@ -257,6 +259,12 @@ pub(super) fn template_collected(
             "a query that does more than read",
         )),
     }
+}
+
+/// As [`template()`], for a query whose rows are made on one shard, wherever they come from: see
+/// [`Template::plan_home`].
+pub(super) fn template_at_home(sql: &str, context: &Context<'_>) -> Result<Template, PlanError> {
+    template_for(sql, &[], context, Answer::AtHome)
 }
 
 fn template_for(
@@ -385,7 +393,7 @@ fn understood(
     };
     let several = several(pushed_sql, pushed, &analysis, context);
     let several = match mixed.clone().map_or(several, Err) {
-        Ok(_) if answer == Answer::OnOne => Err(PlanError::refused(
+        Ok(_) if matches!(answer, Answer::OnOne | Answer::AtHome) => Err(PlanError::refused(
             Refusal::Rewrite,
             "one server would have to have all rows of the answer",
         )),
@@ -415,9 +423,9 @@ fn understood(
         };
         let way = match &lone {
             // A literal says where it runs: it never needs several shards.
-            Some(lone) if is_placed(lone) => None,
+            Some(lone) if is_placed(lone) && answer != Answer::AtHome => None,
             // The rows are described by the text that is run, so it is the client's but for the tables' names.
-            _ if answer == Answer::OnOne => {
+            _ if matches!(answer, Answer::OnOne | Answer::AtHome) => {
                 gathered(sql, parsed, parameter_types, &analysis, &obstacle, context)
                     .map(Several::Gather)
             }
@@ -1480,6 +1488,38 @@ impl Template {
             steps,
             merge,
         })
+    }
+
+    /// How a query of sharded tables, without parameters, is answered on `home`, which is where its local tables are.
+    ///
+    /// # Errors
+    /// It cannot run over gathered rows, or its local tables are elsewhere.
+    pub(super) fn plan_home(&self, home: ShardId, topology: &Topology) -> Result<Plan, PlanError> {
+        let Route::Statement(statement) = &self.route else {
+            return Ok(self.one(Tier::NamedShard, home));
+        };
+        let Statement {
+            analysis, several, ..
+        } = &**statement;
+        if let Some((_, table)) = analysis.locals.iter().find(|(shard, _)| *shard != home) {
+            return Err(PlanError::refused(
+                Refusal::LocalWithSharded,
+                format!(
+                    "the local table {table} is used along with sharded tables on other shards"
+                ),
+            ));
+        }
+        match several {
+            Ok(Several::Gather(text)) => {
+                let arguments = Arguments::default();
+                self.gather(text, home, &analysis.uses, None, arguments, topology)
+            }
+            Err(obstacle) => Err(obstacle.clone()),
+            Ok(_) => Err(PlanError::refused(
+                Refusal::Rewrite,
+                "the rows cannot be gathered on one shard",
+            )),
+        }
     }
 
     /// Rows from where each table's keys are, and the query over them on `host`, which needs the first `rows_max` of them if

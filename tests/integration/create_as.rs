@@ -103,6 +103,125 @@ fn what_is_made_of_a_query_is_defined_on_every_shard() {
     assert_eq!(client.fails("SELECT * FROM undone").code(), "42P01");
 }
 
+/// What a table is made of, and what is in it.
+fn shape(client: &mut Client) -> Vec<String> {
+    let columns =
+        "SELECT attname || ' ' || format_type(atttypid, atttypmod) || ' ' || coalesce(collname, '')
+        FROM pg_attribute LEFT JOIN pg_collation c ON c.oid = attcollation
+        WHERE attrelid = 'made'::regclass AND attnum > 0 ORDER BY attnum";
+    let mut shape: Vec<String> = client.rows(columns).concat();
+    shape.sort();
+    shape
+}
+
+#[test]
+fn a_table_is_made_of_the_rows_of_several_shards() {
+    const SCHEMA: &str = "
+        CREATE TYPE mood AS ENUM ('sad', 'glad');
+        CREATE TABLE orders (id bigint, customer bigint PRIMARY KEY, total numeric(10,2), mood mood, tags varchar(4)[],
+            note text COLLATE \"C\", code char(3), wait interval(0));
+        CREATE TABLE journal (id int PRIMARY KEY, entry text)";
+    let deployment = Deployment::shared()
+        .schema(SCHEMA)
+        .default_shard(2)
+        .sharded("orders", "customer")
+        .start();
+    let (mut client, mut one) = (deployment.connect(), deployment.one().connect());
+    let values: Vec<String> = (1..=40)
+        .map(|i| {
+            let mood = if i % 2 == 0 { "sad" } else { "glad" };
+            let tags = if i % 3 == 0 {
+                "'{a,\"b,\",NULL}'"
+            } else {
+                "NULL"
+            };
+            let (id, total, note) = (i * 2, f64::from(i) / 3.0, i % 4);
+            format!("({id}, {i}, {total}, '{mood}', {tags}, 'n{note}', 'c', '{i} min')")
+        })
+        .collect();
+    let rows = &format!("INSERT INTO orders VALUES {}", values.join(", "));
+    for side in [&mut client, &mut one] {
+        side.run(rows);
+        side.run("INSERT INTO journal VALUES (1, 'a'), (2, 'b')");
+    }
+    for (sql, order) in [
+        ("CREATE TABLE made AS SELECT * FROM orders", "customer"),
+        ("CREATE TABLE made AS TABLE orders WITH DATA", "customer"),
+        (
+            "CREATE TABLE made AS SELECT * FROM orders WHERE customer = 7",
+            "customer",
+        ),
+        (
+            "CREATE TABLE made (a, b) AS (SELECT note, count(*) FROM orders GROUP BY note)",
+            "a",
+        ),
+        (
+            "CREATE TABLE made AS SELECT o, o.mood, entry FROM orders o JOIN journal j ON j.id = o.id % 3 -- all",
+            "1",
+        ),
+        (
+            "CREATE UNLOGGED TABLE made WITH (fillfactor = 50) AS WITH o AS (SELECT * FROM orders ORDER BY total LIMIT 3) SELECT total, tags FROM o",
+            "1",
+        ),
+        (
+            "CREATE TABLE made AS SELECT sum(total), max(mood), min(wait), avg(id) FROM orders",
+            "1",
+        ),
+        (
+            "CREATE TABLE made AS SELECT id, code FROM orders WITH NO DATA",
+            "1",
+        ),
+        (
+            "CREATE TABLE IF NOT EXISTS made AS SELECT id FROM orders WHERE customer < 0",
+            "1",
+        ),
+    ] {
+        assert_eq!(client.run(sql), one.run(sql), "{sql}");
+        let all = format!("SELECT made::text FROM made ORDER BY {order}");
+        assert_eq!(client.rows(&all), one.rows(&all), "{sql}");
+        let expected = shape(&mut one);
+        for shard in 0..4 {
+            let mut shard = deployment.shard(shard);
+            assert_eq!(shape(&mut shard), expected, "{sql}");
+        }
+        let counts = deployment.on_each_shard("SELECT count(*) FROM made");
+        let rows = one.value("SELECT count(*) FROM made");
+        assert_eq!(counts, ["0", "0", &rows, "0"], "{sql}");
+        for side in [&mut client, &mut one] {
+            side.run("DROP TABLE made");
+        }
+    }
+    // In a block it sees what the block did, and goes with it.
+    client.run(
+        "BEGIN; DELETE FROM orders WHERE customer > 5; CREATE TABLE made AS SELECT * FROM orders",
+    );
+    assert_eq!(client.value("SELECT count(*) FROM made"), "5");
+    client.run("ROLLBACK");
+    let reply = client.extended(
+        "CREATE TABLE made AS SELECT customer FROM orders",
+        &[],
+        false,
+    );
+    assert_eq!(reply.failure, None);
+    assert_eq!(client.value("SELECT sum(customer) FROM made"), "820");
+    // It is all or nothing, whichever shard says no.
+    deployment.shard(3).run("CREATE TABLE in_the_way (id int)");
+    assert_eq!(
+        client
+            .fails("CREATE TABLE in_the_way AS SELECT * FROM orders")
+            .code(),
+        "42P07"
+    );
+    let failure = client.fails("CREATE TABLE broken AS SELECT 1 / (customer - 7) FROM orders");
+    assert_eq!(failure.code(), "22012");
+    let failure = client.fails("CREATE TABLE broken AS SELECT nothing FROM orders");
+    assert_eq!(failure.code(), "42703");
+    let there = "SELECT count(*) FROM pg_class WHERE relname IN ('in_the_way', 'broken')";
+    assert_eq!(deployment.on_each_shard(there), ["0", "0", "0", "1"]);
+    let prepared = "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()";
+    assert_eq!(deployment.on_each_shard(prepared), ["0"; 4]);
+}
+
 #[test]
 fn a_materialized_view_has_rows_where_what_it_shows_is() {
     let (deployment, mut client) = filled();
@@ -134,8 +253,9 @@ fn a_materialized_view_has_rows_where_what_it_shows_is() {
 fn what_would_be_filled_elsewhere_is_refused() {
     let (deployment, mut client) = filled();
     for sql in [
-        "CREATE TABLE made AS SELECT * FROM orders",
-        "CREATE TABLE made AS SELECT * FROM orders WHERE customer = 1",
+        "CREATE MATERIALIZED VIEW made AS SELECT * FROM orders",
+        "SELECT * INTO made FROM orders",
+        "CREATE TABLE orders AS SELECT * FROM orders",
         "CREATE TABLE orders AS SELECT * FROM journal",
         "CREATE TABLE IF NOT EXISTS codes AS SELECT * FROM journal",
         "CREATE MATERIALIZED VIEW made AS SELECT now()",
