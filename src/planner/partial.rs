@@ -4,11 +4,16 @@
 //! GROUP BY is a column. Here the tree of the final query is made of the client's, and every place in the text where the
 //! two differ is noted; [`super::partial_text`] makes the texts and proves them by these trees.
 //!
+//! An aggregate of the distinct values of a column is computed by the final query itself: partial rows are grouped by the
+//! column, too, which all other parts bear.
+//!
 //! What is not split: aggregates that depend on the order of rows, and sums and averages of floats with them, which
-//! depend on it in their last digits; DISTINCT in an aggregate that counts; what has no type that [`super::typing`]
+//! depend on it in their last digits; what has no type that [`super::typing`]
 //! knows; and a query that computes something of rows beside its groups. All that is gathered.
 
-use super::aggregate::{self, Final, Split};
+use super::aggregate::{
+    self, Final, PartFunction, SQUARES_BETWEEN, SQUARES_FIRST, SQUARES_LAST, Split,
+};
 use super::analysis::{Analyzer, Block, bare, object_name};
 use super::function;
 use super::plan::Fold;
@@ -63,6 +68,8 @@ pub(super) struct Group {
     pub(super) home: Home,
     /// The table's column that it is, or 0.
     id: u32,
+    /// Only an aggregate of its distinct values may name it in the final query.
+    is_distinct: bool,
     pub(super) column: Column,
 }
 
@@ -83,7 +90,7 @@ pub(super) struct Part {
     /// The call as the shards get it.
     pub(super) call: ast::Function,
     /// The function, of pg_catalog.
-    pub(super) function: &'static str,
+    pub(super) function: PartFunction,
     /// Where the call stands whose arguments it has.
     pub(super) place: Place,
     pub(super) column: Column,
@@ -412,6 +419,7 @@ impl Analyzer<'_> {
                     expr: expr.clone(),
                     home: Home::Name { place, parts },
                     id: column.id,
+                    is_distinct: false,
                     column: Column {
                         name: name.into(),
                         ..origin.column().clone()
@@ -429,6 +437,7 @@ impl Analyzer<'_> {
                     expr: expr.clone(),
                     home,
                     id: 0,
+                    is_distinct: false,
                     column: column_of(name, oid, Some(&typed))?,
                 }
             }
@@ -571,29 +580,18 @@ impl Analyzer<'_> {
             && function.over.is_none()
             && self.is_aggregate(function)?
         {
+            if self.is_of_distinct(function) {
+                return self.finish_distinct(function, scope, partial);
+            }
             let place = parse::place(&function.name)?;
             let (text, fold) = self.split(function, place, scope, partial)?;
             *expr = expression(&text)?;
             partial.edits.push(Edit::Call { place, text, fold });
             return Some(());
         }
-        if let Some(group) = self.group_of(expr, scope, partial) {
-            let anchor = anchor(expr)?;
-            partial.edits.push(match expr {
-                Expr::Identifier(_) => Edit::Name {
-                    place: anchor,
-                    parts: 1,
-                    group,
-                },
-                Expr::CompoundIdentifier(idents) => Edit::Name {
-                    place: anchor,
-                    parts: idents.len(),
-                    group,
-                },
-                _ => Edit::Expression { anchor, group },
-            });
-            *expr = Partial::group_expr(group);
-            return Some(());
+        let group = self.group_of(expr, scope, partial);
+        if let Some(group) = group.filter(|group| !partial.groups[*group].is_distinct) {
+            return finish_group(expr, group, partial);
         }
         let mut all = |list: Vec<&mut Expr>| {
             list.into_iter()
@@ -704,6 +702,71 @@ impl Analyzer<'_> {
         }
     }
 
+    /// Whether it is an aggregate that the final query may compute of the distinct values of a column.
+    fn is_of_distinct(&self, function: &ast::Function) -> bool {
+        let name = self.own_function(function);
+        let is_known = name.is_some_and(|name| aggregate::OF_DISTINCT.contains(&name.as_str()));
+        let FunctionArguments::List(list) = &function.args else {
+            return false;
+        };
+        is_known && list.duplicate_treatment == Some(ast::DuplicateTreatment::Distinct)
+    }
+
+    /// Makes an aggregate of the distinct values of a column one over partial rows, which are grouped by it.
+    fn finish_distinct(
+        &self,
+        function: &mut ast::Function,
+        scope: &Rc<Scope>,
+        partial: &mut Partial,
+    ) -> Option<()> {
+        let name = self.own_function(function)?;
+        if function.filter.is_some() || function.null_treatment.is_some() {
+            return None;
+        }
+        let FunctionArguments::List(list) = &mut function.args else {
+            return None;
+        };
+        let (first, others) = list.args.split_first_mut()?;
+        let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = first else {
+            return None;
+        };
+        let (level, column) = self.find(expr, scope)?;
+        let origin = column.origin.filter(|_| level == 0 && column.id != 0)?;
+        if !aggregate::is_of_distinct(&name, origin.column()) {
+            return None;
+        }
+        let known = partial.groups.len();
+        let place = anchor(expr)?;
+        let parts = match expr {
+            Expr::Identifier(_) => 1,
+            Expr::CompoundIdentifier(idents) => idents.len(),
+            _ => return None,
+        };
+        let group = self.group(expr, Home::Name { place, parts }, scope, partial)?;
+        if group == known {
+            partial.groups[group].is_distinct = true;
+        }
+        let id = column.id;
+        finish_group(expr, group, partial)?;
+        for other in others {
+            match other {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(_))) => {}
+                _ => return None,
+            }
+        }
+        for clause in &mut list.clauses {
+            let ast::FunctionArgumentClause::OrderBy(items) = clause else {
+                return None;
+            };
+            for item in items {
+                let same = self.find(&item.expr, scope);
+                same.filter(|(level, same)| *level == 0 && same.id == id)?;
+                finish_group(&mut item.expr, group, partial)?;
+            }
+        }
+        Some(())
+    }
+
     fn is_aggregate(&self, function: &ast::Function) -> Option<bool> {
         if !function.within_group.is_empty() {
             return None;
@@ -763,9 +826,7 @@ impl Analyzer<'_> {
         let Split { parts, whole } = split;
         let mut names = Vec::with_capacity(parts.len());
         for (function_name, type_oid) in parts {
-            let mut call = function.clone();
-            call.name =
-                ast::ObjectName::from(vec![Ident::new("pg_catalog"), Ident::new(function_name)]);
+            let call = function_name.call(function)?;
             let known = partial.parts.iter().position(|part| part.call == call);
             let part = match known {
                 Some(part) => part,
@@ -800,6 +861,67 @@ impl Analyzer<'_> {
         let is_array = column.type_name.ends_with("[]");
         let is_user = column.type_oid >= FIRST_USER_OID;
         ((is_array || is_user) && !self.topology.schema.is_domain(column)).then(|| column.clone())
+    }
+}
+
+/// Puts a group in the place of `expr`.
+fn finish_group(expr: &mut Expr, group: usize, partial: &mut Partial) -> Option<()> {
+    let anchor = anchor(expr)?;
+    partial.edits.push(match expr {
+        Expr::Identifier(_) => Edit::Name {
+            place: anchor,
+            parts: 1,
+            group,
+        },
+        Expr::CompoundIdentifier(idents) => Edit::Name {
+            place: anchor,
+            parts: idents.len(),
+            group,
+        },
+        _ => Edit::Expression { anchor, group },
+    });
+    *expr = Partial::group_expr(group);
+    Some(())
+}
+
+impl PartFunction {
+    /// The call that a shard computes for an aggregate's.
+    fn call(self, function: &ast::Function) -> Option<ast::Function> {
+        let Self::Squares = self else {
+            let mut call = function.clone();
+            let name = vec![Ident::new("pg_catalog"), Ident::new(self.name())];
+            call.name = ast::ObjectName::from(name);
+            return Some(call);
+        };
+        let FunctionArguments::List(list) = &function.args else {
+            return None;
+        };
+        let [FunctionArg::Unnamed(FunctionArgExpr::Expr(own))] = list.args.as_slice() else {
+            return None;
+        };
+        let text = format!("{SQUARES_FIRST}x{SQUARES_BETWEEN}x{SQUARES_LAST}");
+        let Expr::Function(mut call) = expression(&text)? else {
+            return None;
+        };
+        let FunctionArguments::List(list) = &mut call.args else {
+            return None;
+        };
+        let [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::BinaryOp { left, right, .. }))] =
+            list.args.as_mut_slice()
+        else {
+            return None;
+        };
+        for factor in [left, right] {
+            let Expr::Cast { expr, .. } = &mut **factor else {
+                return None;
+            };
+            let Expr::Nested(inner) = &mut **expr else {
+                return None;
+            };
+            **inner = own.clone();
+        }
+        call.filter = function.filter.clone();
+        Some(call)
     }
 }
 

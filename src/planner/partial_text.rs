@@ -1,9 +1,10 @@
 //! The texts of a query in two parts: what the shards run, and the final query over their rows. Both are spliced from the
 //! client's text at its tokens, and parsed again: their trees must be those that [`super::partial`] made.
 
+use super::aggregate::{PartFunction, SQUARES_BETWEEN, SQUARES_FIRST, SQUARES_LAST};
 use super::analysis::is_constant;
 use super::gather::{GatherText, InputText, define, has_own_cast};
-use super::partial::{Edit, Home, PARTIAL, Partial, anchor};
+use super::partial::{Edit, Home, PARTIAL, Part, Partial, anchor};
 use super::plan::{Fold, StepArguments, Tier, Transport};
 use super::rewrite::{self, Splice};
 use super::template::Context;
@@ -409,8 +410,7 @@ impl Text<'_> {
         for (index, part) in partial.parts.iter().enumerate() {
             let comma = index + partial.groups.len() > 0;
             pieces.extend(comma.then(|| own(", ")));
-            pieces.push(Piece::Own(format!("pg_catalog.{}", part.function)));
-            pieces.push(Piece::Client(self.arguments(part.place)?));
+            self.call_pieces(part, &mut pieces)?;
         }
         pieces.push(own(" "));
         pieces.push(Piece::Client(clauses.rows.clone()));
@@ -421,6 +421,30 @@ impl Text<'_> {
             pieces.push(Piece::Own(format!(" GROUP BY {}", numbers.join(", "))));
         }
         Some(pieces)
+    }
+
+    /// The call of a part.
+    fn call_pieces(&self, part: &Part, pieces: &mut Vec<Piece>) -> Option<()> {
+        let all = self.arguments(part.place)?;
+        if part.function != PartFunction::Squares {
+            pieces.push(Piece::Own(format!("pg_catalog.{}", part.function.name())));
+            pieces.push(Piece::Client(all));
+            return Some(());
+        }
+        let close = self.closing(all.start)?;
+        let own = |text: &str| Piece::Own(text.to_owned());
+        let argument = || Piece::Client(all.start + 1..close);
+        pieces.extend([
+            own(SQUARES_FIRST),
+            argument(),
+            own(SQUARES_BETWEEN),
+            argument(),
+        ]);
+        pieces.push(own(SQUARES_LAST));
+        if close + 1 < all.end {
+            pieces.extend([own(" "), Piece::Client(close + 1..all.end)]);
+        }
+        Some(())
     }
 
     fn parameters_of(&self, pieces: &[Piece]) -> Vec<u16> {

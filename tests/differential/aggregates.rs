@@ -52,6 +52,25 @@ const EXACT: [&str; 8] = [
     "#kind::smallint",
 ];
 
+/// How numbers spread.
+const SPREADS: [&str; 6] = [
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "variance",
+    "var_pop",
+    "var_samp",
+];
+
+/// What is made of distinct values in their order.
+const OF_DISTINCT: [&str; 5] = [
+    "array_agg(DISTINCT #kind)",
+    "array_agg(DISTINCT #title ORDER BY #title DESC)",
+    "string_agg(DISTINCT #label, '|' ORDER BY #label)",
+    "string_agg(DISTINCT #title, ',')",
+    "avg(DISTINCT #kind)",
+];
+
 /// The rows that are counted, and their events' name.
 const SOURCES: [(&str, &str); 9] = [
     ("events", ""),
@@ -68,7 +87,7 @@ const SOURCES: [(&str, &str); 9] = [
 fn aggregate(random: &mut Random) -> String {
     let ordered = random.of(&ORDERED);
     let exact = random.of(&EXACT);
-    let call = match random.below(22) {
+    let call = match random.below(25) {
         0..=2 => "count(*)".to_owned(),
         3 => format!("count({ordered})"),
         4 => format!("count(DISTINCT {ordered})"),
@@ -79,8 +98,14 @@ fn aggregate(random: &mut Random) -> String {
         15 => format!("{}(#ok)", random.of(&["bool_and", "bool_or", "every"])),
         16 => format!("{}(#kind)", random.of(&["bit_and", "bit_or", "bit_xor"])),
         17 => format!("max(DISTINCT {ordered})"),
-        18 => format!("sum(DISTINCT {exact})"),
-        19 => format!("{}({exact})", random.of(&["stddev", "variance", "var_pop"])),
+        18 => format!("{}(DISTINCT {exact})", random.of(&["sum", "avg", "count"])),
+        19 => format!("{}({exact})", random.of(&SPREADS)),
+        22 => format!("{}({exact})", random.of(&SPREADS)),
+        23 => format!(
+            "count(DISTINCT {})",
+            random.of(&["#kind", "#title", "#at", "#tag", "#amount"])
+        ),
+        24 => random.of(&OF_DISTINCT).to_string(),
         20 => "count(#id) + sum(#kind)".to_owned(),
         _ => return "array_agg(DISTINCT #id ORDER BY #id)".to_owned(),
     };

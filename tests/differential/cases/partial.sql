@@ -216,3 +216,57 @@ SELECT kind, string_agg(label, ',' ORDER BY id), sum(id) FROM events GROUP BY ki
 SELECT count(e.*), count(*) FROM events e;
 
 SELECT max(e.id), count(*) FROM ONLY public.events e;
+
+-- Distinct values: partial rows are grouped by them too.
+SELECT count(DISTINCT kind), count(DISTINCT label), count(*), sum(id), avg(amount), max(title) FROM events;
+
+SELECT kind, count(DISTINCT title), sum(DISTINCT id), avg(DISTINCT kind), count(DISTINCT kind) FROM events GROUP BY kind ORDER BY kind;
+
+SELECT ok, array_agg(DISTINCT kind ORDER BY kind DESC NULLS LAST), string_agg(DISTINCT title, ', ' ORDER BY title), array_agg(DISTINCT label) FROM events GROUP BY ok ORDER BY ok;
+
+SELECT e.kind, count(DISTINCT l.what), count(DISTINCT e.id), sum(l.qty) FROM events e LEFT JOIN lines l ON l.event_id = e.id GROUP BY ROLLUP (e.kind) HAVING count(DISTINCT l.no) > 1 ORDER BY 1, 2, count(DISTINCT l.what) DESC;
+
+SELECT count(DISTINCT kind), sum(DISTINCT kind), avg(DISTINCT kind), array_agg(DISTINCT kind) FROM events WHERE id = -1 OR kind > 77;
+
+SELECT count(DISTINCT amount), count(DISTINCT ratio), count(DISTINCT at), count(DISTINCT raw), count(DISTINCT ok) FROM events;
+
+SELECT count(DISTINCT mood), count(DISTINCT pad), count(DISTINCT doc), count(DISTINCT price), count(DISTINCT wait) FROM odds;
+
+SELECT count(DISTINCT kind) FILTER (WHERE ok), count(DISTINCT kind + 1), sum(DISTINCT amount) FROM events;
+
+SELECT DISTINCT count(DISTINCT kind) FROM events GROUP BY ok, label ORDER BY 1;
+
+SELECT rank() OVER (ORDER BY count(DISTINCT title), label), label FROM events GROUP BY label ORDER BY label;
+
+-- fails: 42803
+SELECT kind, count(DISTINCT kind) FROM events;
+
+-- fails: 42803
+SELECT ok, count(DISTINCT kind) FROM events GROUP BY ok ORDER BY kind;
+
+-- fails: 42883
+SELECT count(DISTINCT plain) FROM odds;
+
+-- fails: 42P10
+SELECT string_agg(DISTINCT label, ',' ORDER BY title) FROM events;
+
+-- How numbers spread.
+SELECT variance(kind), var_pop(id), var_samp(amount), stddev(kind), stddev_pop(id), stddev_samp(amount) FROM events;
+
+SELECT kind, stddev(id), variance(amount), stddev(amount * 1000000), stddev_pop(amount / 7), count(*) FROM events WHERE amount <> 'NaN' GROUP BY kind ORDER BY kind;
+
+SELECT ok, stddev(id) FILTER (WHERE kind > 2), var_pop(kind * id) FILTER (WHERE amount > 0), stddev(DISTINCT kind) FROM events GROUP BY ok ORDER BY ok;
+
+SELECT stddev(id), var_pop(id), variance(id), stddev_pop(kind) FROM events WHERE id = 3 OR id = 33 AND kind > 99;
+
+SELECT stddev(kind), var_pop(amount) FROM events WHERE kind = 77;
+
+SELECT stddev(5), variance(0), stddev_pop(1.50) FROM events;
+
+SELECT kind FROM events GROUP BY kind HAVING stddev(id) > 50 ORDER BY stddev(amount), round(variance(id), 3), kind;
+
+SELECT stddev(n) FROM (SELECT id * 1e20 AS n FROM events) e;
+
+SELECT stddev(cost), variance(cost), stddev(CASE WHEN id % 2 = 0 THEN 'Infinity'::numeric ELSE cost END), var_pop(id::numeric(30,12) / 3) FROM odds;
+
+SELECT stddev(e.n), var_samp(e.n) FROM (SELECT (id::numeric ^ 5) / 3 AS n FROM events) e;
