@@ -13,7 +13,6 @@ use super::key::{KeyColumn, KeySet, NodeId, Source};
 use super::plan::SettingChange;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{Found, Key, Scope};
-use super::typing::{Typed, oid};
 use super::{catalog_text, clock};
 use crate::sql::parse::{self, ast};
 use crate::topology::key_value::KeyType;
@@ -583,16 +582,6 @@ impl<'a> Analyzer<'a> {
                 !name.is_some_and(|name| GIVES_TIME.contains(&name.as_str()))
             }
             _ => true,
-        }
-    }
-
-    /// Whether an expression is known to be of a type whose values add up to the same in any order.
-    pub(super) fn is_exact(&self, expr: &Expr, scope: &Rc<Scope>) -> bool {
-        match self.typed(expr, scope) {
-            Some(Typed::Of { oid, .. }) => is_exact(oid),
-            Some(Typed::Open) | None => self
-                .find(bare(expr), scope)
-                .is_some_and(|(_, column)| column.is_exact),
         }
     }
 
@@ -1503,14 +1492,6 @@ fn columns_in(expr: &Expr, each: &mut impl FnMut(&[String])) -> bool {
         }
         _ => false,
     }
-}
-
-/// Whether values of a type add up to the same in any order: int8, int2, int4, interval, numeric.
-pub(super) fn is_exact(type_oid: u32) -> bool {
-    matches!(
-        type_oid,
-        oid::INT2 | oid::INT4 | oid::INT8 | oid::INTERVAL | oid::NUMERIC
-    )
 }
 
 /// The type that a cast names, if it is one without a modifier that matters for keys.

@@ -22,6 +22,7 @@ mod function;
 mod gather;
 mod foreign;
 mod gathered;
+mod hint;
 mod insert;
 mod key;
 mod key_move;
@@ -47,12 +48,11 @@ mod write;
 
 pub use analysis::Fill;
 pub use ddl::changes;
+pub use hint::Hint;
 pub use key::Arguments;
 pub use refusal::{PlanError, Refusal};
 pub use spelled::{SpelledValues, Spelling, spelling};
 pub use store::carried;
-pub use template::{
-    Binding, Context, Hint, Template, alike, all_shards, template, template_on_one,
-};
+pub use template::{Binding, Context, Template, alike, all_shards, template, template_on_one};
 pub use temporary::{mentioned as mentioned_temporary, plan as temporary};
 pub use utility::{CopyRoute, CopySplit, CopyTimes, copy_from, copy_to, utility};

@@ -4,11 +4,11 @@ use super::analysis::{
     Allow, Analyzer, Outcome, Pending, RELATIONS_MAX, Rows, UseNode, bare, beyond, object_name,
 };
 use super::attached;
-use super::expression::is_exact;
 use super::key::{KeyColumn, NodeId};
 use super::refusal::{PlanError, Refusal};
 use super::scope::{From, Item, Key, Lookup, Origin, OutColumn, Scope};
 use super::sorting::Sorts;
+use super::typing::is_exact;
 use crate::sql::parse::{self, ast};
 use crate::topology::schema::{Collation, Placement, Relation, RelationKind};
 use ast::{Expr, JoinConstraint, JoinOperator, TableAlias, TableFactor, TableWithJoins};

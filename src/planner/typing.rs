@@ -248,7 +248,25 @@ fn is_ruled(oid: u32) -> bool {
         )
 }
 
+/// Whether values of a type add up to the same in any order: int8, int2, int4, interval, numeric.
+pub(super) fn is_exact(type_oid: u32) -> bool {
+    matches!(
+        type_oid,
+        oid::INT2 | oid::INT4 | oid::INT8 | oid::INTERVAL | oid::NUMERIC
+    )
+}
+
 impl Analyzer<'_> {
+    /// Whether an expression is known to be of a type whose values add up to the same in any order.
+    pub(super) fn is_exact(&self, expr: &Expr, scope: &Rc<Scope>) -> bool {
+        match self.typed(expr, scope) {
+            Some(Typed::Of { oid, .. }) => is_exact(oid),
+            Some(Typed::Open) | None => self
+                .find(bare(expr), scope)
+                .is_some_and(|(_, column)| column.is_exact),
+        }
+    }
+
     /// The type of `expr`, which stands where `scope` is seen; none unless it is certain.
     pub(super) fn typed(&self, expr: &Expr, scope: &Rc<Scope>) -> Option<Typed> {
         let of = |expr: &Expr| self.typed(expr, scope);

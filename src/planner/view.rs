@@ -6,12 +6,12 @@
 //! ([`means_the_same`]).
 
 use super::analysis::{Analyzer, Outcome};
-use super::expression::is_exact;
 use super::gathered::Inside;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{From, Item, Origin, OutColumn};
 use super::sorting::Sorts;
 use super::template::Context;
+use super::typing::is_exact;
 use crate::sql::lex::{self, Token, TokenKind};
 use crate::sql::parse::{self, Place, ast};
 use crate::topology::schema::{Placement, Relation, RelationKind, TEMPORARY};
