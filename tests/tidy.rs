@@ -632,6 +632,124 @@ fn codes_are_read_from_the_last_column_only() {
     assert_eq!(readme_codes(row), ["key-update", "a", "b"]);
 }
 
+/// The codes that `src/planner/refusal.rs` has: each with when, and what to do instead.
+fn refusals(text: &str) -> Vec<[String; 3]> {
+    let mut found = Vec::new();
+    let strings = |line: &str| -> Vec<String> {
+        let line = line.replace("\\\"", "\u{1}").replace("\\\\", "\\");
+        let strings = line.split('"').skip(1).step_by(2);
+        strings.map(|text| text.replace('\u{1}', "\"")).collect()
+    };
+    let mut when: Vec<&str> = Vec::new();
+    let table = text.split("\nrefusals! {").nth(1).unwrap_or_default();
+    let table = table.split("\n}").next().unwrap_or_default();
+    for line in table.lines().map(str::trim) {
+        if let Some(doc) = line.strip_prefix("/// ") {
+            when.push(doc);
+        } else if let [code, hint] = strings(line).as_slice() {
+            found.push([code.clone(), when.join(" "), hint.clone()]);
+            when.clear();
+        }
+    }
+    let others = text.split("OTHER_CODES").nth(1).unwrap_or_default();
+    let others = others.split("];").next().unwrap_or_default();
+    for entry in strings(others).chunks(3) {
+        found.push([entry[0].clone(), entry[1].clone(), entry[2].clone()]);
+    }
+    found.sort();
+    found
+}
+
+/// The codes that a source gives to clients, beside those of the planner.
+fn codes_given(text: &str) -> Vec<String> {
+    let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let literal = |text: &str, index: usize| -> Option<String> {
+        text.split('"').nth(2 * index + 1).map(str::to_owned)
+    };
+    let named = text.split("code: \"").skip(1);
+    let named = named.filter_map(|rest| rest.split('"').next().map(str::to_owned));
+    let answered = text
+        .split("fn refusal(&self)")
+        .skip(1)
+        .flat_map(|function| {
+            let function = function.split("\n    }").next().unwrap_or_default();
+            let some = function.split("Some(\"").skip(1);
+            some.filter_map(|rest| rest.split('"').next().map(str::to_owned))
+                .collect::<Vec<_>>()
+        });
+    // The second argument of a call.
+    let called = text
+        .split(" refused(")
+        .chain(text.split("(refused("))
+        .skip(1);
+    let called = called.filter_map(|rest| literal(rest.split(");").next()?, 1));
+    let called = called.filter(|code| code.contains('-'));
+    let is_code = |code: &String| {
+        !code.is_empty()
+            && code
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+    };
+    named
+        .chain(answered)
+        .chain(called)
+        .filter(is_code)
+        .collect()
+}
+
+#[test]
+fn the_readme_lists_every_refusal_once() {
+    const FIRST: &str = "| Code | When | Instead |\n|---|---|---|\n";
+    let source = fs::read_to_string(root().join("src/planner/refusal.rs")).unwrap();
+    let refusals = refusals(&source);
+    let codes: Vec<&String> = refusals.iter().map(|[code, ..]| code).collect();
+    assert!(codes.len() > 70, "only {} codes found", codes.len());
+    assert!(codes.windows(2).all(|pair| pair[0] != pair[1]), "{codes:?}");
+    let mut given: Vec<String> = sources(&[
+        "src/frontend",
+        "src/executor",
+        "src/admin",
+        "src/transaction",
+    ])
+    .iter()
+    .flat_map(|(_, text)| codes_given(text))
+    .collect();
+    given.sort();
+    given.dedup();
+    assert!(given.len() >= 18, "only {given:?}");
+    let unlisted: Vec<_> = given.iter().filter(|code| !codes.contains(code)).collect();
+    assert!(unlisted.is_empty(), "refusal.rs does not list {unlisted:?}");
+
+    let cell = |text: &str| text.replace('|', "\\|").replace('<', "&lt;");
+    let rows = refusals.iter().map(|[code, when, instead]| {
+        format!("| `{code}` | {} | {} |\n", cell(when), cell(instead))
+    });
+    let table: String = rows.collect();
+    let path = root().join("README.md");
+    let readme = fs::read_to_string(&path).unwrap();
+    let (before, rest) = readme.split_once(FIRST).expect("a table of codes");
+    let after = rest.find("\n\n").map_or("", |end| &rest[end + 1..]);
+    let expected = format!("{before}{FIRST}{table}{after}");
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(&path, &expected).unwrap();
+    } else if readme != expected {
+        let other = readme
+            .lines()
+            .zip(expected.lines())
+            .find(|(one, other)| one != other);
+        panic!(
+            "README.md has another table of refusals, first: {other:#?}; UPDATE_EXPECT=1 writes it"
+        );
+    }
+}
+
+#[test]
+fn codes_are_found_where_they_are_given() {
+    let text = "Err(refused(\n \"BEGIN\",\n \"begin-modes\",\n \"why\")); x { code: \"fastpath\", }\n\
+        fn refusal(&self) -> X {\n match self { A => Some(\"b-c\"), B => None }\n    }";
+    assert_eq!(codes_given(text), ["fastpath", "b-c", "begin-modes"]);
+}
+
 /// How many behaviours `tests/behaviours.md` lists.
 const BEHAVIOURS: usize = 83;
 

@@ -170,6 +170,106 @@ refusals! {
     Rewrite = "rewrite", "Restrict the sharding key to one value, or name the shard with SET pgring.shard.";
 }
 
+/// The codes that are given elsewhere than by the planner: each with when, and what to do instead. With the table above
+/// they are all that clients may see; README.md lists both, and a test holds the three together.
+pub const OTHER_CODES: [(&str, &str, &str); 19] = [
+    (
+        "begin-modes",
+        "BEGIN with modes after other statements of its string.",
+        "Send BEGIN first, or in a string of its own.",
+    ),
+    (
+        "client-encoding",
+        "A client_encoding other than UTF8.",
+        "Use client_encoding UTF8.",
+    ),
+    (
+        "console-command",
+        "A command of PgBouncer's console that this one does not have.",
+        "SHOW HELP lists the commands.",
+    ),
+    (
+        "console-sql",
+        "SQL, transactions, or parameters in the console.",
+        "Connect to the cluster's database; drivers need autocommit here.",
+    ),
+    (
+        "copy-server-file",
+        "COPY with a file or program on the server.",
+        "Use COPY with STDIN or STDOUT (\\copy in psql).",
+    ),
+    (
+        "explain-analyze",
+        "EXPLAIN ANALYZE of a write on several shards.",
+        "Use EXPLAIN without ANALYZE, or name the sharding key.",
+    ),
+    (
+        "fastpath",
+        "A call of a function by its OID, for large objects too.",
+        "Call the function in a SELECT.",
+    ),
+    (
+        "order-by-type",
+        "ORDER BY of a type that only PostgreSQL sorts, which showed when the shards answered; rounded floats, and DateStyles in which times do not sort.",
+        "Order by an expression of a simpler type, use DateStyle ISO and extra_float_digits of at least 1.",
+    ),
+    (
+        "portal-row-limit",
+        "A second Execute of a portal over several shards that was not kept.",
+        "Name the portal and BEGIN before, fetch all rows at once, or name the sharding key.",
+    ),
+    (
+        "prepare-transaction",
+        "Two-phase commit by the client.",
+        "Use COMMIT: it is atomic over all shards.",
+    ),
+    (
+        "replication",
+        "A replication connection.",
+        "Connect to the shard itself.",
+    ),
+    (
+        "rounded-floats",
+        "Values of several shards that travel as text and may hold floats, while extra_float_digits is below 1.",
+        "Use extra_float_digits of at least 1.",
+    ),
+    (
+        "schema-drift",
+        "Shards whose rows have other columns than each other, or than the router knows of.",
+        "Compare the table's definition on the shards; ask for columns of types of one's own as text.",
+    ),
+    (
+        "session-authorization",
+        "SET SESSION AUTHORIZATION.",
+        "Use SET ROLE, or log in as that user.",
+    ),
+    (
+        "snapshot-isolation",
+        "SERIALIZABLE over several shards, REPEATABLE READ over them without pgring.snapshot = consistent, and reads of them in other blocks with it.",
+        "Use SET pgring.snapshot = 'consistent' and BEGIN ISOLATION LEVEL REPEATABLE READ, or one statement outside a block.",
+    ),
+    (
+        "sql-prepare",
+        "EXECUTE of what is no query, CREATE TABLE AS EXECUTE, and PREPARE in other places than statements.",
+        "Write the statement itself, or prepare it by the protocol.",
+    ),
+    (
+        "standard-conforming-strings",
+        "standard_conforming_strings = off.",
+        "Write backslashes in E'' strings.",
+    ),
+    (
+        "transaction-control",
+        "A statement that ended or began a transaction that the router does not know of.",
+        "Send BEGIN, COMMIT and ROLLBACK as statements of their own.",
+    ),
+    (
+        "transaction-snapshot",
+        "SET TRANSACTION SNAPSHOT, which pg_dump with parallel jobs needs.",
+        "Connect to the shard itself.",
+    ),
+];
+
 impl Refusal {
     /// Whether what stands in the way of several shards is the statement's shape alone: over the gathered rows one
     /// shard answers it as one PostgreSQL with all rows would.
