@@ -624,6 +624,14 @@ fn placed(
     let tokens = lex::lex(sql, context.limits).ok()?;
     let outcome = match statement::classify(sql, &tokens).ok()? {
         Statement::Query(_) => return None,
+        Statement::Copy(copy)
+            if copy.direction == CopyDirection::From
+                && planner::copy_from(&copy, sql, context).is_err()
+                && let Some(added) = planner::copy_added(&copy, sql, context) =>
+        {
+            let placed = placed(&added.sql, context, topology, refused)?;
+            return Some(format!("spelled out: {}\n{placed}", added.sql));
+        }
         Statement::Copy(copy) if copy.direction == CopyDirection::From => {
             planner::copy_from(&copy, sql, context).map(|route| match route {
                 CopyRoute::One(shard) => format!("all rows to {}", topology.shard_name(shard)),

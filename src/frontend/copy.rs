@@ -2,6 +2,7 @@
 //! other shard by shard.
 
 use super::control::refused;
+use super::copy_added::Adder;
 use super::error::{self, Stop};
 use super::held::Held;
 use super::session::Session;
@@ -9,15 +10,25 @@ use super::simple_query::text_of;
 use crate::executor::copy_in::{self, CopyInError};
 use crate::executor::copy_out::{self, Framing};
 use crate::planner::plan::Access;
-use crate::planner::{self, CopyRoute, CopySplit, CopyTimes, PlanError, Refusal};
+use crate::planner::{self, CopyAdded, CopyRoute, CopySplit, CopyTimes, PlanError, Refusal};
 use crate::sql::copy::{CopyDirection, CopyFormat, CopyHeader, CopyStatement, CopyTarget};
 use crate::sql::copy_rows::{CopyKey, CopyPiece, CopyRow, CopyRows};
+use crate::sql::lex;
+use crate::sql::statement::{self, Statement};
 use crate::topology::ShardId;
 use crate::topology::snapshot::Topology;
 use crate::transaction::state::Phase;
 use crate::wire::frontend_message::{self, FrontendMessage};
 use crate::wire::stream::Head;
 use std::sync::Arc;
+
+/// Refusals of a COPY that are about columns which it leaves out.
+const LEFT_OUT: [Refusal; 4] = [
+    Refusal::DefaultDiffers,
+    Refusal::ReferenceWriteDiffers,
+    Refusal::SequenceDefault,
+    Refusal::CopyWithoutKey,
+];
 
 /// A COPY from the client as far as it has come.
 struct Intake<'a> {
@@ -166,7 +177,30 @@ impl Session {
         if routed.as_ref().is_err_and(unloaded) && self.look_again().await {
             routed = self.copy_route(copy, sql);
         }
-        let (topology, route) = routed?;
+        let by_default = |stop: &Stop| LEFT_OUT.iter().any(|refusal| stop.is_refusal(*refusal));
+        if routed.as_ref().is_err_and(by_default)
+            && let Some(added) = self.copy_added(copy, sql)?
+        {
+            let tokens = lex::lex(&added.sql, &self.lex_limits()).unwrap_or_default();
+            if let Ok(Statement::Copy(copy)) = statement::classify(&added.sql, &tokens) {
+                // What is left of the refusal is one of this text.
+                routed = self.copy_route(&copy, &added.sql).or(routed);
+                return self
+                    .copy_routed(&copy, &added.sql, routed?, Some(&added))
+                    .await;
+            }
+        }
+        self.copy_routed(copy, sql, routed?, None).await
+    }
+
+    async fn copy_routed(
+        &mut self,
+        copy: &CopyStatement<'_>,
+        sql: &str,
+        routed: (Arc<Topology>, CopyRoute),
+        added: Option<&CopyAdded>,
+    ) -> Result<(), Stop> {
+        let (topology, route) = routed;
         let first = match &route {
             CopyRoute::One(shard) => *shard,
             CopyRoute::AllShards(_) | CopyRoute::Split(_) => self
@@ -194,8 +228,15 @@ impl Session {
             self.note_in_use();
             marked.map_err(error::of_command)?;
         }
+        let mut adder = match added {
+            None => None,
+            Some(added) => Some(Box::pin(self.adder(copy, added, first)).await?),
+        };
         // The first shard says whether the COPY is one, before the client sends anything.
-        let response = self.start_copy(first, &mut intake).await?;
+        let mut response = self.start_copy(first, &mut intake).await?;
+        if let Some(adder) = &adder {
+            response = adder.response(&response).ok_or(Stop::Gone)?;
+        }
         if matches!(route, CopyRoute::AllShards(_)) {
             for shard in topology.shard_ids().filter(|shard| *shard != first) {
                 self.start_copy(shard, &mut intake).await?;
@@ -205,10 +246,15 @@ impl Session {
         self.client.flush().await.map_err(error::of_client)?;
 
         let taken = match &route {
-            CopyRoute::Split(split) => self.take_rows(copy, split, topology, &mut intake).await,
-            CopyRoute::AllShards(times) => self.take_all(copy, times, &mut intake).await,
+            CopyRoute::Split(split) => {
+                self.take_rows(copy, split, topology, &mut intake, &mut adder)
+                    .await
+            }
+            CopyRoute::AllShards(times) => {
+                self.take_all(copy, times, &mut intake, &mut adder).await
+            }
             CopyRoute::One(_) => {
-                self.take_all(copy, &CopyTimes::default(), &mut intake)
+                self.take_all(copy, &CopyTimes::default(), &mut intake, &mut None)
                     .await
             }
         };
@@ -277,6 +323,7 @@ impl Session {
         split: &CopySplit,
         mut topology: Arc<Topology>,
         intake: &mut Intake<'_>,
+        adder: &mut Option<Adder>,
     ) -> Result<(), Stop> {
         let mut rows = CopyRows::new(&copy.options, self.router.config.limits.copy_buffer_bytes);
         let key = CopyKey::new(&copy.options, split.column, &split.name);
@@ -290,12 +337,23 @@ impl Session {
             while let Some(piece) = rows.read().map_err(CopyInError::from)? {
                 match piece {
                     CopyPiece::Header(bytes) => {
-                        intake.header = bytes.to_vec();
-                        self.write_to_all(intake, bytes);
+                        intake.header = match adder {
+                            Some(adder) => adder.header(bytes),
+                            None => bytes.to_vec(),
+                        };
+                        self.write_to_all(intake, &intake.header);
                     }
                     CopyPiece::Trailer(bytes) => self.write_to_all(intake, bytes),
                     CopyPiece::Row(row) => {
                         timeless.check(row)?;
+                        let longer;
+                        let row = match adder {
+                            None => row,
+                            Some(adder) => {
+                                longer = adder.add(self, row).await?;
+                                CopyRow::new(&longer.0, longer.1)
+                            }
+                        };
                         let value = key.value(row).map_err(CopyInError::from)?;
                         let value = value.as_deref();
                         let shard = self.place_row(value, split, binary, &mut topology, intake);
@@ -357,6 +415,7 @@ impl Session {
         copy: &CopyStatement<'_>,
         times: &CopyTimes,
         intake: &mut Intake<'_>,
+        adder: &mut Option<Adder>,
     ) -> Result<(), Stop> {
         let timeless = Timeless::new(copy, times);
         let mut rows = CopyRows::new(&copy.options, self.router.config.limits.copy_buffer_bytes);
@@ -365,7 +424,7 @@ impl Session {
             let more = self
                 .next_copy_data(intake, |chunk| data.extend_from_slice(chunk))
                 .await?;
-            if !timeless.keys.is_empty() {
+            if !timeless.keys.is_empty() || adder.is_some() {
                 // A row's last bytes pass once the row has been looked at.
                 rows.push(&data);
                 if !more {
@@ -375,12 +434,23 @@ impl Session {
                     if let CopyPiece::Row(row) = piece {
                         timeless.check(row)?;
                     }
+                    let Some(adder) = adder else { continue };
+                    match piece {
+                        CopyPiece::Header(bytes) => self.write_to_all(intake, &adder.header(bytes)),
+                        CopyPiece::Trailer(bytes) => self.write_to_all(intake, bytes),
+                        CopyPiece::Row(row) => {
+                            let (row, _) = adder.add(self, row).await?;
+                            self.write_to_all(intake, &row);
+                        }
+                    }
                 }
             }
             if !more {
                 return Ok(());
             }
-            self.write_to_all(intake, &data);
+            if adder.is_none() {
+                self.write_to_all(intake, &data);
+            }
             for shard in intake.started.clone() {
                 self.push_copy(shard, intake).await?;
             }

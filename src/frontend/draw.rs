@@ -156,7 +156,7 @@ impl Session {
         self.draw_for(column, fill.rows).await
     }
 
-    async fn draw_for(
+    pub(super) async fn draw_for(
         &self,
         column: sequence::SequenceColumn,
         count: usize,
@@ -183,19 +183,24 @@ pub(super) fn may_be_spelled(refused: &Stop) -> bool {
 }
 
 /// A UUID of chance (version 4), as PostgreSQL makes and prints it.
-fn uuid() -> Result<String, Stop> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|_| PlanError::Internal {
-        what: "the system has no random numbers".into(),
-    })?;
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
+pub(super) fn uuid() -> Result<String, Stop> {
     let mut text = String::with_capacity(36);
-    for (place, byte) in bytes.iter().enumerate() {
+    for (place, byte) in uuid_bytes()?.iter().enumerate() {
         if matches!(place, 4 | 6 | 8 | 10) {
             text.push('-');
         }
         let _ = write!(text, "{byte:02x}");
     }
     Ok(text)
+}
+
+/// The same, as PostgreSQL sends it in binary.
+pub(super) fn uuid_bytes() -> Result<[u8; 16], Stop> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| PlanError::Internal {
+        what: "the system has no random numbers".into(),
+    })?;
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    Ok(bytes)
 }

@@ -14,6 +14,7 @@ pub mod extended_query;
 pub mod control;
 pub mod copy;
 mod create_as;
+mod copy_added;
 pub mod known;
 mod clock;
 mod draw;

@@ -4,25 +4,44 @@
 use super::error::{self, Stop};
 use super::session::Session;
 use super::several::{Request, write_step};
+use crate::backend::sequence::SequenceColumn;
 use crate::executor::fan_out::{self, FannedOut, Show, Start};
 use crate::executor::gather::{self, Gathered, Held, Source};
 use crate::executor::merge::MergeError;
-use crate::planner::plan::{Merge, Plan, Step, StepArguments, StepSql, Store, Transport};
+use crate::planner::plan::{Merge, Plan, RowValue, Step, StepArguments, StepSql, Store, Transport};
 use crate::planner::{self, Binding, PlanError, Refusal, Template};
 use crate::topology::ShardId;
 use crate::transaction::state::Phase;
 use crate::wire::backend_message::{self, DataRow};
-use crate::wire::frame::{Format, Frame};
+use crate::wire::frame::{Format, Frame, HEADER_BYTES};
 use crate::wire::frontend_message::{self, Target};
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+
+/// How many values of a sequence are drawn at once.
+const DRAW_MOST: usize = 10_000;
 
 /// The query's columns.
 struct Carried {
     oids: Vec<u32>,
     transports: Vec<Transport>,
     names: Vec<&'static str>,
+}
+
+impl Carried {
+    /// The columns that are not the query's.
+    fn add(&mut self, store: &Store) {
+        for value in &*store.added {
+            let (oid, name) = match value {
+                RowValue::Sequence { .. } => (20, "bigint"),
+                RowValue::Uuid => (2950, "uuid"),
+            };
+            self.oids.push(oid);
+            self.transports.push(Transport::Binary { oid });
+            self.names.push(name);
+        }
+    }
 }
 
 /// Rows on their way to shards.
@@ -72,10 +91,14 @@ impl Session {
             let inputs = self.inputs(plan, request, "", false, &mut held).await?;
             (inputs.2, inputs.1)
         };
-        let carried = self.carried(plan, request, store).await?;
+        let mut carried = self.carried(plan, request, store).await?;
         let rows = self.collect(plan, request, &arrays, &carried, &from, &mut held);
-        let rows = rows.await?;
+        let mut rows = rows.await?;
         drop(arrays);
+        if !store.added.is_empty() {
+            rows = self.with_values(store, rows).await?;
+            carried.add(store);
+        }
         let placed = self.placed(store, &carried, rows, &mut held)?;
         self.store_placed(store, &carried, placed, request, show)
             .await
@@ -119,7 +142,7 @@ impl Session {
             .map_err(|_| error::of_execute(MergeError::Row.into()))?;
         let refused =
             |reason: String| Stop::from(PlanError::refused(Refusal::InsertSelect, reason));
-        if columns.len() != store.items.len() {
+        if columns.len() + store.added.len() != store.items.len() {
             return Err(refused(
                 "its query has other columns than was thought".to_owned(),
             ));
@@ -179,6 +202,60 @@ impl Session {
         gathered.map_err(|error| self.after_several(from, error))?;
         let [rows] = relations;
         Ok(rows.into_rows())
+    }
+
+    /// The rows, each with values of its own behind those of the query.
+    async fn with_values(&mut self, store: &Store, rows: Vec<Frame>) -> Result<Vec<Frame>, Stop> {
+        let mut drawn = Vec::with_capacity(store.added.len());
+        for value in &*store.added {
+            drawn.push(match value {
+                RowValue::Uuid => Vec::new(),
+                RowValue::Sequence {
+                    schema,
+                    table,
+                    column,
+                } => {
+                    let column = SequenceColumn {
+                        schema: schema.clone(),
+                        table: table.clone(),
+                        column: column.clone(),
+                    };
+                    let mut numbers = Vec::with_capacity(rows.len());
+                    while numbers.len() < rows.len() {
+                        let count = (rows.len() - numbers.len()).min(DRAW_MOST);
+                        numbers.extend(self.draw_for(column.clone(), count).await?);
+                    }
+                    numbers
+                }
+            });
+        }
+        let mut longer = Vec::with_capacity(rows.len());
+        for (place, row) in rows.into_iter().enumerate() {
+            let broken = || error::of_execute(MergeError::Row.into());
+            let (count, fields) = row.body().split_first_chunk::<2>().ok_or_else(broken)?;
+            let count = u16::from_be_bytes(*count);
+            let mut body = BytesMut::with_capacity(row.body().len() + 20 * drawn.len());
+            body.put_u16(count.checked_add(drawn.len() as u16).ok_or_else(broken)?);
+            body.put_slice(fields);
+            for numbers in &drawn {
+                match numbers.get(place) {
+                    Some(number) => {
+                        body.put_i32(8);
+                        body.put_i64(*number);
+                    }
+                    None => {
+                        body.put_i32(16);
+                        body.put_slice(&super::draw::uuid_bytes()?);
+                    }
+                }
+            }
+            let mut frame = BytesMut::with_capacity(body.len() + HEADER_BYTES);
+            frame.put_u8(row.tag());
+            frame.put_i32(body.len() as i32 + 4);
+            frame.put_slice(&body);
+            longer.push(Frame::new(frame.freeze()));
+        }
+        Ok(longer)
     }
 
     /// Places each row as one of VALUES.

@@ -6,6 +6,7 @@ pub mod advise;
 pub mod plan;
 pub mod refusal;
 
+mod added;
 mod aggregate;
 mod analysis;
 mod attached;
@@ -46,6 +47,7 @@ mod view;
 mod with;
 mod write;
 
+pub use added::{AddedColumn, AddedValue, CopyAdded, copy_added};
 pub use analysis::Fill;
 pub use ddl::changes;
 pub use hint::Hint;

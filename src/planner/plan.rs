@@ -217,8 +217,27 @@ pub struct Store {
     pub before: Arc<str>,
     /// Its text behind the query.
     pub after: Arc<str>,
-    /// The query's columns: constants whose type is that of the column that they are stored in, as text.
+    /// The query's columns: constants whose type is that of the column that they are stored in, as text. Behind them
+    /// stand those of `added`.
     pub items: Arc<[Option<Arc<str>>]>,
+    /// Columns that the query leaves out, of which each row is given a value of its own.
+    pub added: Arc<[RowValue]>,
+}
+
+/// A value of each row's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RowValue {
+    /// The next of a column's sequence.
+    Sequence {
+        /// The table's schema.
+        schema: Arc<str>,
+        /// The table.
+        table: Arc<str>,
+        /// The column.
+        column: Arc<str>,
+    },
+    /// A UUID of chance.
+    Uuid,
 }
 
 /// How the rows that a step has given another sharding key come to another shard.

@@ -5,6 +5,7 @@
 //! Columns are added and DEFAULTs replaced at tokens, and proven as all splices are: without what was added, the tree is
 //! the client's.
 
+use super::added;
 use super::clock::{self, TimeCall};
 use super::refusal::{PlanError, Refusal};
 use super::rewrite::outermost;
@@ -27,7 +28,7 @@ const SAMPLE_UUID: &str = "00000000-0000-4000-8000-000000000000";
 const UUIDS: [&str; 2] = ["gen_random_uuid", "uuid_generate_v4"];
 
 /// Types, by OID, that take a UUID as its text: uuid, text, varchar.
-const TAKE_UUID_TEXT: [u32; 3] = [2950, 25, 1043];
+pub(super) const TAKE_UUID_TEXT: [u32; 3] = [2950, 25, 1043];
 
 /// A statement's text with gaps for values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +78,7 @@ struct Edit {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Piece {
+pub(super) enum Piece {
     Text(String),
     Time,
     Number { sequence: usize, index: usize },
@@ -126,16 +127,7 @@ pub(super) fn spelling_of(
     if path.any(|schema| **schema == *"pg_catalog") {
         return None;
     }
-    let mut finder = Finder {
-        sql,
-        tokens: &parsed.tokens,
-        context,
-        edits: Vec::new(),
-        sequences: Vec::new(),
-        time: false,
-        uuids: 0,
-        results: None,
-    };
+    let mut finder = Finder::new(sql, &parsed.tokens, context);
     match &parsed.statement {
         Statement::Update(update) => finder.update(update)?,
         Statement::Insert(insert) => finder.insert(insert)?,
@@ -404,7 +396,7 @@ struct Row {
     values: Vec<(usize, usize)>,
 }
 
-struct Finder<'a> {
+pub(super) struct Finder<'a> {
     sql: &'a str,
     tokens: &'a [Token],
     context: &'a Context<'a>,
@@ -417,6 +409,20 @@ struct Finder<'a> {
 }
 
 impl<'a> Finder<'a> {
+    /// Of a statement of these tokens.
+    pub(super) fn new(sql: &'a str, tokens: &'a [Token], context: &'a Context<'a>) -> Self {
+        Self {
+            sql,
+            tokens,
+            context,
+            edits: Vec::new(),
+            sequences: Vec::new(),
+            time: false,
+            uuids: 0,
+            results: None,
+        }
+    }
+
     fn is(&self, at: usize, word: &str) -> bool {
         let token = self.tokens.get(at);
         token.is_some_and(|token| token.is(self.sql, word))
@@ -427,7 +433,7 @@ impl<'a> Finder<'a> {
         token.is_some_and(|token| token.is_symbol(self.sql, symbol))
     }
 
-    fn table(&self, name: &ast::ObjectName) -> Option<&'a Relation> {
+    pub(super) fn table(&self, name: &ast::ObjectName) -> Option<&'a Relation> {
         let parts = super::analysis::object_name(name).ok()?;
         let (schema, name) = match parts.as_slice() {
             [name] => (None, name),
@@ -445,7 +451,7 @@ impl<'a> Finder<'a> {
     }
 
     /// Whether a column that is left to its default is to be spelled out.
-    fn is_spelled(&self, relation: &Relation, index: usize) -> bool {
+    pub(super) fn is_spelled(&self, relation: &Relation, index: usize) -> bool {
         let column = &relation.columns[index];
         let is_key = matches!(relation.placement, Placement::Sharded { key, .. } if key == index);
         let reference = relation.placement == Placement::Reference;
@@ -497,7 +503,12 @@ impl<'a> Finder<'a> {
     }
 
     /// The value of a column that is left to its default, for one row.
-    fn default(&mut self, relation: &Relation, column: &Column, once: bool) -> Option<Vec<Piece>> {
+    pub(super) fn default(
+        &mut self,
+        relation: &Relation,
+        column: &Column,
+        once: bool,
+    ) -> Option<Vec<Piece>> {
         let text = match &column.default {
             ColumnDefault::Null | ColumnDefault::Generated => return None,
             ColumnDefault::Sequence if once => return Some(vec![self.drawn(relation, column)]),
@@ -660,7 +671,7 @@ impl<'a> Finder<'a> {
     }
 
     /// The columns, by index, that an INSERT of rows this wide leaves out and that are to be spelled out.
-    fn omitted(
+    pub(super) fn omitted(
         &self,
         insert: &ast::Insert,
         relation: &Relation,
@@ -972,6 +983,9 @@ impl<'a> Finder<'a> {
             lists.push((select, end.unwrap_or(self.tokens.len())));
         }
         self.results = lists.first().copied();
+        // What each row has of its own it is given when all rows are there.
+        let mut added = added;
+        added.retain(|index| added::row_value(relation, *index).is_none());
         if added.is_empty() {
             return Some(());
         }
@@ -1025,7 +1039,7 @@ impl<'a> Finder<'a> {
 }
 
 /// The place of the name that is called in a text such as `public.f()`.
-fn last_name(text: &str, tokens: &[Token]) -> usize {
+pub(super) fn last_name(text: &str, tokens: &[Token]) -> usize {
     let qualified = tokens
         .get(1)
         .is_some_and(|token| token.is_symbol(text, "."));
@@ -1033,7 +1047,7 @@ fn last_name(text: &str, tokens: &[Token]) -> usize {
 }
 
 /// The call without arguments that makes a UUID and whose name is the token `at`: its first token and its last.
-fn uuid_call(sql: &str, tokens: &[Token], at: usize) -> Option<(usize, usize)> {
+pub(super) fn uuid_call(sql: &str, tokens: &[Token], at: usize) -> Option<(usize, usize)> {
     let symbol = |at: usize, symbol: &str| {
         let token = tokens.get(at);
         token.is_some_and(|token| token.is_symbol(sql, symbol))

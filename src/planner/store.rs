@@ -2,12 +2,13 @@
 //! each row is placed as one of VALUES would be, and each shard stores its rows as they come out of arrays. The INSERT's
 //! own columns, casts, defaults, ON CONFLICT and RETURNING stay PostgreSQL's.
 
+use super::added;
 use super::gather::PORTABLE;
-use super::plan::{Merge, Plan, StepArguments, StepSql, Store, Transport};
+use super::plan::{Merge, Plan, RowValue, StepArguments, StepSql, Store, Transport};
 use super::refusal::{PlanError, Refusal};
 use super::rewrite::outermost;
 use super::template::{self, Binding, Context, Template};
-use crate::sql::lex::{Token, TokenKind};
+use crate::sql::lex::{Token, TokenKind, quote_identifier};
 use crate::sql::parse::{self, ast};
 use crate::topology::snapshot::Topology;
 use ast::{Expr, SelectItem, SetExpr, Statement, Value};
@@ -55,12 +56,15 @@ pub(super) fn store_text(
     }
     let query = template::template_collected(text, parameter_types, context).ok()?;
     let width = query.width().filter(|width| *width <= COLUMNS_MAX)?;
-    let items = items(source, width)?;
+    let mut items = items(source, width)?;
     let end = tokens.last().map_or(0, |token| token.end);
+    let added::RowColumns { given, added } = added::row_values(insert, width, context)?;
+    items.resize(width + added.len(), None);
     let store = Store {
-        before: sql[..start].into(),
+        before: before(&sql[..start], insert, &given, &added).into(),
         after: sql[tokens[last].end..end].into(),
         items: items.into(),
+        added: added.iter().map(|(_, value)| value.clone()).collect(),
     };
     // Whatever else the INSERT does must be such that the rows of VALUES could be split.
     let values = store.values();
@@ -68,6 +72,10 @@ pub(super) fn store_text(
     match parse::parse(&values, tokens).ok()?.statement {
         Statement::Insert(mut proof) if proof.source.is_some() => {
             proof.source = insert.source.clone();
+            if !added.is_empty() {
+                proof.columns.truncate(insert.columns.len());
+                proof.overriding = insert.overriding;
+            }
             if Statement::Insert(proof) != *statement {
                 return None;
             }
@@ -83,6 +91,39 @@ pub(super) fn store_text(
         source: Box::new(query),
         store: Arc::new(store),
     })
+}
+
+/// The text before the query with further columns. What is there besides is proven by the caller.
+fn before(
+    text: &str,
+    insert: &ast::Insert,
+    given: &[Arc<str>],
+    added: &[(Arc<str>, RowValue)],
+) -> String {
+    if added.is_empty() {
+        return text.to_owned();
+    }
+    let mut text = text.trim_ascii_end().to_owned();
+    let mut names: Vec<String> = Vec::new();
+    match insert.columns.is_empty() {
+        true => {
+            text.push_str(" (");
+            names.extend(given.iter().map(|name| quote_identifier(name)));
+        }
+        false => {
+            // The end of the list.
+            text.pop();
+            text.push_str(", ");
+        }
+    }
+    names.extend(added.iter().map(|(name, _)| quote_identifier(name)));
+    text.push_str(&names.join(", "));
+    let draws = |(_, value): &(_, RowValue)| matches!(value, RowValue::Sequence { .. });
+    text.push_str(match added.iter().any(draws) {
+        true => ") OVERRIDING SYSTEM VALUE ",
+        false => ") ",
+    });
+    text
 }
 
 impl StoreText {

@@ -481,13 +481,21 @@ fn stored(
     context: &Context<'_>,
     error: PlanError,
 ) -> Result<Template, PlanError> {
-    let PlanError::Refused {
-        refusal: Refusal::InsertSelect | Refusal::ReferenceWriteReads,
-        ..
-    } = error
-    else {
+    let PlanError::Refused { refusal, .. } = error else {
         return Err(error);
     };
+    let is_of_rows = matches!(
+        refusal,
+        Refusal::InsertSelect
+            | Refusal::ReferenceWriteReads
+            // A value of each row's own is given it when it is stored.
+            | Refusal::ReferenceWriteDiffers
+            | Refusal::SequenceDefault
+            | Refusal::MissingKey
+    );
+    if !is_of_rows {
+        return Err(error);
+    }
     let text = store_text(
         sql,
         &parsed.tokens,

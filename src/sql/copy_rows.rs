@@ -132,6 +132,12 @@ pub struct CopyRow<'a> {
 }
 
 impl<'a> CopyRow<'a> {
+    /// A row of these bytes, `content` of which come before its line end.
+    pub fn new(bytes: &'a [u8], content: usize) -> Self {
+        debug_assert!(content <= bytes.len());
+        Self { bytes, content }
+    }
+
     /// Its bytes without its line end.
     pub fn content(&self) -> &'a [u8] {
         &self.bytes[..self.content]

@@ -69,8 +69,9 @@ UPDATE marks SET at = now() - interval '1 day';
 
 INSERT INTO marks (code, no) SELECT 'k' || kind, kind FROM kinds;
 
--- refused: sequence-default
-INSERT INTO marks (code) SELECT 'l' || kind FROM kinds;
+INSERT INTO marks (code) SELECT 'l' || kind FROM kinds ORDER BY kind;
+
+INSERT INTO marks (code, name) SELECT 'm' || id, label FROM events WHERE id < 30 ORDER BY id RETURNING code, no, at;
 
 INSERT INTO marks (code, name, no) SELECT 's' || id, 'from sharded', 7 FROM sparse;
 
@@ -89,5 +90,9 @@ INSERT INTO numbered (id, note) OVERRIDING SYSTEM VALUE VALUES (1000, 'x') RETUR
 
 -- refused: sequence-default
 INSERT INTO numbered (note, n) VALUES ('g', 700) RETURNING id, n;
+
+INSERT INTO numbered (note) SELECT label FROM events WHERE id < 20 ORDER BY label, id;
+
+INSERT INTO numbered (note) SELECT name FROM kinds ORDER BY kind LIMIT 2 RETURNING id, n, note, at;
 
 SELECT id, n, note FROM numbered ORDER BY id;
