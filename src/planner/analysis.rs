@@ -239,8 +239,16 @@ pub(super) struct CteEntry<'a> {
     /// The next entry that a user of this one sees.
     pub(super) parent: Option<usize>,
     /// The output of a data-modifying query, which is walked once.
-    pub(super) done: Option<Rows>,
+    pub(super) done: Option<Done>,
     pub(super) used: bool,
+}
+
+/// What a data-modifying query gives back.
+#[derive(Debug, Clone)]
+pub(super) struct Done {
+    pub(super) rows: Rows,
+    /// The key of the table that it writes, if that is sharded.
+    pub(super) target: Option<NodeId>,
 }
 
 pub(super) struct UseNode {

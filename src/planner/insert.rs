@@ -367,7 +367,7 @@ impl<'a> Analyzer<'a> {
             outer,
             restricts_outer: false,
         });
-        let mut rows = self.returning(returning, &target_scope)?;
+        let mut rows = self.returning(returning, &target_scope, &From::default())?;
         let block = self.blocks.pop().unwrap_or_default();
         if block.random && reference {
             self.unstable(

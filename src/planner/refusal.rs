@@ -120,7 +120,7 @@ refusals! {
     OnConflict = "on-conflict", "Name the sharding key among the columns of ON CONFLICT.";
     /// MERGE over several shards that is not a join on the sharding keys.
     Merge = "merge", "Join target and source on their sharding keys, or restrict the keys to one value.";
-    /// INSERT, UPDATE, DELETE or MERGE in WITH over several shards.
+    /// INSERT in WITH over several shards.
     DataModifyingCte = "data-modifying-cte", "Restrict the sharding key to one value, or use statements of their own.";
     /// A write of a reference table that the copies might answer differently.
     ReferenceWriteDiffers = "reference-write-differs", "Pass the values as literals or parameters.";

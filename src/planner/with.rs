@@ -1,6 +1,7 @@
 //! WITH queries: which a name means, and their rows, walked anew at each use.
 
-use super::analysis::{Analyzer, CteEntry, Outcome, Rows, beyond};
+use super::analysis::{Analyzer, CteEntry, Done, Outcome, Rows, UseNode, beyond};
+use super::key::NodeId;
 use super::refusal::{PlanError, Refusal};
 use super::scope::{OutColumn, Scope};
 use crate::sql::parse::{self, ast};
@@ -39,24 +40,38 @@ impl<'a> Analyzer<'a> {
             while let SetExpr::Query(inner) = &**body {
                 body = &inner.body;
             }
-            if matches!(
-                **body,
-                SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_)
-            ) {
-                self.never_multi(Refusal::DataModifyingCte, "a data-modifying WITH query");
-                let rows = self.cte_rows(index)?;
-                self.ctes[index].done = Some(Rows {
-                    columns: rows.columns.map(|columns| {
-                        columns
-                            .into_iter()
-                            .map(|column| OutColumn {
-                                key: None,
-                                ..column
-                            })
-                            .collect()
-                    }),
-                    ..Rows::default()
-                });
+            match **body {
+                // Each shard changes its rows, and sees what it gives of them.
+                SetExpr::Update(_) | SetExpr::Delete(_) => {
+                    let first = self.uses.len();
+                    let rows = self.cte_rows(index)?;
+                    let target = self.uses.get(first).map(|used| used.node);
+                    if let Some(obstacle) = rows.obstacle.clone() {
+                        self.never_gathered(&obstacle);
+                        self.found.multi.get_or_insert(obstacle);
+                    }
+                    self.ctes[index].done = Some(Done { rows, target });
+                }
+                SetExpr::Insert(_) | SetExpr::Merge(_) => {
+                    self.never_multi(
+                        Refusal::DataModifyingCte,
+                        "a data-modifying WITH query that stores rows",
+                    );
+                    let rows = self.cte_rows(index)?;
+                    let columns = rows.columns.map(|columns| {
+                        let keyless = |column| OutColumn {
+                            key: None,
+                            ..column
+                        };
+                        columns.into_iter().map(keyless).collect()
+                    });
+                    let rows = Rows {
+                        columns,
+                        ..Rows::default()
+                    };
+                    self.ctes[index].done = Some(Done { rows, target: None });
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -65,8 +80,8 @@ impl<'a> Analyzer<'a> {
     /// The rows of a WITH query, as if it stood where it is used.
     pub(super) fn cte_rows(&mut self, index: usize) -> Outcome<Rows> {
         self.ctes[index].used = true;
-        if let Some(done) = &self.ctes[index].done {
-            return Ok(done.clone());
+        if let Some(done) = self.ctes[index].done.clone() {
+            return Ok(self.given_back(done));
         }
         let (query, env, scope) = (
             self.ctes[index].query,
@@ -90,6 +105,44 @@ impl<'a> Analyzer<'a> {
             }
         }
         Ok(rows)
+    }
+
+    /// The rows that a write gives back, for one use of them: what is asked of their keys there says nothing of the rows
+    /// that are written.
+    fn given_back(&mut self, done: Done) -> Rows {
+        let Done { mut rows, target } = done;
+        // Obstacles are the statement's already.
+        rows.obstacle = None;
+        let mut known: Vec<(NodeId, NodeId)> = Vec::new();
+        for column in rows.columns.iter_mut().flatten() {
+            let Some(key) = &mut column.key else { continue };
+            let seen = known.iter().find(|(written, _)| *written == key.node);
+            key.node = match seen {
+                Some((_, given)) => *given,
+                None => {
+                    let given = self.use_after(key.node);
+                    known.push((key.node, given));
+                    given
+                }
+            };
+        }
+        if let (true, true, Some(target)) = (rows.partitioned, known.is_empty(), target) {
+            // No column says where a row is.
+            self.use_after(target);
+        }
+        rows
+    }
+
+    /// A use of rows whose keys are among those of `written`.
+    fn use_after(&mut self, written: NodeId) -> NodeId {
+        let column = self.graph.column(written).clone();
+        let node = self.graph.add(column);
+        self.graph.edge(written, node);
+        self.uses.push(UseNode {
+            relation: "what a WITH query gives back".into(),
+            node,
+        });
+        node
     }
 
     pub(super) fn cte_named(&self, name: &str) -> Option<usize> {

@@ -46,14 +46,16 @@ impl<'a> Analyzer<'a> {
         Ok(())
     }
 
+    /// RETURNING; `groups` as in [`Self::projected`].
     pub(super) fn returning(
         &mut self,
         returning: &'a Option<Vec<SelectItem>>,
         scope: &Rc<Scope>,
+        groups: &From,
     ) -> Outcome<Rows> {
         let mut columns = Some(Vec::new());
         for item in returning.iter().flatten() {
-            self.projected(item, scope, &From::default(), &mut columns, &mut Vec::new())?;
+            self.projected(item, scope, groups, &mut columns, &mut Vec::new())?;
         }
         Ok(Rows {
             columns,
@@ -272,9 +274,9 @@ impl<'a> Analyzer<'a> {
             is_sharded,
             selection.as_ref(),
             outer,
-            |this, scope| {
+            |this, scope, groups| {
                 this.assignments(assignments, relation.as_deref(), key, scope)?;
-                this.returning(returning, scope)
+                this.returning(returning, scope, groups)
             },
         )
     }
@@ -326,7 +328,7 @@ impl<'a> Analyzer<'a> {
             is_sharded,
             selection.as_ref(),
             outer,
-            |this, scope| this.returning(returning, scope),
+            |this, scope, groups| this.returning(returning, scope, groups),
         )
     }
 
@@ -337,7 +339,7 @@ impl<'a> Analyzer<'a> {
         is_sharded: bool,
         selection: Option<&'a Expr>,
         outer: Option<Rc<Scope>>,
-        rest: impl FnOnce(&mut Self, &Rc<Scope>) -> Outcome<Rows>,
+        rest: impl FnOnce(&mut Self, &Rc<Scope>, &From) -> Outcome<Rows>,
     ) -> Outcome<Rows> {
         let scope = Rc::new(Scope {
             from,
@@ -350,7 +352,7 @@ impl<'a> Analyzer<'a> {
                 groups.equate(a, b);
             }
         }
-        let mut rows = rest(self, &scope)?;
+        let mut rows = rest(self, &scope, &groups)?;
         let block = self.blocks.pop().unwrap_or_default();
         let anchors = groups.nodes();
         let subquery_obstacle = self.settle(block.pending, &anchors);

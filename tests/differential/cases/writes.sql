@@ -94,14 +94,63 @@ WITH new AS (INSERT INTO sparse VALUES (3001, 1) RETURNING id) SELECT id FROM ne
 -- refused: data-modifying-cte
 WITH new AS (INSERT INTO sparse VALUES (3002, 1), (3003, 1), (3004, 2) RETURNING id) SELECT id FROM new ORDER BY id;
 
--- refused: data-modifying-cte
 WITH gone AS (DELETE FROM lines WHERE qty = 3 RETURNING event_id) SELECT event_id FROM gone;
 
--- refused: data-modifying-cte
 WITH gone AS (DELETE FROM lines WHERE qty = 4 RETURNING event_id) UPDATE events e SET kind = 8 FROM gone g WHERE g.event_id = e.id;
 
--- refused: data-modifying-cte
+-- refused: aggregate
 WITH gone AS (DELETE FROM lines WHERE qty = 5 RETURNING event_id, qty) SELECT count(*), sum(qty) FROM gone;
+
+-- Rows that one write gives back to another, and to queries, where each shard has what it needs.
+
+WITH gone AS (DELETE FROM lines WHERE qty = 2 RETURNING event_id, no, what, qty) INSERT INTO lines SELECT event_id, no + 100, what, 1 FROM gone;
+
+WITH gone AS (DELETE FROM lines WHERE no > 100 RETURNING *) INSERT INTO lines SELECT * FROM gone RETURNING event_id, no;
+
+-- refused: insert-select
+WITH gone AS (DELETE FROM events e WHERE id > 180 RETURNING e.*) INSERT INTO stamped (id, note, at) SELECT id + 0, label, at FROM gone;
+
+WITH gone AS (DELETE FROM events e WHERE id BETWEEN 160 AND 180 RETURNING e.*) INSERT INTO stamped (id, note, at) SELECT id, label, '2001-01-01' FROM gone ON CONFLICT (id) DO UPDATE SET note = 'there';
+
+WITH gone AS (DELETE FROM lines WHERE event_id > 150 RETURNING event_id), also AS (UPDATE sparse SET n = 7 RETURNING id) SELECT event_id FROM gone ORDER BY event_id;
+
+WITH changed AS (UPDATE events SET kind = 5 WHERE kind = 4 RETURNING id, label) SELECT c.id, c.label, l.no FROM changed c LEFT JOIN lines l ON l.event_id = c.id;
+
+WITH changed AS (UPDATE events SET kind = 4 WHERE kind = 5 RETURNING id) SELECT event_id, no FROM lines WHERE event_id IN (SELECT id FROM changed) ORDER BY event_id, no;
+
+WITH changed AS (UPDATE events SET kind = 4 WHERE kind = 4 RETURNING id) SELECT id, count(*) FROM changed GROUP BY id;
+
+WITH changed AS (UPDATE events SET ok = NOT ok WHERE id < 20 RETURNING id, ok) DELETE FROM lines USING changed c WHERE c.id = lines.event_id AND c.ok;
+
+-- All rows are written, however many are wanted.
+WITH changed AS (UPDATE events SET label = 'limited' WHERE kind = 4 RETURNING id, kind) SELECT id FROM changed ORDER BY kind, id LIMIT 2;
+
+WITH changed AS (UPDATE events SET label = label || '!' WHERE kind = 4 RETURNING id, label) SELECT label FROM changed LIMIT 1 OFFSET 1;
+
+SELECT id, label FROM events WHERE kind = 4 ORDER BY id;
+
+-- What is asked of the rows that are given back says nothing of those that are written.
+WITH changed AS (UPDATE sparse SET n = 77 RETURNING id) SELECT * FROM changed WHERE id = 1;
+
+SELECT * FROM sparse ORDER BY id;
+
+WITH gone AS (DELETE FROM lines WHERE event_id IN (21, 22, 23, 24, 25)) UPDATE events SET kind = 6 WHERE id = 31;
+
+SELECT count(*) FROM lines WHERE event_id BETWEEN 20 AND 26;
+
+-- Not so.
+
+-- refused: join
+WITH changed AS (UPDATE events SET kind = 4 WHERE kind = 4 RETURNING id, kind) SELECT s.id FROM changed c JOIN sparse s ON s.n = c.kind;
+
+-- refused: subquery
+WITH changed AS (UPDATE events SET kind = 4 WHERE kind = 4 RETURNING kind) SELECT id FROM sparse WHERE n IN (SELECT kind FROM changed);
+
+-- refused: subquery
+WITH changed AS (UPDATE events SET kind = 4 WHERE kind = 4) SELECT 1;
+
+-- refused: insert-select
+WITH gone AS (DELETE FROM lines WHERE no = 3 RETURNING event_id) INSERT INTO sparse SELECT event_id + 1, 0 FROM gone;
 
 WITH chosen AS (SELECT id FROM events WHERE kind = 3) UPDATE sparse SET n = 33 FROM chosen c WHERE c.id = sparse.id;
 
