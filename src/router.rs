@@ -10,7 +10,9 @@ use crate::backend::reload::ReloadError;
 use crate::config::Config;
 use crate::executor::gather::Budget;
 use crate::planner::Template;
-use crate::rebalance::mover;
+use crate::rebalance::side::MoveError;
+use crate::rebalance::{depart, mover};
+use crate::topology::ShardId;
 use crate::topology::snapshot::Topology;
 use crate::transaction::detection::{self, Detector};
 use crate::transaction::foreseeable::Foreseeable;
@@ -222,15 +224,34 @@ impl Router {
         }
     }
 
-    /// Takes over another shard map; see [`Control::reload`].
+    /// Takes over another shard map; see [`Control::reload`]. Shards that it has no more leave the cluster first, and
+    /// have to be able to.
     ///
     /// # Errors
-    /// [`ReloadError`]; the map that was in force stays.
+    /// [`ReloadError`]; the map that was in force stays. A shard may have become one that nothing is read from.
     pub async fn reload(&self, map: Arc<Config>) -> Result<(), ReloadError> {
         let control = self.control.clone();
-        let reloading = self
-            .control
-            .run(async move { Ok(control.reload(&map).await) });
+        let reloading = self.control.run(async move {
+            let reloaded = async {
+                control.check_map(&map).await?;
+                let topology = control.topology.load_full();
+                let is_named = |name: &str| map.shards.iter().any(|shard| shard.name == name);
+                let leaving: Vec<ShardId> = topology
+                    .shard_ids()
+                    .filter(|shard| !is_named(topology.shard_name(*shard)))
+                    .collect();
+                let _left = match leaving[..] {
+                    [] => None,
+                    _ => Some(
+                        depart::leave(&control, &leaving)
+                            .await
+                            .map_err(of_leaving)?,
+                    ),
+                };
+                control.reload(&map).await
+            };
+            Ok(reloaded.await)
+        });
         reloading.await?
     }
 
@@ -290,6 +311,13 @@ impl Router {
     /// A number that no statement has.
     pub fn next_statement(&self) -> u64 {
         self.statements.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+fn of_leaving(error: MoveError) -> ReloadError {
+    match error {
+        MoveError::Control(error) => ReloadError::Control(error),
+        error => ReloadError::Stays(error.to_string()),
     }
 }
 

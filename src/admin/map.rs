@@ -8,7 +8,6 @@ use super::map_change::{MapChange, TableName};
 use crate::config::edit::{self, Edit};
 use crate::config::rewrite::{Rewrite, RewriteError};
 use crate::config::{Address, Config, Pin, PinTarget, SHARDS_FILE, Shard, TableKind};
-use crate::rebalance::depart;
 use crate::router::Router;
 use crate::topology::key_value::KeyValue;
 use crate::topology::snapshot::Topology;
@@ -98,16 +97,6 @@ async fn edit_map(router: &Arc<Router>, change: &MapChange) -> Result<Answer, Ad
         Ok(rewrite)
     })
     .await?;
-    // Until the map is taken over, no slots are on their way to a shard that leaves.
-    let _leaving = match change {
-        MapChange::RemoveShard(name) => {
-            let mut shards = router.control.shards().into_iter();
-            let shard = shards.find(|(_, known)| **known == **name);
-            let (shard, _) = shard.ok_or_else(|| AdminError::NoShard(name.clone()))?;
-            Some(depart::leave(&router.control, shard).await?)
-        }
-        _ => None,
-    };
     let after = Arc::new(after);
     router.reload(after.clone()).await?;
     let replaced = blocking(move || match rewrite.is_untouched()? {

@@ -209,6 +209,9 @@ impl ErrorReply for AdminError {
             Self::NoDatabase(_) => Some("SHOW DATABASES lists them.".to_owned()),
             Self::NoShardedTable(_) => Some("SHOW TABLES lists them.".to_owned()),
             Self::Refused(error) => error.hint(),
+            Self::Reload(ReloadError::Owns { .. }) => {
+                Some("DRAIN SHARD, then REBALANCE and COMPLETE REBALANCE, empty it.".to_owned())
+            }
             Self::Blocked(_) => Some("PLAN REBALANCE shows all of it.".to_owned()),
             Self::NoMoveCan { hint, .. } => Some((*hint).to_owned()),
             Self::Map(error) => match error {

@@ -3,7 +3,7 @@
 use super::catalog;
 use super::control::{self, Control, ControlError};
 use super::member::{Member, Reach};
-use crate::config::Config;
+use crate::config::{Config, Shard};
 use crate::sql::lex::quote_identifier;
 use crate::topology::ShardId;
 use crate::topology::schema::{Relation, RelationKind, Schema};
@@ -31,6 +31,9 @@ pub enum ReloadError {
         /// Which.
         slots: SlotSet,
     },
+    /// A shard is not named any more, and has to stay.
+    #[error("{0}")]
+    Stays(String),
     /// A declaration does not fit the table that is there.
     #[error("{0}")]
     Misfit(String),
@@ -45,68 +48,49 @@ pub enum ReloadError {
     Control(#[from] ControlError),
 }
 
+/// Another map, and what follows from it.
+struct Judged {
+    config: Arc<Config>,
+    /// Those that there are, and new ones.
+    members: Vec<Arc<Member>>,
+    /// As the map places it.
+    schema: Schema,
+}
+
+/// What the map says of a shard.
+fn declared<'c>(config: &'c Config, member: &Member) -> Option<&'c Shard> {
+    let mut shards = config.shards.iter();
+    shards.find(|shard| *shard.name == *member.name)
+}
+
 impl Control {
+    /// Whether another shard map could be taken over now, but for the shards that it has no more.
+    ///
+    /// # Errors
+    /// [`ReloadError`]
+    pub async fn check_map(self: &Arc<Self>, map: &Config) -> Result<(), ReloadError> {
+        let _loaded = self.loaded.lock().await;
+        self.judge(map).await.map(drop)
+    }
+
     /// Takes over another shard map: its shards, tables, pins and ring; all else stays as it was loaded at the start. A
-    /// shard keeps its [`ShardId`], a new one gets the next. Call it on the control plane's runtime.
+    /// shard keeps its [`ShardId`], a new one gets the next. Call it on the control plane's runtime. What shards need that
+    /// the map has no more is the caller's.
     ///
     /// # Errors
     /// [`ReloadError`]; the map that was in force stays.
     pub async fn reload(self: &Arc<Self>, map: &Config) -> Result<(), ReloadError> {
         // Nobody else places the schema meanwhile.
         let _loaded = self.loaded.lock().await;
-        let before = self.config();
-        let config = Arc::new(Config {
-            ring: map.ring.clone(),
-            shards: map.shards.clone(),
-            tables: map.tables.clone(),
-            pins: map.pins.clone(),
-            ..Config::clone(&before)
-        });
-        let fixed = [
-            ("cluster.name", map.cluster.name == before.cluster.name),
-            (
-                "cluster.database",
-                map.cluster.database == before.cluster.database,
-            ),
-            (
-                "cluster.default_shard",
-                map.cluster.default_shard == before.cluster.default_shard,
-            ),
-        ];
-        if let Some((what, _)) = fixed.into_iter().find(|(_, is_same)| !is_same) {
-            return Err(ReloadError::Fixed { what });
-        }
-        let mut members = Vec::clone(&self.members.load());
-        let known_before = members.len();
-        for declared in &config.shards {
-            if !members.iter().any(|member| *member.name == *declared.name) {
-                let shard = ShardId(members.len() as u16);
-                let member = Member::new(&config, shard, declared);
-                // Until it says that it has a place.
-                member.absent.store(true, Ordering::Relaxed);
-                members.push(member);
-            }
-        }
-        let declared = |member: &Member| {
-            config
-                .shards
-                .iter()
-                .find(|shard| *shard.name == *member.name)
-        };
-        let leaving = members.iter().zip(self.known().records.clone());
-        for (_, record) in leaving.filter(|(member, _)| declared(member).is_none()) {
-            if let Some(record) = record.filter(|record| !record.owned.is_empty()) {
-                return Err(ReloadError::Owns {
-                    shard: record.shard,
-                    slots: record.owned,
-                });
-            }
-        }
-        let schema = self.declare(&config, &members).await?;
-
+        let Judged {
+            config,
+            members,
+            schema,
+        } = self.judge(map).await?;
+        let known_before = self.members.load().len();
         let mut known = self.known();
         for (index, member) in members.iter().enumerate() {
-            let Some(declared) = declared(member) else {
+            let Some(declared) = declared(&config, member) else {
                 member.left.store(true, Ordering::Relaxed);
                 continue;
             };
@@ -132,6 +116,57 @@ impl Control {
             tokio::spawn(control::watch(Arc::downgrade(self), ShardId(shard as u16)));
         }
         Ok(())
+    }
+
+    /// What the map comes to, if it can be taken over.
+    async fn judge(&self, map: &Config) -> Result<Judged, ReloadError> {
+        let before = self.config();
+        let config = Arc::new(Config {
+            ring: map.ring.clone(),
+            shards: map.shards.clone(),
+            tables: map.tables.clone(),
+            pins: map.pins.clone(),
+            ..Config::clone(&before)
+        });
+        let fixed = [
+            ("cluster.name", map.cluster.name == before.cluster.name),
+            (
+                "cluster.database",
+                map.cluster.database == before.cluster.database,
+            ),
+            (
+                "cluster.default_shard",
+                map.cluster.default_shard == before.cluster.default_shard,
+            ),
+        ];
+        if let Some((what, _)) = fixed.into_iter().find(|(_, is_same)| !is_same) {
+            return Err(ReloadError::Fixed { what });
+        }
+        let mut members = Vec::clone(&self.members.load());
+        for declared in &config.shards {
+            if !members.iter().any(|member| *member.name == *declared.name) {
+                let shard = ShardId(members.len() as u16);
+                let member = Member::new(&config, shard, declared);
+                // Until it says that it has a place.
+                member.absent.store(true, Ordering::Relaxed);
+                members.push(member);
+            }
+        }
+        let leaving = members.iter().zip(self.known().records.clone());
+        for (_, record) in leaving.filter(|(member, _)| declared(&config, member).is_none()) {
+            if let Some(record) = record.filter(|record| !record.owned.is_empty()) {
+                return Err(ReloadError::Owns {
+                    shard: record.shard,
+                    slots: record.owned,
+                });
+            }
+        }
+        let schema = self.declare(&config, &members).await?;
+        Ok(Judged {
+            config,
+            members,
+            schema,
+        })
     }
 
     /// The schema as `config` places it.

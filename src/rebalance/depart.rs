@@ -1,6 +1,6 @@
-//! [`leave`]: a shard leaves the cluster. It may when nothing lies there that is nowhere else. From then on its record says
-//! that it has not joined: nothing is read there by any router, and should it come back, it is given the rows of reference
-//! tables anew before it is read again.
+//! [`leave`]: shards leave the cluster, since the map has them no more. They may when nothing lies there that is nowhere
+//! else. From then on a shard's record says that it has not joined: nothing is read there by any router, and should it come
+//! back, it is given the rows of reference tables anew before it is read again.
 
 use super::mover;
 use super::request::Alone;
@@ -23,20 +23,31 @@ const ROUTERS_WAIT: Duration = Duration::from_secs(30);
 /// Parts of transactions that are prepared for longer wait for something.
 const PREPARED_MAX: Duration = Duration::from_secs(5);
 
-/// As long as it lives nobody begins moves, and nobody lets the shard join again.
+/// As long as it lives nobody begins moves, and nobody lets the shards join again.
 pub struct Leaving {
     _alone: Alone,
-    /// Holds the lock of [`crate::backend::init`].
-    _side: Side,
+    /// Hold the locks of [`crate::backend::init`].
+    _sides: Vec<Side>,
 }
 
-/// Lets a shard leave, or says why it has to stay.
+/// Lets shards leave, or says why one has to stay.
 ///
 /// # Errors
 /// [`MoveError`]: why it stays, too. It may have become one that nothing is read from.
-pub async fn leave(control: &Arc<Control>, shard: ShardId) -> Result<Leaving, MoveError> {
-    let left = timeout(WAIT, try_to_leave(control, shard)).await;
-    left.unwrap_or_else(|_| {
+pub async fn leave(control: &Arc<Control>, shards: &[ShardId]) -> Result<Leaving, MoveError> {
+    let left = timeout(WAIT, async {
+        let alone = Alone::become_so(control).await?;
+        control.refresh_schema().await?;
+        let mut sides = Vec::new();
+        for shard in shards {
+            sides.push(leave_one(control, *shard).await?);
+        }
+        Ok(Leaving {
+            _alone: alone,
+            _sides: sides,
+        })
+    });
+    left.await.unwrap_or_else(|_| {
         Err(MoveError::TimedOut {
             what: "asking the shards whether one can be removed".to_owned(),
             after: WAIT,
@@ -44,10 +55,8 @@ pub async fn leave(control: &Arc<Control>, shard: ShardId) -> Result<Leaving, Mo
     })
 }
 
-async fn try_to_leave(control: &Arc<Control>, shard: ShardId) -> Result<Leaving, MoveError> {
-    let alone = Alone::become_so(control).await?;
+async fn leave_one(control: &Arc<Control>, shard: ShardId) -> Result<Side, MoveError> {
     let stays = |reason: String| Err(MoveError::State(reason));
-    control.refresh_schema().await?;
     let topology = control.topology.load_full();
     let name = topology.shard_name(shard).clone();
     let moves = mover::moves(control).await?;
@@ -69,12 +78,7 @@ async fn try_to_leave(control: &Arc<Control>, shard: ShardId) -> Result<Leaving,
     let ownership = match store::status(&side.client).await {
         Ok(status) => status.ownership,
         // Nobody gave it a place.
-        Err(StoreError::Missing) => {
-            return Ok(Leaving {
-                _alone: alone,
-                _side: side,
-            });
-        }
+        Err(StoreError::Missing) => return Ok(side),
         Err(error) => return stays(format!("shard {name}: {error}")),
     };
     let is_ours = control
@@ -82,10 +86,7 @@ async fn try_to_leave(control: &Arc<Control>, shard: ShardId) -> Result<Leaving,
         .is_some_and(|id| id == ownership.cluster_id);
     if !is_ours || ownership.shard != name {
         // The map names a database that is another's.
-        return Ok(Leaving {
-            _alone: alone,
-            _side: side,
-        });
+        return Ok(side);
     }
     if !ownership.owned.is_empty() {
         return stays(format!(
@@ -131,8 +132,5 @@ async fn try_to_leave(control: &Arc<Control>, shard: ShardId) -> Result<Leaving,
             }
         }
     }
-    Ok(Leaving {
-        _alone: alone,
-        _side: side,
-    })
+    Ok(side)
 }

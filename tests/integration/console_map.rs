@@ -6,7 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 /// How long moves may take on a loaded machine.
-const MOVED: Duration = Duration::from_secs(60);
+const MOVED: Duration = Duration::from_secs(120);
 
 const SCHEMA: &str = "CREATE TABLE orders (id bigint PRIMARY KEY, total int);
     CREATE TABLE notes (id text PRIMARY KEY);
@@ -374,6 +374,8 @@ fn a_shard_is_added_drained_and_removed() {
         "55000",
         "owns slots",
     );
+    let failure = dba.fails("REMOVE SHARD s1");
+    assert!(failure.hint().contains("DRAIN SHARD"), "{failure}");
     assert_eq!(
         dba.rows("DRAIN SHARD s1"),
         [["shard.s1.weight", "1", "0", "taken over"]]

@@ -7,7 +7,7 @@ use pgring::topology::hash::SEED;
 use std::time::Duration;
 
 /// How long a phase may take on a loaded machine.
-const PHASE: Duration = Duration::from_secs(60);
+const PHASE: Duration = Duration::from_secs(120);
 /// Statements may be held for long, so that a loaded machine need not try again.
 const REBALANCE: &str = "REBALANCE PAUSE BUDGET '10s'";
 

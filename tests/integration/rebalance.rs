@@ -80,6 +80,8 @@ fn slots_move_with_their_rows_and_the_old_ones_are_deleted() {
     assert!(plan.contains("s0    s1"), "{plan}");
     let report = deployment.pgring(&["rebalance"]);
     assert!(report.contains("kept"), "{report}");
+    let again = deployment.pgring(&["rebalance"]);
+    assert!(again.contains("nothing to do"), "{again}");
     let below = rows_below(&deployment, 4096);
     assert_ne!(below[1], "0");
     deployment.kill_and_restart();

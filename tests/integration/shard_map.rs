@@ -256,3 +256,47 @@ fn a_shard_that_differs_does_not_join() {
         "0"
     );
 }
+
+#[test]
+fn a_shard_that_left_the_map_is_not_read_when_it_comes_back() {
+    let mut deployment = Deployment::shared()
+        .shards(3)
+        .schema(SCHEMA)
+        .sharded("orders", "customer")
+        .reference("codes")
+        .plain()
+        .start();
+    let path = deployment.directory().join("shards.toml");
+    let map = std::fs::read_to_string(&path).expect("read shards.toml");
+    let three = map.replace("name = \"s2\"", "name = \"s2\"\nweight = 0");
+    std::fs::write(&path, &three).expect("write shards.toml");
+    deployment.pgring(&["init"]);
+    deployment.kill_and_restart();
+    let mut client = deployment.connect();
+    client.run("INSERT INTO codes VALUES ('a')");
+    let start = three.find("[[shard]]\nname = \"s2\"").expect("s2");
+    let end = three.find("[[table]]").expect("tables");
+    let two = format!("{}{}", &three[..start], &three[end..]);
+    // Nobody would find these.
+    deployment.shard(2).run("INSERT INTO orders VALUES (1, 1)");
+    let said = deployment.reload(|_| two.clone());
+    assert!(
+        said.contains("stays as it was") && said.contains("public.orders has rows on shard s2"),
+        "{said}"
+    );
+    deployment.shard(2).run("DELETE FROM orders");
+    let said = deployment.reload(|_| two.clone());
+    assert!(said.contains("loaded again"), "{said}");
+    client.run("INSERT INTO codes VALUES ('b')");
+    let count = "SELECT count(*) FROM codes";
+    assert_eq!(deployment.on_each_shard(count), ["2", "2", "1"]);
+    let said = deployment.reload(|_| three.clone());
+    assert!(said.contains("loaded again"), "{said}");
+    client.run("INSERT INTO codes VALUES ('c')");
+    for _ in 0..20 {
+        assert_eq!(client.value(count), "3");
+    }
+    let said = deployment.pgring(&["init"]);
+    assert!(said.starts_with("s2 joined cluster"), "{said}");
+    assert_eq!(deployment.on_each_shard(count), ["3"; 3]);
+}
