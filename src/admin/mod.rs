@@ -163,6 +163,7 @@ impl ErrorReply for AdminError {
                 | MoveError::Stuck(_)
                 | MoveError::Differs(_)
                 | MoveError::Interrupted
+                | MoveError::Retains { .. }
                 | MoveError::State(_) => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             },
         }

@@ -1089,7 +1089,8 @@ impl Listener<'_> {
         if control.serves {
             *self.process = Some(control.register(self.client, *self.process).await?);
         }
-        let listen = format!("LISTEN {}", store::CHANNEL);
+        // What it writes is of no use after a crash: acknowledgements.
+        let listen = format!("SET synchronous_commit = 'off'; LISTEN {}", store::CHANNEL);
         Ok(self.client.batch_execute(&listen).await?)
     }
 }

@@ -83,6 +83,8 @@ pub struct Silent {
     pub process: i32,
     /// Where it connects from, if not by a socket of the shard's own machine.
     pub address: Option<String>,
+    /// It knows of the epoch, and has not ended what it planned before.
+    pub has_heard: bool,
 }
 
 /// The routers that listen to the shard and have not acknowledged `epoch` there.
@@ -90,10 +92,11 @@ pub struct Silent {
 /// # Errors
 /// What the shard says.
 pub async fn silent(client: &Client, epoch: Epoch) -> Result<Vec<Silent>, tokio_postgres::Error> {
-    let sql = "SELECT l.objid::pg_catalog.int8::pg_catalog.int4, l.pid, s.client_addr::pg_catalog.text \
+    let sql = "SELECT l.objid::pg_catalog.int8::pg_catalog.int4, l.pid, s.client_addr::pg_catalog.text, \
+           coalesce(a.heard >= $2, false) \
          FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity s ON s.pid = l.pid \
-         LEFT JOIN pgring.acknowledgement a ON a.router::pg_catalog.oid = l.objid AND a.epoch >= $2 \
-         WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND a.router IS NULL \
+         LEFT JOIN pgring.acknowledgement a ON a.router::pg_catalog.oid = l.objid \
+         WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND coalesce(a.epoch < $2, true) \
          AND l.classid = $1::pg_catalog.int4::pg_catalog.oid \
          AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())";
     let epoch = epoch.0 as i64;
@@ -104,6 +107,7 @@ pub async fn silent(client: &Client, epoch: Epoch) -> Result<Vec<Silent>, tokio_
             router: row.try_get(0)?,
             process: row.try_get(1)?,
             address: row.try_get(2)?,
+            has_heard: row.try_get(3)?,
         })
     };
     rows.iter().map(read).collect()

@@ -50,11 +50,13 @@ pub const CREATE: &str = "
     CREATE TABLE pgring.acknowledgement (
       router int4 PRIMARY KEY CHECK (router > 0),
       epoch bigint NOT NULL,
+      heard bigint NOT NULL,
       pids int4[] NOT NULL,
       at timestamptz NOT NULL DEFAULT now()
     );
     COMMENT ON TABLE pgring.acknowledgement IS
       'Up to which epoch nothing that each router planned before still runs here, and its backends here';
+    COMMENT ON COLUMN pgring.acknowledgement.heard IS 'The epoch that it knows of: what it planned before may still run';
     CREATE FUNCTION pgring.guard_ownership() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $guard$
     BEGIN
       IF TG_OP <> 'UPDATE' THEN
@@ -93,6 +95,7 @@ pub const CREATE: &str = "
       error text,
       created_at timestamptz NOT NULL DEFAULT now(),
       flipped_at timestamptz,
+      returns_from pg_lsn,
       changed_at timestamptz NOT NULL DEFAULT now()
     );
     COMMENT ON TABLE pgring.move IS 'Moves of slots; the row on the source is the one that counts';
@@ -101,6 +104,7 @@ pub const CREATE: &str = "
     COMMENT ON COLUMN pgring.move.lag_ms IS 'how long a write took to follow when that was measured last';
     COMMENT ON COLUMN pgring.move.fences IS 'how often the slots were fenced to be handed over';
     COMMENT ON COLUMN pgring.move.pause_ms IS 'how long they were fenced the last time';
+    COMMENT ON COLUMN pgring.move.returns_from IS 'where the log of the target was when it became the owner';
     CREATE TABLE pgring.marker (
       move int4,
       forward boolean,

@@ -91,6 +91,15 @@ impl Rebalance {
                 record.id
             );
         }
+        let given_up =
+            |record: &&MoveRecord| record.phase == Phase::Undone && record.wanted == Wanted::Run;
+        if let Some(record) = moves.iter().find(given_up) {
+            anyhow::bail!(
+                "move {} was given up: {}",
+                record.id,
+                record.error.as_deref().unwrap_or("nothing says why")
+            );
+        }
         let stopped = moves
             .iter()
             .find(|record| !request::is_where_it_should_be(record));

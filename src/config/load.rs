@@ -407,8 +407,14 @@ fn read_snapshot(mut section: Section<'_>) -> Snapshot {
 
 fn read_rebalance(mut section: Section<'_>) -> Rebalance {
     let fence_wait = section.duration("fence_wait", 100 * MS..=HOUR, 10 * SECOND);
+    let silence = section.duration("silence", 100 * MS..=HOUR, 60 * SECOND);
+    let wal_bytes = section.bytes("wal_bytes", 1 << 20..=1 << 50, 16 << 30);
     section.finish();
-    Rebalance { fence_wait }
+    Rebalance {
+        fence_wait,
+        silence,
+        wal_bytes: wal_bytes as u64,
+    }
 }
 
 fn read_ring(mut section: Section<'_>) -> Ring {

@@ -248,6 +248,11 @@ pub struct Snapshot {
 pub struct Rebalance {
     /// How long a statement is held whose slots are about to change their shard; then it fails with 40001. Default 10s.
     pub fence_wait: Duration,
+    /// How long a router may run what it planned before a change of a shard that needs no fence; then its connections there
+    /// are terminated. Default 1min.
+    pub silence: Duration,
+    /// How much of the log a shard may keep for a move before the move is given up. Default 16GB.
+    pub wal_bytes: u64,
 }
 
 /// The cluster as a whole.

@@ -157,6 +157,8 @@ impl Config {
         keys.duration("deadlock.timeout", deadlock.timeout);
         keys.duration("snapshot.wait", snapshot.wait);
         keys.duration("rebalance.fence_wait", rebalance.fence_wait);
+        keys.duration("rebalance.silence", rebalance.silence);
+        keys.add("rebalance.wal_bytes", print_bytes(rebalance.wal_bytes));
         keys.add("cluster.name", &cluster.name);
         keys.add("cluster.database", &cluster.database);
         keys.add("cluster.default_shard", &cluster.default_shard);

@@ -4,7 +4,7 @@
 
 use super::mover;
 use super::request::Alone;
-use super::routers::{self, Silence};
+use super::routers;
 use super::side::{MoveError, Side};
 use super::table;
 use crate::backend::control::Control;
@@ -117,7 +117,7 @@ async fn leave_one(control: &Arc<Control>, shard: ShardId) -> Result<Side, MoveE
         .await?;
     }
     let epoch = routers::epoch(&side).await?;
-    routers::acknowledged(&side, epoch, ROUTERS_WAIT, Silence::GivesUp).await?;
+    routers::acknowledged(&side, epoch, ROUTERS_WAIT).await?;
     // By now no transaction began there that has to be answered for.
     for other in topology.shard_ids() {
         for part in recovery::prepared(control, other).await? {

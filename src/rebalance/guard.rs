@@ -13,6 +13,7 @@ use crate::topology::slot::SlotSet;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
+use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
 /// First half of the advisory locks of writers of moved slots; the other is the move's id. The bytes of "pggd".
@@ -196,30 +197,38 @@ async fn patiently(
     }
 }
 
-/// Refuses every further write of the slots and waits until whoever wrote before has ended. Held until [`open`], or until
-/// the connection ends; the refusal stays.
+/// Refuses every further write of the slots, waits until whoever wrote before has ended, and then runs `last`, all in one
+/// message: gives the first column of the last row. Held until [`open`], or until the connection ends; the refusal stays.
 ///
 /// # Errors
-/// [`MoveError::Late`]; the guards refuse then.
+/// [`MoveError::Late`]: not within what is `left` of the budget; the guards refuse then.
 pub async fn close(
     side: &Side,
     id: i32,
     slots: &SlotSet,
     tables: &[MovedTable],
-    budget: Duration,
-    left: Duration,
-) -> Result<(), MoveError> {
-    side.run(&functions(id, slots, tables, Guard::Refusing))
-        .await?;
+    (budget, left): (Duration, Duration),
+    last: &str,
+) -> Result<Option<String>, MoveError> {
     let milliseconds = left.as_millis().max(1);
-    let locked = side
+    // What of the log the guards are in is on disk before what `last` writes is, and that before any flip.
+    let ran = side
         .client
-        .batch_execute(&format!(
-            "BEGIN; SET LOCAL lock_timeout = {milliseconds}; SELECT pg_catalog.pg_advisory_lock({LOCK_CLASS}, {id}); COMMIT"
+        .simple_query(&format!(
+            "BEGIN; SET LOCAL synchronous_commit = 'off'; {} COMMIT; \
+             BEGIN; SET LOCAL lock_timeout = {milliseconds}; SELECT pg_catalog.pg_advisory_lock({LOCK_CLASS}, {id}); COMMIT; {last}",
+            functions(id, slots, tables, Guard::Refusing)
         ))
         .await;
-    let Err(error) = locked else {
-        return Ok(());
+    let error = match ran {
+        Ok(messages) => {
+            let rows = messages.iter().filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => Some(row.get(0).map(str::to_owned)),
+                _ => None,
+            });
+            return Ok(rows.last().flatten());
+        }
+        Err(error) => error,
     };
     side.run("ROLLBACK").await?;
     match error.code() {

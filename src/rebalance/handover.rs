@@ -1,23 +1,25 @@
 //! Handing slots over from the shard that owns them to the one that follows it, in either direction: fence, wait, flip.
 //! Until the flip commits everything can be given back; see [`super::phase`].
 
+use super::flip::{Flip, TELL};
 use super::guard::{self, Guard};
 use super::phase::Phase;
-use super::record;
-use super::routers::{self, Silence};
+use super::routers;
 use super::side::{MoveError, Side};
 use super::stream::{self, Direction};
 use super::table::MovedTable;
 use crate::backend::control::Control;
 use crate::topology::slot::SlotSet;
-use crate::transaction::gid::GlobalTransactionId;
-use crate::transaction::{recovery, two_phase};
+use crate::transaction::recovery;
+use futures_util::future::try_join;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// How long a router may run what it planned before a change that needs no fence, before it is cut off.
-pub const SILENCE: Duration = Duration::from_secs(60);
+/// How long routers may take to end what they planned before an earlier change.
+pub const ROUTERS_WAIT: Duration = Duration::from_secs(60);
+/// How often the stream may lag before the slots are not fenced at all.
+const LEVEL_TRIES: u32 = 5;
 /// How long a flip that has begun may take to be settled before the step is tried again.
 const SETTLE_WAIT: Duration = Duration::from_secs(30);
 
@@ -47,13 +49,14 @@ pub struct Handover<'a> {
     pub slots: &'a SlotSet,
     /// Its tables.
     pub tables: &'a [MovedTable],
-    /// Loses the slots.
-    pub giving: &'a Side,
-    /// Gets them.
-    pub taking: &'a Side,
+    /// The move's source, whose commit decides, since its record is the truth. By the connection that holds the move's lock:
+    /// whoever gets the lock next finds the decision made or gone.
+    pub decider: &'a Side,
+    /// Its target.
+    pub other: &'a Side,
     /// The stream from the one to the other.
     pub stream: Direction,
-    /// The move's source: what it commits decides, since its record is the truth.
+    /// Whether the source loses the slots, or gets them.
     pub source_gives: bool,
     /// What the flip records.
     pub flipped: Phase,
@@ -62,6 +65,14 @@ pub struct Handover<'a> {
 }
 
 impl Handover<'_> {
+    /// Who loses the slots, and who gets them.
+    fn sides(&self) -> (&Side, &Side) {
+        match self.source_gives {
+            true => (self.decider, self.other),
+            false => (self.other, self.decider),
+        }
+    }
+
     fn late(&self, what: &str) -> MoveError {
         MoveError::Late {
             budget: self.budget,
@@ -81,19 +92,52 @@ impl Handover<'_> {
     /// # Errors
     /// [`MoveError`]: unless the record says that the flip was done, [`Self::give_back`] is due.
     pub async fn hand_over(&self) -> Result<Duration, MoveError> {
-        let Self { giving, taking, .. } = self;
-        // Whoever is not up to date now would not be within the budget either.
-        let epoch = routers::epoch(giving).await?;
-        routers::acknowledged(giving, epoch, SILENCE, Silence::CutsOff).await?;
-        let lag = stream::level(giving, taking, self.id, self.stream, self.budget).await;
-        if !matches!(lag, Ok(lag) if lag < self.budget / 2) {
-            return Err(self.late("the stream lags"));
+        self.get_ready().await?;
+        // The decider's connection is in the flip's transaction meanwhile.
+        let beside = Side::connect(self.control, self.decider.shard).await?;
+        let flip = Flip::begin(self).await?;
+        let (giving, taking) = match self.source_gives {
+            true => (&beside, self.other),
+            false => (self.other, &beside),
+        };
+        let handed = self.hand_over_by(&flip, giving, taking).await;
+        if handed.is_err() {
+            flip.abandon().await;
         }
-        if self.stream == Direction::Forward {
-            // What it has not sent will be skipped, which takes as long as reading the log from where it begins.
-            stream::renew_slot(taking, self.id, Direction::Back).await?;
-        }
+        let pause = handed?;
+        guard::open(giving, self.id).await?;
+        Ok(pause)
+    }
 
+    /// Whoever is not up to date now would not be within the budget either.
+    async fn get_ready(&self) -> Result<(), MoveError> {
+        let (giving, taking) = self.sides();
+        let epoch = routers::rouse(giving).await?;
+        let silence = self.control.config().rebalance.silence;
+        routers::heard(giving, epoch, silence).await?;
+        routers::acknowledged(giving, epoch, ROUTERS_WAIT).await?;
+        if self.stream == Direction::Forward {
+            // So that what it has not sent is little, which its server keeps the log for.
+            stream::skip(taking, self.id, Direction::Back).await?;
+        }
+        for _ in 0..LEVEL_TRIES {
+            let lag = stream::level(giving, taking, self.id, self.stream, self.budget).await;
+            if lag.is_ok_and(|lag| lag < self.budget / 4) {
+                return Ok(());
+            }
+        }
+        Err(self.late("the stream lags"))
+    }
+
+    /// The pause: what clients wait for stands here, and nothing else does. In turn: the fence; the routers, which read it
+    /// and acknowledge; the marker, in one message with the guards; its arrival; the decision; the other side's commit, which
+    /// lets the routers read who owns the slots. The flip is prepared beside.
+    async fn hand_over_by(
+        &self,
+        flip: &Flip<'_>,
+        giving: &Side,
+        taking: &Side,
+    ) -> Result<Duration, MoveError> {
         let slots = self.slots;
         let started = Instant::now();
         let mut stages = Stages::new(started);
@@ -102,38 +146,19 @@ impl Handover<'_> {
                 "UPDATE pgring.ownership SET fenced = fenced + '{slots}', epoch = epoch + 1 RETURNING epoch"
             ))
             .await?;
-        let left = self.left(started, "the fence")?;
-        routers::acknowledged(giving, epoch, left, Silence::GivesUp)
-            .await
-            .map_err(|error| match error {
-                MoveError::TimedOut { what, .. } => self.late(&what),
-                other => other,
-            })?;
-        stages.end("routers");
-        let left = self.left(started, "the routers")?;
-        let closed = guard::close(giving, self.id, slots, self.tables, self.budget, left).await;
-        if matches!(closed, Err(MoveError::Late { .. })) {
-            // It may be one that was prepared and forgotten.
-            recovery::recover_once(self.control).await;
+        stages.end("fence");
+        let come_level = self.come_level((giving, taking), epoch, started, &mut stages);
+        let (level, ()) = try_join(come_level, flip.prepare(epoch)).await?;
+        stages.end("rest of preparing");
+        self.left(started, "the stream")?;
+        flip.decide(&level).await?;
+        stages.end("decision");
+        // From here on nothing goes back.
+        if !flip.finish().await {
+            self.settle().await?;
+            self.tell().await?;
         }
-        closed?;
-        stages.end("writers");
-        let left = self.left(started, "writers that are no router's")?;
-        stream::level(giving, taking, self.id, self.stream, left)
-            .await
-            .map_err(|error| match error {
-                MoveError::TimedOut { what, .. } => self.late(&what),
-                other => other,
-            })?;
-        stages.end("stream");
-        if self.stream == Direction::Forward {
-            // What came by this stream must not go back by the other.
-            stream::skip(taking, self.id, Direction::Back).await?;
-        }
-        stages.end("stream back");
-        self.left(started, "the stream back")?;
-        self.flip().await?;
-        stages.end("flip");
+        stages.end("commit");
         let pause = started.elapsed();
         tracing::info!(
             id = self.id,
@@ -141,77 +166,47 @@ impl Handover<'_> {
             stages = stages.0,
             "slots were handed over"
         );
-        guard::open(giving, self.id).await?;
         Ok(pause)
     }
 
-    /// The flip: one distributed transaction that the move's source decides.
-    async fn flip(&self) -> Result<(), MoveError> {
-        let Self {
-            id,
-            slots,
-            giving,
-            taking,
-            ..
-        } = self;
-        let phase = record::phase_sql(*id, self.flipped);
-        let begin = "BEGIN; SET LOCAL pgring.notify = 'off'";
-        let gives = format!(
-            "{begin}; UPDATE pgring.ownership SET owned = owned - '{slots}', fenced = fenced - '{slots}', \
-             closed = closed - '{slots}', foreign_slots = foreign_slots + '{slots}', epoch = epoch + 1; {phase}"
-        );
-        let takes = format!(
-            "{begin}; UPDATE pgring.ownership SET owned = owned + '{slots}', foreign_slots = foreign_slots - '{slots}', \
-             epoch = epoch + 1; {}; {phase}",
-            guard::functions(*id, slots, self.tables, Guard::Watching)
-        );
-        let (decider, decides, other, follows) = match self.source_gives {
-            true => (giving, gives, taking, takes),
-            false => (taking, takes, giving, gives),
+    /// Returns when nothing writes the slots any more and all that was written has arrived; where the taking side's log was
+    /// then.
+    async fn come_level(
+        &self,
+        (giving, taking): (&Side, &Side),
+        epoch: i64,
+        started: Instant,
+        stages: &mut Stages,
+    ) -> Result<String, MoveError> {
+        let late = |error| match error {
+            MoveError::TimedOut { what, .. } => self.late(&what),
+            other => other,
         };
-        let prepared = async {
-            decider.run(&decides).await?;
-            let xid: String = decider
-                .value("SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text")
-                .await?;
-            let gid = GlobalTransactionId {
-                cluster: self.control.cluster(),
-                decider: decider.name.clone(),
-                nonce: getrandom::u64().map_err(|error| MoveError::State(error.to_string()))?,
-                xid: xid
-                    .parse()
-                    .map_err(|_| MoveError::State(format!("{xid} is no transaction id")))?,
-                number: 1,
-            };
-            let decide = format!("SELECT {}", two_phase::decide(&gid, [&*other.name]));
-            decider.run(&decide).await?;
-            other.run(&follows).await?;
-            other.run(&format!("PREPARE TRANSACTION '{gid}'")).await?;
-            Ok::<_, MoveError>(gid)
-        };
-        let gid = match prepared.await {
-            Ok(gid) => gid,
-            Err(error) => {
-                // Whatever of it runs; what is prepared, recovery rolls back.
-                let _ = decider.run("ROLLBACK").await;
-                let _ = other.run("ROLLBACK").await;
-                return Err(error);
-            }
-        };
-        decider.run("COMMIT").await?;
-        // From here on nothing goes back. Recovery may be faster.
-        let finished = other.run(&format!("COMMIT PREPARED '{gid}'")).await;
-        if finished.is_err() {
-            self.settle().await?;
+        let left = self.left(started, "the fence")?;
+        let acknowledged = routers::acknowledged(giving, epoch, left).await;
+        acknowledged.map_err(late)?;
+        stages.end("routers");
+        let left = self.left(started, "the routers")?;
+        let mark = stream::mark_sql(self.id, self.stream);
+        let (slots, tables) = (self.slots, self.tables);
+        let closed = guard::close(giving, self.id, slots, tables, (self.budget, left), &mark).await;
+        if matches!(closed, Err(MoveError::Late { .. })) {
+            // It may be one that was prepared and forgotten.
+            recovery::recover_once(self.control).await;
         }
-        self.tell().await
+        let token = stream::token(closed?)?;
+        stages.end("writers");
+        let left = self.left(started, "writers that are no router's")?;
+        let arrival = stream::arrival(giving, taking, self.id, self.stream, token, left).await;
+        let level = arrival.map_err(late)?;
+        stages.end("stream");
+        Ok(level)
     }
 
     /// Routers read again what the flip did not say.
     async fn tell(&self) -> Result<(), MoveError> {
-        let notify = "SELECT pg_catalog.pg_notify('pgring', 'ownership')";
-        self.taking.run(notify).await?;
-        self.giving.run(notify).await
+        self.other.run(TELL).await?;
+        self.decider.run(TELL).await
     }
 
     /// Returns when no flip is prepared on either side any more.
@@ -222,7 +217,7 @@ impl Handover<'_> {
         let started = Instant::now();
         loop {
             let mut prepared = false;
-            for side in [self.giving, self.taking] {
+            for side in [self.decider, self.other] {
                 // A prepared transaction has locks and no process.
                 let there: bool = side
                     .value(
@@ -253,7 +248,7 @@ impl Handover<'_> {
     /// [`MoveError`]
     pub async fn give_back(&self) -> Result<(), MoveError> {
         self.settle().await?;
-        unfence(self.giving, self.id, self.slots, self.tables).await
+        unfence(self.sides().0, self.id, self.slots, self.tables).await
     }
 
     /// After the flip: both sides are told again, by whoever may not have been.
@@ -262,7 +257,6 @@ impl Handover<'_> {
     /// [`MoveError`]
     pub async fn finish(&self) -> Result<(), MoveError> {
         self.settle().await?;
-        guard::open(self.giving, self.id).await?;
         self.tell().await
     }
 }

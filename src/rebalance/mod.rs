@@ -15,6 +15,7 @@ pub mod stream;
 pub mod routers;
 pub mod copy;
 pub mod verify;
+pub mod flip;
 pub mod handover;
 pub mod survey;
 pub mod placement;

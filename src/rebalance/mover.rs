@@ -3,10 +3,10 @@
 
 use super::copy;
 use super::guard::{self, Guard};
-use super::handover::{self, Handover, SILENCE};
+use super::handover::{self, Handover};
 use super::phase::{Action, Event, Phase, TransitionError};
 use super::record::{self, MoveRecord, Wanted};
-use super::routers::{self, Silence};
+use super::routers;
 use super::side::{MoveError, Side, declared};
 use super::stream::{self, Direction};
 use super::table::{self, MovedTable};
@@ -15,7 +15,6 @@ use super::want::Wants;
 use crate::backend::control::Control;
 use crate::backend::replication::ExportedSlot;
 use crate::topology::ShardId;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
@@ -108,13 +107,37 @@ pub fn is_resting(record: &MoveRecord) -> bool {
 }
 
 /// A handover that a shard does not answer in the middle of.
-async fn in_time(
-    handover: impl Future<Output = Result<Duration, MoveError>>,
-    budget: Duration,
-) -> Result<Duration, MoveError> {
-    let after = SILENCE + 2 * budget + STUCK;
-    let handed = timeout(after, handover).await;
+async fn in_time(handover: Handover<'_>) -> Result<Duration, MoveError> {
+    let silence = handover.control.config().rebalance.silence;
+    let after = silence + handover::ROUTERS_WAIT + 2 * handover.budget + STUCK;
+    let handed = timeout(after, handover.hand_over()).await;
     handed.unwrap_or(Err(MoveError::Stuck(after)))
+}
+
+/// Returns when the source keeps more of its log for a move than it may.
+async fn watch_log(control: &Control, source: ShardId, id: i32) -> MoveError {
+    let limit = control.config().rebalance.wal_bytes;
+    let mut side = None;
+    loop {
+        // Where the source cannot be asked, the work cannot go on either.
+        if side.is_none() {
+            side = Side::connect(control, source).await.ok();
+        }
+        if let Some(asked) = &side {
+            match stream::retained(asked, id, Direction::Forward).await {
+                Ok(bytes) if bytes.unsigned_abs() > limit => {
+                    return MoveError::Retains {
+                        shard: asked.name.clone(),
+                        bytes,
+                        limit,
+                    };
+                }
+                Ok(_) => {}
+                Err(_) => side = None,
+            }
+        }
+        sleep(INTERVAL).await;
+    }
 }
 
 /// Drives one move, and holds its lock.
@@ -205,13 +228,14 @@ impl Driver {
             if matches!(action, Action::End | Action::Wait | Action::Stop) {
                 return phase;
             }
-            let mut done = self.act(action).await;
+            let mut done = self.act_within_log(action).await;
             if unfences && done.is_ok() {
                 done = self.note_phase(phase).await;
             }
             event = match done {
                 Ok(()) => {
-                    if !begun {
+                    // What was given up says why.
+                    if !begun && action != Action::Undo {
                         pause = shortest;
                         let _ = record::note_error(&self.marking, self.record.id, None).await;
                     }
@@ -220,13 +244,15 @@ impl Driver {
                 // The connections may be in the middle of something: whoever takes it next begins from the record.
                 Err(MoveError::Stuck(_)) => return phase,
                 Err(error) => {
-                    if self.note_failure(&error).await.is_err() {
-                        return phase;
+                    // Whoever takes it next connects anew; until then the record says what is to be done.
+                    if self.note_failure(&error).await.is_err() || self.has_lost_a_side() {
+                        return self.record.phase;
                     }
                     owed = pause;
                     pause = (pause * 2).min(longest);
                     match error {
                         MoveError::Differs(_) => Event::Differs,
+                        MoveError::Retains { .. } => Event::Cancel,
                         _ => {
                             if begun {
                                 sleep(owed).await;
@@ -244,6 +270,12 @@ impl Driver {
         let asked = self.asked().filter(|_| event != Event::Differs);
         let asked = asked.and_then(|asked| self.record.phase.next(asked).ok());
         asked.map_or_else(|| self.record.phase.next(event), Ok)
+    }
+
+    /// Whether a connection has ended, which a step that is tried again would use again.
+    fn has_lost_a_side(&self) -> bool {
+        let sides = [&self.source, &self.target, &self.marking];
+        sides.iter().any(|side| side.client.is_closed())
     }
 
     async fn note_failure(&self, error: &MoveError) -> Result<(), MoveError> {
@@ -283,6 +315,24 @@ impl Driver {
         Ok(())
     }
 
+    /// [`Self::act`], given up where the source keeps too much of its log meanwhile.
+    async fn act_within_log(&mut self, action: Action) -> Result<(), MoveError> {
+        let copies = matches!(action, Action::Copy | Action::CatchUp | Action::Verify);
+        if !copies || self.record.phase.is_after_flip() {
+            return self.act(action).await;
+        }
+        let control = self.control.clone();
+        let watching = watch_log(&control, self.source.shard, self.record.id);
+        let done = tokio::select! {
+            done = self.act(action) => return done,
+            refused = watching => Err(refused),
+        };
+        // What was cut off may have left them in a transaction.
+        self.source.run("ROLLBACK").await?;
+        self.target.run("ROLLBACK").await?;
+        done
+    }
+
     async fn act(&mut self, action: Action) -> Result<(), MoveError> {
         match action {
             Action::Copy => self.copy().await,
@@ -305,8 +355,8 @@ impl Driver {
             id: self.record.id,
             slots: &self.record.slots,
             tables: &self.tables,
-            giving: &self.source,
-            taking: &self.target,
+            decider: &self.source,
+            other: &self.target,
             stream: Direction::Forward,
             source_gives: true,
             flipped: Phase::Flipped,
@@ -316,8 +366,6 @@ impl Driver {
 
     fn back(&self) -> Handover<'_> {
         Handover {
-            giving: &self.target,
-            taking: &self.source,
             stream: Direction::Back,
             source_gives: false,
             flipped: Phase::Undoing,
@@ -345,13 +393,21 @@ impl Driver {
              WHERE NOT foreign_slots @> '{slots}'"
         ))
         .await?;
-        let epoch = routers::epoch(side).await?;
-        routers::acknowledged(side, epoch, SILENCE, Silence::CutsOff).await
+        let silence = self.control.config().rebalance.silence;
+        routers::settled(side, silence, GUARD_WAIT).await
+    }
+
+    /// Routers that do not answer are cut off: their transactions would be waited for.
+    async fn rouse(&self, side: &Side) -> Result<(), MoveError> {
+        let epoch = routers::rouse(side).await?;
+        let silence = self.control.config().rebalance.silence;
+        routers::heard(side, epoch, silence).await
     }
 
     async fn copy(&mut self) -> Result<(), MoveError> {
         let id = self.record.id;
         self.remove_streams().await?;
+        self.rouse(&self.source).await?;
         self.announce_foreign(&self.target).await?;
         for (side, guard) in [
             (&self.target, Guard::Refusing),
@@ -437,7 +493,10 @@ impl Driver {
         let (id, started) = (self.record.id, Instant::now());
         let mut looked = started;
         let token = stream::mark(&self.source, id, Direction::Forward).await?;
-        while !stream::arrived(&self.target, id, Direction::Forward, token).await? {
+        while stream::arrived(&self.target, id, Direction::Forward, token)
+            .await?
+            .is_none()
+        {
             self.wants.go_on().await?;
             if looked.elapsed() >= INTERVAL {
                 looked = Instant::now();
@@ -488,7 +547,7 @@ impl Driver {
         let id = self.record.id;
         self.check_tables().await?;
         record::note(&self.marking, id, "fences = fences + 1").await?;
-        let handed = in_time(self.forward().hand_over(), self.record.options.pause_budget).await;
+        let handed = in_time(self.forward()).await;
         if matches!(handed, Err(MoveError::Stuck(_))) {
             return handed.map(drop);
         }
@@ -543,6 +602,11 @@ impl Driver {
         self.forward().finish().await?;
         // First: what comes back must not be sent on again.
         stream::remove(&self.source, &self.target, id, Direction::Forward).await?;
+        if !stream::is_subscribed(&self.source, id, Direction::Back).await? {
+            // What came by the other stream is there already.
+            let place = record::returns_from(&self.source, id).await?;
+            stream::skip_to(&self.target, id, Direction::Back, &place).await?;
+        }
         let connection = self.connection_to(&self.target)?;
         stream::subscribe(&self.source, id, Direction::Back, &connection).await
     }
@@ -550,7 +614,7 @@ impl Driver {
     async fn hand_back(&mut self) -> Result<(), MoveError> {
         let id = self.record.id;
         record::note(&self.marking, id, "fences = fences + 1").await?;
-        match in_time(self.back().hand_over(), self.record.options.pause_budget).await {
+        match in_time(self.back()).await {
             Ok(pause) => self.note_pause(pause).await,
             Err(MoveError::Stuck(after)) => Err(MoveError::Stuck(after)),
             Err(error) => {

@@ -310,8 +310,22 @@ pub async fn want(side: &Side, id: i32, wanted: Wanted) -> Result<(), MoveError>
 /// # Errors
 /// [`MoveError`]
 pub async fn note(side: &Side, id: i32, assignments: &str) -> Result<(), MoveError> {
-    side.run(&format!(
+    side.run(&note_sql(id, assignments)).await
+}
+
+/// SQL that records it.
+pub fn note_sql(id: i32, assignments: &str) -> String {
+    format!(
         "UPDATE pgring.move SET {assignments}, changed_at = pg_catalog.clock_timestamp() WHERE id = {id}"
-    ))
-    .await
+    )
+}
+
+/// Where the target's log was when the slots became its own, as the flip recorded it.
+///
+/// # Errors
+/// [`MoveError`]: there was no flip, too.
+pub async fn returns_from(source: &Side, id: i32) -> Result<String, MoveError> {
+    let sql = format!("SELECT returns_from::pg_catalog.text FROM pgring.move WHERE id = {id}");
+    let from: Option<String> = source.value(&sql).await?;
+    from.ok_or_else(|| MoveError::State(format!("move {id} has not recorded its flip")))
 }

@@ -1,35 +1,23 @@
 //! Waiting until every router knows what a shard owns now and nothing that it planned before runs there any more.
 //!
 //! A router that has a shard's ownership holds an advisory lock there for as long as it listens, and writes to
-//! `pgring.acknowledgement` after each change. One that stays silent is cut off: its connections are terminated, and
-//! whatever connects again reads the ownership first.
+//! `pgring.acknowledgement` after each change: at once that it has heard of it, and when that is so that nothing it planned
+//! before runs there any more. One that is silent is cut off: its connections are terminated, and whatever connects again
+//! reads the ownership first. One that has heard is waited for.
 
 use super::side::{MoveError, Side};
-use crate::backend::registration::LOCK_CLASS;
+use crate::backend::registration::{self, Silent};
 use crate::backend::store;
+use crate::topology::Epoch;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// Between two looks.
-const PAUSE: Duration = Duration::from_millis(2);
-
-/// A router that has not acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waiting {
-    /// Its id.
-    pub router: i64,
-    /// The backend that registers it.
-    pub pid: i32,
-}
-
-/// What is done about a router that is silent at the deadline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Silence {
-    /// The wait is given up.
-    GivesUp,
-    /// It is cut off.
-    CutsOff,
-}
+/// Between two looks at what was acknowledged.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How long what is terminated may take to end.
+const CUT_WAIT: Duration = Duration::from_secs(60);
+/// Between two looks at who is registered, for which PostgreSQL holds up whoever locks something.
+const LOCKS_PAUSE: Duration = Duration::from_millis(25);
 
 /// What the shard's ownership is at now.
 ///
@@ -39,93 +27,128 @@ pub async fn epoch(side: &Side) -> Result<i64, MoveError> {
     side.value("SELECT epoch FROM pgring.ownership").await
 }
 
+/// Asks every router for a word: a new epoch, which each reads.
+///
+/// # Errors
+/// [`MoveError`]
+pub async fn rouse(side: &Side) -> Result<i64, MoveError> {
+    side.value("UPDATE pgring.ownership SET epoch = epoch + 1 RETURNING epoch")
+        .await
+}
+
 /// The routers that listen to the shard.
 ///
 /// # Errors
 /// [`MoveError`]
 pub async fn registered(side: &Side) -> Result<Vec<i64>, MoveError> {
-    let waiting = waiting(side, i64::MAX).await?;
-    Ok(waiting.into_iter().map(|waiting| waiting.router).collect())
+    let silent = silent(side, i64::MAX).await?;
+    Ok(silent.iter().map(|silent| silent.router.into()).collect())
 }
 
-/// The routers that have not acknowledged `epoch`.
-async fn waiting(side: &Side, epoch: i64) -> Result<Vec<Waiting>, MoveError> {
-    let rows = side
-        .rows(&format!(
-            "SELECT l.objid::pg_catalog.int8, l.pid FROM pg_catalog.pg_locks l \
-             LEFT JOIN pgring.acknowledgement a ON a.router::pg_catalog.int8 = l.objid::pg_catalog.int8 AND a.epoch >= {epoch} \
-             WHERE l.locktype = 'advisory' AND l.classid::pg_catalog.int8 = {LOCK_CLASS} AND l.objsubid = 2 AND l.granted \
-               AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
-               AND a.router IS NULL"
-        ))
-        .await?;
-    rows.iter()
-        .map(|row| {
-            let read = || {
-                Ok(Waiting {
-                    router: row.try_get(0)?,
-                    pid: row.try_get(1)?,
-                })
-            };
-            read().map_err(|error| side.refuse(error))
-        })
-        .collect()
+async fn silent(side: &Side, epoch: i64) -> Result<Vec<Silent>, MoveError> {
+    let silent = registration::silent(&side.client, Epoch(epoch.unsigned_abs())).await;
+    silent.map_err(|error| side.refuse(error))
 }
 
-/// Returns when every router that listens to the shard has acknowledged `epoch`, or was cut off.
+/// Returns when every router that listens to the shard has acknowledged `epoch`.
 ///
 /// # Errors
-/// [`MoveError::TimedOut`] where silence gives up.
-pub async fn acknowledged(
-    side: &Side,
-    epoch: i64,
-    limit: Duration,
-    silence: Silence,
-) -> Result<(), MoveError> {
+/// [`MoveError::TimedOut`]
+pub async fn acknowledged(side: &Side, epoch: i64, limit: Duration) -> Result<(), MoveError> {
     let started = Instant::now();
-    let changed: String = side
-        .value("SELECT pg_catalog.clock_timestamp()::pg_catalog.text")
-        .await?;
     loop {
-        let silent = waiting(side, epoch).await?;
-        if silent.is_empty() {
+        // Who registers after the change has read it first, so that these are all.
+        let waited_for = silent(side, epoch).await?;
+        let Some(first) = waited_for.first() else {
             return Ok(());
-        }
+        };
         if started.elapsed() >= limit {
-            if silence == Silence::GivesUp {
-                return Err(MoveError::TimedOut {
-                    what: format!(
-                        "the acknowledgement of router {} on shard {}",
-                        silent[0].router, side.name
-                    ),
-                    after: limit,
-                });
-            }
-            return cut_off(side, &silent, &changed).await;
+            return Err(MoveError::TimedOut {
+                what: format!(
+                    "the acknowledgement of router {} on shard {}",
+                    first.router, side.name
+                ),
+                after: limit,
+            });
         }
-        sleep(PAUSE).await;
+        let routers = list(waited_for.iter().map(|silent| silent.router));
+        let sql = format!(
+            "SELECT count(*) FROM pgring.acknowledgement WHERE router IN ({routers}) AND epoch >= {epoch}"
+        );
+        let looked = Instant::now();
+        while looked.elapsed() < LOCKS_PAUSE.min(limit.saturating_sub(started.elapsed())) {
+            sleep(PAUSE).await;
+            if side.value::<i64>(&sql).await? == waited_for.len() as i64 {
+                return Ok(());
+            }
+        }
     }
 }
 
+/// Returns when every router that listens to the shard knows of `epoch`; those that do not after `limit` are cut off.
+///
+/// # Errors
+/// [`MoveError`]
+pub async fn heard(side: &Side, epoch: i64, limit: Duration) -> Result<(), MoveError> {
+    let started = Instant::now();
+    loop {
+        let mut deaf = silent(side, epoch).await?;
+        deaf.retain(|silent| !silent.has_heard);
+        if deaf.is_empty() {
+            return Ok(());
+        }
+        if started.elapsed() >= limit + CUT_WAIT {
+            return Err(MoveError::TimedOut {
+                what: format!("cutting router {} off shard {}", deaf[0].router, side.name),
+                after: CUT_WAIT,
+            });
+        }
+        if started.elapsed() >= limit {
+            cut_off(side, epoch, &deaf).await?;
+        }
+        sleep(LOCKS_PAUSE).await;
+    }
+}
+
+/// Returns when nothing runs on the shard that a router planned before now. A router that does not say a word within
+/// `silence` is cut off; one that does is waited for.
+///
+/// # Errors
+/// [`MoveError::TimedOut`]: not within `limit`.
+pub async fn settled(side: &Side, silence: Duration, limit: Duration) -> Result<(), MoveError> {
+    let started = Instant::now();
+    let mut pause = silence;
+    loop {
+        let epoch = rouse(side).await?;
+        heard(side, epoch, silence).await?;
+        match acknowledged(side, epoch, pause).await {
+            Err(MoveError::TimedOut { .. }) if started.elapsed() < limit => {}
+            done => return done,
+        }
+        // It may have stopped since it was heard of.
+        pause *= 2;
+    }
+}
+
+fn list(numbers: impl Iterator<Item = i32>) -> String {
+    let numbers: Vec<String> = numbers.map(|number| number.to_string()).collect();
+    numbers.join(", ")
+}
+
 /// Terminates what silent routers may have on the shard: nobody says which backends are whose, so every client backend that
-/// no router answers for, but not the control plane's and not those that came after the change and so have read it.
-async fn cut_off(side: &Side, silent: &[Waiting], changed: &str) -> Result<(), MoveError> {
-    let routers: Vec<String> = silent
-        .iter()
-        .map(|waiting| waiting.router.to_string())
-        .collect();
-    let pids: Vec<String> = silent
-        .iter()
-        .map(|waiting| waiting.pid.to_string())
-        .collect();
-    let (routers, pids) = (routers.join(", "), pids.join(", "));
-    tracing::warn!(shard = %side.name, routers, "routers that do not acknowledge are cut off");
+/// no router answers for, but not the control plane's and not those that came after a router had read the change.
+async fn cut_off(side: &Side, epoch: i64, silent: &[Silent]) -> Result<(), MoveError> {
+    let routers = list(silent.iter().map(|silent| silent.router));
+    let pids = list(silent.iter().map(|silent| silent.process));
+    tracing::warn!(shard = %side.name, routers, "routers that do not hear of a change are cut off");
     side.run(&format!(
         "SELECT pg_catalog.pg_terminate_backend(pid, 5000) FROM pg_catalog.pg_stat_activity \
-         WHERE datname = pg_catalog.current_database() AND backend_type = 'client backend' AND backend_start < '{changed}' \
+         WHERE datname = pg_catalog.current_database() AND backend_type = 'client backend' \
            AND pid <> pg_catalog.pg_backend_pid() \
-           AND (pid IN ({pids}) OR application_name IS DISTINCT FROM '{}' AND NOT EXISTS ( \
-             SELECT FROM pgring.acknowledgement a WHERE pid = ANY (a.pids) AND a.router NOT IN ({routers})))",
+           AND (pid IN ({pids}) OR application_name IS DISTINCT FROM '{}' \
+             AND backend_start < (SELECT coalesce(min(a.at), pg_catalog.now()) FROM pgring.acknowledgement a \
+               WHERE a.heard >= {epoch} AND a.router NOT IN ({routers})) \
+             AND NOT EXISTS (SELECT FROM pgring.acknowledgement a WHERE pid = ANY (a.pids) AND a.router NOT IN ({routers})))",
         store::APPLICATION_NAME
     ))
     .await

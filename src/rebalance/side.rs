@@ -55,6 +55,18 @@ pub enum MoveError {
     /// A shard did not answer in the middle of a handover.
     #[error("a shard did not answer within {0:?} in the middle of a handover")]
     Stuck(Duration),
+    /// A shard keeps too much of its log for the move.
+    #[error(
+        "shard {shard} keeps {bytes} bytes of its log for the move, and rebalance.wal_bytes is {limit}"
+    )]
+    Retains {
+        /// Its name.
+        shard: Arc<str>,
+        /// How much.
+        bytes: i64,
+        /// The limit.
+        limit: u64,
+    },
     /// Rows that are not the same on both sides.
     #[error("{}", .0.join("; "))]
     Differs(Vec<String>),

@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 /// Between two looks at the marker.
-const MARKER_PAUSE: Duration = Duration::from_millis(2);
-/// How long running transactions may keep a slot from being made anew.
-const SLOT_WAIT: Duration = Duration::from_secs(60);
+const MARKER_PAUSE: Duration = Duration::from_millis(1);
 /// How long a slot may stay in use after its subscription was dropped.
 const SLOT_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -124,22 +122,6 @@ pub async fn make_slot(from: &Side, id: i32, direction: Direction) -> Result<(),
     .await
 }
 
-/// Makes the slot anew, so that it begins now. Waits for the transactions that run on the server and have written.
-///
-/// # Errors
-/// [`MoveError`]: within [`SLOT_WAIT`] they have not ended, too.
-pub async fn renew_slot(from: &Side, id: i32, direction: Direction) -> Result<(), MoveError> {
-    remove_slot(from, &direction.name(from, id)).await?;
-    from.run(&format!(
-        "SET statement_timeout = {}",
-        SLOT_WAIT.as_millis()
-    ))
-    .await?;
-    let made = make_slot(from, id, direction).await;
-    from.run("SET statement_timeout = 0").await?;
-    made
-}
-
 /// Forgets what the slot has not sent of what is committed now: nothing of it is wanted.
 ///
 /// # Errors
@@ -155,6 +137,50 @@ pub async fn skip(from: &Side, id: i32, direction: Direction) -> Result<(), Move
     .await
 }
 
+/// Forgets what the slot has not sent of what was committed before that place of the log, which is on disk. Nobody may
+/// follow the slot yet.
+///
+/// # Errors
+/// [`MoveError`]
+pub async fn skip_to(
+    from: &Side,
+    id: i32,
+    direction: Direction,
+    place: &str,
+) -> Result<(), MoveError> {
+    from.run(&format!(
+        "SELECT pg_catalog.pg_replication_slot_advance(slot_name, '{place}') FROM pg_catalog.pg_replication_slots \
+         WHERE slot_name = '{}' AND confirmed_flush_lsn < '{place}'",
+        direction.name(from, id)
+    ))
+    .await
+}
+
+/// How many bytes of the log the side that has the rows keeps for the slot.
+///
+/// # Errors
+/// [`MoveError`]
+pub async fn retained(from: &Side, id: i32, direction: Direction) -> Result<i64, MoveError> {
+    from.value(&format!(
+        "SELECT coalesce(sum(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)), 0)::pg_catalog.int8 \
+         FROM pg_catalog.pg_replication_slots WHERE slot_name = '{}'",
+        direction.name(from, id)
+    ))
+    .await
+}
+
+/// Whether the subscription is there on the side that follows.
+///
+/// # Errors
+/// [`MoveError`]
+pub async fn is_subscribed(to: &Side, id: i32, direction: Direction) -> Result<bool, MoveError> {
+    let name = direction.name(to, id);
+    to.value(&format!(
+        "SELECT EXISTS ({SUBSCRIPTIONS} AND subname = '{name}')"
+    ))
+    .await
+}
+
 /// Makes the subscription on the side that follows, if it is not there. Publication and slot must be.
 ///
 /// # Errors
@@ -166,12 +192,7 @@ pub async fn subscribe(
     connection: &str,
 ) -> Result<(), MoveError> {
     let name = direction.name(to, id);
-    let there: bool = to
-        .value(&format!(
-            "SELECT EXISTS ({SUBSCRIPTIONS} AND subname = '{name}')"
-        ))
-        .await?;
-    if there {
+    if is_subscribed(to, id, direction).await? {
         return Ok(());
     }
     to.run(&format!(
@@ -193,12 +214,7 @@ pub async fn remove(
     direction: Direction,
 ) -> Result<(), MoveError> {
     let name = direction.name(from, id);
-    let subscribed: bool = to
-        .value(&format!(
-            "SELECT EXISTS ({SUBSCRIPTIONS} AND subname = '{name}')"
-        ))
-        .await?;
-    if subscribed {
+    if is_subscribed(to, id, direction).await? {
         to.run(&format!("ALTER SUBSCRIPTION {name} DISABLE"))
             .await?;
         to.run(&format!("ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"))
@@ -247,20 +263,34 @@ async fn remove_slot(from: &Side, name: &str) -> Result<(), MoveError> {
     }
 }
 
+/// SQL that writes a marker, and gives what [`arrived`] looks for on the other side.
+pub fn mark_sql(id: i32, direction: Direction) -> String {
+    format!(
+        "INSERT INTO pgring.marker AS m (move, forward, token) VALUES ({id}, {}, 1) \
+         ON CONFLICT (move, forward) DO UPDATE SET token = m.token + 1 RETURNING token",
+        direction.is_forward()
+    )
+}
+
+/// What [`mark_sql`] gave, as text.
+///
+/// # Errors
+/// [`MoveError::State`]
+pub fn token(given: Option<String>) -> Result<i64, MoveError> {
+    let token = given.as_deref().and_then(|given| given.parse().ok());
+    token.ok_or_else(|| MoveError::State(format!("{given:?} is no marker")))
+}
+
 /// Writes a marker on one side. Returns what [`arrived`] looks for on the other.
 ///
 /// # Errors
 /// [`MoveError`]
 pub async fn mark(from: &Side, id: i32, direction: Direction) -> Result<i64, MoveError> {
-    from.value(&format!(
-        "INSERT INTO pgring.marker AS m (move, forward, token) VALUES ({id}, {}, 1) \
-         ON CONFLICT (move, forward) DO UPDATE SET token = m.token + 1 RETURNING token",
-        direction.is_forward()
-    ))
-    .await
+    from.value(&mark_sql(id, direction)).await
 }
 
-/// Whether everything that was committed before the marker has arrived.
+/// Where the log of the side that follows is, if everything that was committed before the marker has arrived there: it is
+/// before that place.
 ///
 /// # Errors
 /// [`MoveError`]
@@ -269,12 +299,16 @@ pub async fn arrived(
     id: i32,
     direction: Direction,
     token: i64,
-) -> Result<bool, MoveError> {
-    to.value(&format!(
-        "SELECT EXISTS (SELECT FROM pgring.marker WHERE move = {id} AND forward = {} AND token >= {token})",
-        direction.is_forward()
-    ))
-    .await
+) -> Result<Option<String>, MoveError> {
+    let rows = to
+        .rows(&format!(
+            "SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text FROM pgring.marker \
+             WHERE move = {id} AND forward = {} AND token >= {token}",
+            direction.is_forward()
+        ))
+        .await?;
+    let place = rows.first().map(|row| row.try_get(0)).transpose();
+    place.map_err(|error| to.refuse(error))
 }
 
 /// How often the side that follows has failed to apply what came.
@@ -290,6 +324,33 @@ pub async fn failures(to: &Side, id: i32, direction: Direction) -> Result<i64, M
     .await
 }
 
+/// Waits until the marker has arrived; gives where the log of the side that follows was then.
+///
+/// # Errors
+/// [`MoveError::TimedOut`]
+pub async fn arrival(
+    from: &Side,
+    to: &Side,
+    id: i32,
+    direction: Direction,
+    token: i64,
+    limit: Duration,
+) -> Result<String, MoveError> {
+    let start = Instant::now();
+    loop {
+        if let Some(place) = arrived(to, id, direction, token).await? {
+            return Ok(place);
+        }
+        if start.elapsed() > limit {
+            return Err(MoveError::TimedOut {
+                what: format!("the stream from shard {} to shard {}", from.name, to.name),
+                after: limit,
+            });
+        }
+        sleep(MARKER_PAUSE).await;
+    }
+}
+
 /// Waits until everything that is committed on one side now has arrived on the other; how long that took.
 ///
 /// # Errors
@@ -303,14 +364,6 @@ pub async fn level(
 ) -> Result<Duration, MoveError> {
     let start = Instant::now();
     let token = mark(from, id, direction).await?;
-    while !arrived(to, id, direction, token).await? {
-        if start.elapsed() > limit {
-            return Err(MoveError::TimedOut {
-                what: format!("the stream from shard {} to shard {}", from.name, to.name),
-                after: limit,
-            });
-        }
-        sleep(MARKER_PAUSE).await;
-    }
+    arrival(from, to, id, direction, token, limit).await?;
     Ok(start.elapsed())
 }

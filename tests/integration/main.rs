@@ -28,6 +28,7 @@ mod literals;
 mod memory;
 mod migrations;
 mod misfits;
+mod moves;
 mod partial;
 mod pg_dump;
 mod pgbench;

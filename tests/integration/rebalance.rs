@@ -1,4 +1,5 @@
-//! Slots that move between shards, with and without clients. `PGRING_REBALANCE_SECONDS` lengthens the run under load.
+//! Slots that move between shards, with and without clients. `PGRING_REBALANCE_SECONDS` lengthens the run under load,
+//! `PGRING_REBALANCE_CLIENTS` has more write.
 
 use super::support::deployment::Options;
 use super::support::deployment::PGRING;
@@ -9,15 +10,18 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Rows of `t` that a test puts in.
-const ROWS: u32 = 2000;
+pub(super) const ROWS: u32 = 2000;
 
 /// A sharded table with rows, and one beside it.
 fn deployment(shards: usize) -> Deployment<'static> {
-    let deployment = Deployment::shared()
-        .shards(shards)
+    filled(Deployment::shared().shards(shards))
+}
+
+fn filled(options: Options<'_>) -> Deployment<'_> {
+    let deployment = options
         .schema("CREATE TABLE t (id int PRIMARY KEY, v text NOT NULL, n numeric)")
         .schema("CREATE TABLE line (id int, number int, tags text[], PRIMARY KEY (id, number))")
         .sharded("t", "id")
@@ -52,18 +56,20 @@ fn rows_below(deployment: &Deployment<'_>, end: u32) -> Vec<String> {
     ))
 }
 
-/// What no move may leave behind.
+/// Counts of what no move may leave behind.
+pub(crate) const LEFTOVERS: [&str; 7] = [
+    "SELECT count(*) FROM pg_subscription WHERE subname ~ '^pgring' AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    "SELECT count(*) FROM pg_publication WHERE pubname ~ '^pgring'",
+    "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()",
+    "SELECT count(*) FROM pg_trigger WHERE tgname ~ '^~pgring'",
+    "SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = 'pgring' AND proname ~ '^guard_[0-9t]'",
+    "SELECT count(*) FROM pgring.marker",
+    "SELECT count(*) FROM pgring.ownership WHERE fenced <> '{}' OR closed <> '{}' OR foreign_slots <> '{}'",
+];
+
+/// What no move may leave behind is not there.
 pub(crate) fn leaves_nothing(deployment: &Deployment<'_>) {
-    let leftovers = [
-        "SELECT count(*) FROM pg_subscription WHERE subname ~ '^pgring' AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
-        "SELECT count(*) FROM pg_publication WHERE pubname ~ '^pgring'",
-        "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()",
-        "SELECT count(*) FROM pg_trigger WHERE tgname ~ '^~pgring'",
-        "SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = 'pgring' AND proname ~ '^guard_[0-9t]'",
-        "SELECT count(*) FROM pgring.marker",
-        "SELECT count(*) FROM pgring.ownership WHERE fenced <> '{}' OR closed <> '{}' OR foreign_slots <> '{}'",
-    ];
-    for sql in leftovers {
+    for sql in LEFTOVERS {
         for (shard, count) in deployment.on_each_shard(sql).iter().enumerate() {
             assert_eq!(count, "0", "shard {shard}: {sql}");
         }
@@ -166,7 +172,7 @@ fn write_until(deployment: &Deployment<'_>, stop: &AtomicBool, ids: &[u32]) -> V
 }
 
 /// Tells a writer to stop, though the test fails.
-struct Stop<'a>(&'a AtomicBool);
+pub(super) struct Stop<'a>(pub(super) &'a AtomicBool);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
@@ -175,7 +181,7 @@ impl Drop for Stop<'_> {
 }
 
 /// Ids whose rows are in the slots below `end`.
-fn ids_below(deployment: &Deployment<'_>, end: u32, count: usize) -> Vec<u32> {
+pub(super) fn ids_below(deployment: &Deployment<'_>, end: u32, count: usize) -> Vec<u32> {
     let sql = format!(
         "SELECT id FROM t WHERE (hashint8extended(id, {SEED}) & 16383) < {end} ORDER BY id LIMIT {count}"
     );
@@ -187,8 +193,8 @@ fn ids_below(deployment: &Deployment<'_>, end: u32, count: usize) -> Vec<u32> {
 }
 
 /// Two shards, the first of which has all slots below 2048, which the map wants on the second.
-fn one_move() -> Deployment<'static> {
-    let mut deployment = deployment(2);
+pub(super) fn one_move(options: Options<'_>) -> Deployment<'_> {
+    let mut deployment = filled(options.shards(2));
     deployment.router().kill();
     pin(&deployment, "0-2047", 0);
     pin(&deployment, "2048-16383", 1);
@@ -206,7 +212,7 @@ fn one_move() -> Deployment<'static> {
 
 #[test]
 fn a_move_that_is_killed_anywhere_is_taken_up_and_loses_no_write() {
-    let deployment = one_move();
+    let deployment = one_move(Deployment::shared());
     let ids = ids_below(&deployment, 2048, 8);
     let stop = AtomicBool::new(false);
     let acknowledged = std::thread::scope(|scope| {
@@ -262,7 +268,7 @@ fn a_move_that_is_killed_anywhere_is_taken_up_and_loses_no_write() {
 
 #[test]
 fn a_row_that_differs_is_named_and_stops_the_move() {
-    let deployment = one_move();
+    let deployment = one_move(Deployment::shared());
     let id = ids_below(&deployment, 2048, 1)[0];
     assert!(kill_at(&deployment, &[], "catching up"));
     deployment.shard(1).run(&format!(
@@ -287,7 +293,7 @@ fn a_row_that_differs_is_named_and_stops_the_move() {
 
 #[test]
 fn a_stream_that_cannot_be_applied_is_told_and_can_be_cancelled() {
-    let deployment = one_move();
+    let deployment = one_move(Deployment::shared());
     assert!(kill_at(&deployment, &[], "catching up"));
     let id = deployment.shard(0).value(&format!(
         "SELECT min(g) FROM generate_series({ROWS} + 1, {ROWS} + 1000) g WHERE (hashint8extended(g, {SEED}) & 16383) < 2048"
@@ -317,7 +323,7 @@ fn a_stream_that_cannot_be_applied_is_told_and_can_be_cancelled() {
 
 #[test]
 fn a_cancelled_move_leaves_the_source_as_it_was() {
-    let deployment = one_move();
+    let deployment = one_move(Deployment::shared());
     let before = rows_below(&deployment, 2048);
     let mut process = start_rebalance(&deployment, &["--rate", "10kB"]);
     let mut source = deployment.shard(0);
@@ -377,8 +383,8 @@ struct Seen {
     written: Vec<(u32, u32)>,
     /// Errors.
     failures: Vec<String>,
-    /// The longest that a transaction took.
-    longest: Duration,
+    /// When transactions began, and how long they took.
+    took: Vec<(SystemTime, Duration)>,
 }
 
 /// Writes through a router, statement by statement and in blocks, until told to stop.
@@ -394,7 +400,7 @@ fn write_through(target: &Target, stop: &AtomicBool, first: u32) -> Seen {
             0 => insert,
             _ => format!("BEGIN; UPDATE t SET n = n + 1 WHERE id = {id}; {insert}; COMMIT"),
         };
-        let start = Instant::now();
+        let (began, start) = (SystemTime::now(), Instant::now());
         match client.simple(&sql).failure {
             None => seen.written.push((id, number)),
             Some(failure) => {
@@ -402,7 +408,7 @@ fn write_through(target: &Target, stop: &AtomicBool, first: u32) -> Seen {
                 client.simple("ROLLBACK");
             }
         }
-        seen.longest = seen.longest.max(start.elapsed());
+        seen.took.push((began, start.elapsed()));
         std::thread::sleep(Duration::from_millis(3));
     }
     seen
@@ -421,8 +427,57 @@ fn read_all_through(target: &Target, stop: &AtomicBool) -> usize {
     times
 }
 
+/// Prints how long clients waited while slots changed their owner: for each client and change, its longest transaction then.
+fn tell_pauses(deployment: &Deployment<'_>, seen: &[Seen]) {
+    let sql = "SELECT extract(epoch FROM flipped_at)::float8, pause_ms FROM pgring.move m \
+         JOIN pgring.ownership o ON o.shard = m.source WHERE pause_ms IS NOT NULL";
+    let mut pauses = Vec::new();
+    let mut fences = Vec::new();
+    for shard in 0..deployment.shards() {
+        for row in deployment.shard(shard).rows(sql) {
+            let number = |column: usize| -> f64 { row[column].parse().expect("a number") };
+            let (end, pause) = (number(0), number(1) / 1000.0);
+            fences.push(Duration::from_secs_f64(pause));
+            let second = |time: SystemTime| {
+                let since = time.duration_since(SystemTime::UNIX_EPOCH);
+                since.expect("a time").as_secs_f64()
+            };
+            let is_in = |(began, took): &(SystemTime, Duration)| {
+                let began = second(*began);
+                began < end + 0.02 && began + took.as_secs_f64() > end - pause
+            };
+            for client in seen {
+                let longest = client
+                    .took
+                    .iter()
+                    .filter(|took| is_in(took))
+                    .max_by_key(|(_, took)| *took);
+                pauses.extend(longest.map(|(_, took)| *took));
+            }
+        }
+    }
+    let all = seen
+        .iter()
+        .flat_map(|seen| seen.took.iter().map(|(_, took)| *took));
+    for (what, mut times) in [
+        ("at clients", pauses),
+        ("of fences", fences),
+        ("of all transactions", all.collect()),
+    ] {
+        times.sort_unstable();
+        let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
+        eprintln!(
+            "pauses {what}: {} with p50 {:?}, p99 {:?}, longest {:?}",
+            times.len(),
+            at(0.5),
+            at(0.99),
+            at(1.0)
+        );
+    }
+}
+
 #[test]
-fn a_fifth_shard_takes_its_share_while_clients_of_two_routers_write() {
+fn a_fifth_shard_takes_its_share_and_gives_it_back_while_clients_of_two_routers_write() {
     let sandbox = cluster::start(5);
     let mut deployment = Options::new(&sandbox)
         .schema("CREATE TABLE t (id int PRIMARY KEY, v text NOT NULL, n numeric)")
@@ -434,7 +489,7 @@ fn a_fifth_shard_takes_its_share_while_clients_of_two_routers_write() {
     let file = deployment.directory().join("shards.toml");
     let declared = fs::read_to_string(&file).expect("read shards.toml");
     let four = declared.replace("name = \"s4\"\n", "name = \"s4\"\nweight = 0\n");
-    fs::write(&file, four).expect("write shards.toml");
+    fs::write(&file, &four).expect("write shards.toml");
     deployment.pgring(&["init"]);
     deployment.kill_and_restart();
     let second = deployment.another_router();
@@ -446,11 +501,13 @@ fn a_fifth_shard_takes_its_share_while_clients_of_two_routers_write() {
     fs::write(&file, declared).expect("write shards.toml");
 
     let stop = AtomicBool::new(false);
+    let mut moved = String::new();
     let seconds = Duration::from_secs(setting("PGRING_REBALANCE_SECONDS", 0));
+    let clients = setting("PGRING_REBALANCE_CLIENTS", 4) as u32;
     let (targets, started) = ([deployment.target(), second.target()], Instant::now());
     let seen: Vec<Seen> = std::thread::scope(|scope| {
         let _stops = Stop(&stop);
-        let writers: Vec<_> = (0..4u32)
+        let writers: Vec<_> = (0..clients)
             .map(|writer| {
                 let (target, stop) = (&targets[writer as usize % 2], &stop);
                 scope.spawn(move || write_through(target, stop, writer * 10_000_000))
@@ -466,6 +523,12 @@ fn a_fifth_shard_takes_its_share_while_clients_of_two_routers_write() {
             deployment.pgring(&["rebalance", "--rollback"]);
         }
         deployment.pgring(&["rebalance", "--complete"]);
+        moved.push_str(&deployment.shard(4).value("SELECT count(*) FROM t"));
+        // And back: a shard of no weight is emptied.
+        fs::write(&file, &four).expect("write shards.toml");
+        let report = deployment.pgring(&["rebalance", "--pause-budget", "5s"]);
+        eprintln!("{report}");
+        deployment.pgring(&["rebalance", "--complete"]);
         stop.store(true, Ordering::Relaxed);
         assert!(reader.join().expect("a reader") > 10);
         writers
@@ -475,12 +538,8 @@ fn a_fifth_shard_takes_its_share_while_clients_of_two_routers_write() {
     });
     for seen in &seen {
         assert_eq!(seen.failures, [""; 0]);
-        eprintln!(
-            "{} written, the longest took {:?}",
-            seen.written.len(),
-            seen.longest
-        );
     }
+    tell_pauses(&deployment, &seen);
     leaves_nothing(&deployment);
     let said = deployment.pgring(&["check", "--placement"]);
     assert!(
@@ -499,8 +558,13 @@ fn a_fifth_shard_takes_its_share_while_clients_of_two_routers_write() {
         }
     }
     assert_eq!(found, written);
-    let moved = deployment.shard(4).value("SELECT count(*) FROM t");
     assert_ne!(moved, "0");
+    for sql in [
+        "SELECT count(*) FROM t",
+        "SELECT count(*) FROM pgring.ownership WHERE owned <> '{}'",
+    ] {
+        assert_eq!(deployment.shard(4).value(sql), "0", "{sql}");
+    }
     let blocks = written.iter().filter(|(_, number)| number % 2 == 1).count();
     let added: u32 = deployment
         .on_each_shard("SELECT coalesce(sum(n), 0)::int FROM t")

@@ -273,6 +273,9 @@ impl Deployment<'_> {
             .expect("run pgring");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (said, complained) = (text(&output.stdout), text(&output.stderr));
+        if std::env::var_os("PGRING_LOG").is_some() {
+            eprint!("{complained}");
+        }
         (output.status.success(), said, complained)
     }
 

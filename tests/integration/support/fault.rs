@@ -108,6 +108,11 @@ impl Fault {
         }
     }
 
+    /// Whether it is cut.
+    pub fn is_cut(&self) -> bool {
+        self.state.refuse.load(SeqCst)
+    }
+
     /// Sets a trap; when it springs at a message of this relay's, `act` is called, and unless that is answered its
     /// connection ends.
     pub fn set(&self, trap: &Arc<Trap>, act: impl Fn() + Send + Sync + 'static) {
