@@ -259,7 +259,7 @@ fn what_cannot_be_executed_is_refused() {
             "",
         ),
         (
-            "PREPARE rows AS SELECT count(*) FROM accounts TABLESAMPLE SYSTEM (10)",
+            "PREPARE rows AS SELECT count(*) FROM accounts TABLESAMPLE SYSTEM (10) REPEATABLE (1)",
             "",
         ),
         ("EXECUTE rows", "table-sample"),
