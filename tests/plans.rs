@@ -648,7 +648,7 @@ fn placed(
             })
         }
         Statement::Copy(copy) => planner::copy_to(&copy, sql, context, None, 1)
-            .map(|plan| plan.describe(topology).join("\n")),
+            .map(|copied| copied.plan.describe(topology).join("\n")),
         statement => planner::utility(&statement, sql, &tokens, context)
             .map(|plan| plan.describe(topology).join("\n")),
     };

@@ -66,8 +66,8 @@ pub fn explain(sql: &str, context: &Context<'_>) -> Result<Vec<String>, Refused>
                 Ok(vec![describe_copy(&route, topology)])
             }
             CopyDirection::To => {
-                let plan = planner::copy_to(copy, sql, context, None, 0).map_err(boxed)?;
-                Ok(plan.describe(topology))
+                let copied = planner::copy_to(copy, sql, context, None, 0).map_err(boxed)?;
+                Ok(copied.plan.describe(topology))
             }
         },
         Statement::Truncate(_) | Statement::Ddl(_) | Statement::Maintenance { .. } => {

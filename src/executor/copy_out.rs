@@ -54,6 +54,65 @@ pub async fn copy_out(
     }
 }
 
+/// Waits for the output of a COPY without rows, which `backend` was sent as a simple query, and gives the client how the
+/// output begins.
+///
+/// # Errors
+/// As [`copy_out`].
+///
+/// # Cancel safety
+/// Not cancel safe: drop the lease with it.
+pub async fn begin(
+    backend: &mut Backend,
+    framing: Framing,
+    client: &mut FrameStream,
+) -> Result<TransactionStatus, ExecuteError> {
+    let begun = head(backend, framing, client).await;
+    if let Err(error) = &begun {
+        stop(backend, matches!(error, ExecuteError::Shard(_))).await;
+    }
+    begun
+}
+
+async fn head(
+    backend: &mut Backend,
+    framing: Framing,
+    client: &mut FrameStream,
+) -> Result<TransactionStatus, ExecuteError> {
+    let flushed = backend.stream.flush().await;
+    flushed.map_err(|source| shard_lost(backend, source))?;
+    let mut first = true;
+    loop {
+        let frame = next_frame(backend, client).await?;
+        match frame.tag() {
+            b'H' | b'N' => client.out().extend_from_slice(frame.bytes()),
+            b'd' => {
+                // Header and trailer of an empty binary output travel together.
+                if let Some(data) = shown(frame.body(), framing, first, true, false) {
+                    frontend_message::write_copy_data(client.out(), data);
+                }
+                first = false;
+            }
+            b'c' | b'C' => {}
+            b'E' => return Err(ExecuteError::Shard(backend.told(frame))),
+            b'S' => backend.note_parameter(frame.body()),
+            b'Z' => {
+                let status = backend_message::read_ready_for_query(frame.body());
+                return status.map_err(|_| unexpected(backend, b'Z'));
+            }
+            tag => return Err(unexpected(backend, tag)),
+        }
+    }
+}
+
+/// Ends the client's output, whose rows were written one by one.
+pub fn end(framing: Framing, client: &mut FrameStream) {
+    if framing == Framing::Binary {
+        frontend_message::write_copy_data(client.out(), &BINARY_TRAILER);
+    }
+    frontend_message::write_copy_done(client.out());
+}
+
 async fn pull(
     backends: &mut [&mut Backend],
     framing: Framing,

@@ -10,8 +10,10 @@ use super::merge::tournament::Tournament;
 use super::{ExecuteError, fill_watched, flush_large, shard_lost, stop, unexpected};
 use crate::backend::connection::Backend;
 use crate::planner::plan::{Merge, SortKey};
-use crate::wire::backend_message::{self, ColumnDescription, TransactionStatus};
+use crate::sql::copy_line::CopyLines;
+use crate::wire::backend_message::{self, ColumnDescription, DataRow, TransactionStatus};
 use crate::wire::frame::Frame;
+use crate::wire::frontend_message;
 use crate::wire::stream::FrameStream;
 use bytes::BytesMut;
 use futures_util::future::join_all;
@@ -30,11 +32,13 @@ pub enum Start {
 
 /// What a fan-out shows of the shards' answers, beside rows and the command tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Show {
+pub struct Show<'a> {
     /// RowDescription goes to the client.
     pub description: bool,
     /// The most rows that the client takes now.
     pub rows_max: Option<u64>,
+    /// Rows go to the client as CopyData in this format, not as DataRow.
+    pub copy: Option<&'a CopyLines>,
 }
 
 /// How a fan-out ended. The client has been sent the rows, not yet CommandComplete: what wrote must commit first.
@@ -169,7 +173,7 @@ pub async fn fan_out(
     backends: Vec<&mut Backend>,
     merge: &Merge,
     start: Start,
-    show: Show,
+    show: Show<'_>,
     client: &mut FrameStream,
 ) -> Result<FannedOut, ExecuteError> {
     let mut inputs: Vec<Input<'_>> = backends
@@ -268,7 +272,7 @@ pub async fn fan_out(
 async fn pull(
     inputs: &mut [Input<'_>],
     merge: &Merge,
-    show: Show,
+    show: Show<'_>,
     client: &mut FrameStream,
 ) -> Result<Option<u64>, ExecuteError> {
     let mut notices = Notices::default();
@@ -307,7 +311,7 @@ async fn pull(
     }
     match merge {
         Merge::InTurn(turns) => {
-            let mut window = Window::new(0, None, show.rows_max);
+            let mut window = Window::new(0, None, show);
             for turn in turns.iter().map(|turn| usize::from(*turn)) {
                 // A row that ON CONFLICT or a trigger left out is missing in its turn.
                 if let Some(row) = heads.get_mut(turn).and_then(Option::take) {
@@ -324,7 +328,7 @@ async fn pull(
                 Merge::Append { offset, limit } => (*offset, *limit),
                 _ => (0, None),
             };
-            let mut window = Window::new(offset, limit, show.rows_max);
+            let mut window = Window::new(offset, limit, show);
             append(inputs, heads, &mut window, shown, client, &mut notices).await?;
             Ok(Some(window.given))
         }
@@ -338,13 +342,13 @@ async fn pull(
                     return Err(MergeError::Row.into());
                 }
             }
-            let mut window = Window::new(0, None, show.rows_max);
+            let mut window = Window::new(0, None, show);
             window.pass(&folded.row(), shown, client)?;
             Ok(Some(window.given))
         }
         Merge::Of(_) | Merge::Store(_) => Err(MergeError::Row.into()),
         Merge::First(alike) => {
-            let mut window = Window::new(0, None, show.rows_max);
+            let mut window = Window::new(0, None, show);
             let shown_step = alike.first().map(|step| usize::from(*step));
             for (index, (input, head)) in inputs.iter_mut().zip(heads).enumerate() {
                 let mut row = head;
@@ -364,7 +368,7 @@ async fn pull(
             limit,
             ..
         } => {
-            let window = Window::new(*offset, *limit, show.rows_max);
+            let window = Window::new(*offset, *limit, show);
             Ok(Some(
                 merge_sorted(inputs, heads, keys, window, shown, client, &mut notices).await?,
             ))
@@ -377,7 +381,7 @@ async fn pull(
 fn describe(
     inputs: &[Input<'_>],
     hidden: u16,
-    show: Show,
+    show: Show<'_>,
     client: &mut FrameStream,
 ) -> Result<u16, ExecuteError> {
     let mut descriptions = inputs.iter().filter_map(|input| input.description.as_ref());
@@ -424,7 +428,7 @@ async fn next_row(
 async fn append(
     inputs: &mut [Input<'_>],
     heads: Vec<Option<Frame>>,
-    window: &mut Window,
+    window: &mut Window<'_>,
     shown: u16,
     client: &mut FrameStream,
     notices: &mut Notices,
@@ -444,7 +448,7 @@ async fn merge_sorted(
     inputs: &mut [Input<'_>],
     mut heads: Vec<Option<Frame>>,
     keys: &[SortKey],
-    mut window: Window,
+    mut window: Window<'_>,
     shown: u16,
     client: &mut FrameStream,
     notices: &mut Notices,
@@ -486,18 +490,23 @@ async fn merge_sorted(
 
 /// OFFSET and LIMIT over the merged rows. What the shards send past it was bounded by the LIMIT pushed down, and is
 /// read and dropped.
-struct Window {
+struct Window<'a> {
     skip: u64,
     left: Option<u64>,
     given: u64,
+    copy: Option<&'a CopyLines>,
+    /// The row that is written.
+    line: Vec<u8>,
 }
 
-impl Window {
-    fn new(offset: u64, limit: Option<u64>, rows_max: Option<u64>) -> Self {
+impl<'a> Window<'a> {
+    fn new(offset: u64, limit: Option<u64>, show: Show<'a>) -> Self {
         Self {
             skip: offset,
-            left: limit.into_iter().chain(rows_max).min(),
+            left: limit.into_iter().chain(show.rows_max).min(),
             given: 0,
+            copy: show.copy,
+            line: Vec::new(),
         }
     }
 
@@ -516,6 +525,15 @@ impl Window {
         }
         self.left = self.left.map(|left| left - 1);
         self.given += 1;
+        if let Some(copy) = self.copy {
+            let values = DataRow::read(row.body()).map_err(|_| MergeError::Row)?;
+            let values: Result<Vec<_>, _> = values.take(usize::from(columns)).collect();
+            let values = values.map_err(|_| MergeError::Row)?;
+            self.line.clear();
+            copy.write(&mut self.line, values.into_iter());
+            frontend_message::write_copy_data(client.out(), &self.line);
+            return Ok(());
+        }
         backend_message::truncate_data_row(client.out(), row.body(), columns)
             .map_err(|_| MergeError::Row)
     }

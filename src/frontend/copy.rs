@@ -6,18 +6,24 @@ use super::copy_added::Adder;
 use super::error::{self, Stop};
 use super::held::Held;
 use super::session::Session;
+use super::several::Request;
 use super::simple_query::text_of;
 use crate::executor::copy_in::{self, CopyInError};
 use crate::executor::copy_out::{self, Framing};
-use crate::planner::plan::Access;
+use crate::executor::fan_out::Show;
+use crate::planner::plan::{Access, Plan};
 use crate::planner::{self, CopyAdded, CopyRoute, CopySplit, CopyTimes, PlanError, Refusal};
-use crate::sql::copy::{CopyDirection, CopyFormat, CopyHeader, CopyStatement, CopyTarget};
+use crate::sql::copy::{
+    CopyDirection, CopyFormat, CopyHeader, CopySource, CopyStatement, CopyTarget,
+};
+use crate::sql::copy_line::CopyLines;
 use crate::sql::copy_rows::{CopyKey, CopyPiece, CopyRow, CopyRows};
 use crate::sql::lex;
 use crate::sql::statement::{self, Statement};
 use crate::topology::ShardId;
 use crate::topology::snapshot::Topology;
 use crate::transaction::state::Phase;
+use crate::wire::frame::Format;
 use crate::wire::frontend_message::{self, FrontendMessage};
 use crate::wire::stream::Head;
 use std::sync::Arc;
@@ -97,7 +103,7 @@ impl Session {
 
     async fn copy_to(&mut self, copy: &CopyStatement<'_>, sql: &str) -> Result<(), Stop> {
         let topology = self.topology();
-        let plan = {
+        let copied = {
             let (search_path, limits, hint) =
                 (self.search_path()?, self.lex_limits(), self.hint(sql)?);
             let context = planner::Context {
@@ -122,7 +128,12 @@ impl Session {
                 Framing::HeaderLine
             }
         };
-        Box::pin(self.open_snapshot(Access::Read, plan.steps.len() > 1)).await?;
+        let plan = &copied.plan;
+        let crosses = plan.steps.len() > 1 || !plan.inputs.is_empty();
+        Box::pin(self.open_snapshot(Access::Read, crosses)).await?;
+        if let (Some(shape), CopySource::Query(body)) = (&copied.shape, &copy.source) {
+            return Box::pin(self.copy_rows(copy, body.text, shape, plan, framing)).await;
+        }
         for step in &plan.steps {
             self.join(step.shard).await?;
             self.transaction.mark_used(step.shard);
@@ -145,6 +156,50 @@ impl Session {
                 Err(error::of_execute(error))
             }
         }
+    }
+
+    /// COPY … TO of a query whose rows are merged: one shard says how the output begins, and what is wrong with the
+    /// statement; then the rows follow as the query gives them.
+    async fn copy_rows(
+        &mut self,
+        copy: &CopyStatement<'_>,
+        query: &str,
+        shape: &str,
+        plan: &Plan,
+        framing: Framing,
+    ) -> Result<(), Stop> {
+        let (Some(step), Some(lines)) = (plan.steps.first(), CopyLines::new(&copy.options)) else {
+            return Err(Stop::Gone);
+        };
+        let backend = self.join(step.shard).await?;
+        backend.forget_unnamed();
+        frontend_message::write_query(backend.stream.out(), shape);
+        self.transaction.mark_used(step.shard);
+        let Some(backend) = self.transaction.backend(step.shard) else {
+            return Err(Stop::Gone);
+        };
+        if let Err(error) = copy_out::begin(backend, framing, &mut self.client).await {
+            return Err(self.after_several(&[step.shard], error));
+        }
+        let results = match lines.is_binary() {
+            true => &[Format::Binary][..],
+            false => &[],
+        };
+        let request = Request {
+            sql: query,
+            results,
+            ..Request::default()
+        };
+        let show = Show {
+            description: false,
+            rows_max: None,
+            copy: Some(&lines),
+        };
+        let done = self.run_bound(plan, &request, "", show).await?;
+        copy_out::end(framing, &mut self.client);
+        let rows = done.tag.rsplit(' ').next().unwrap_or_default();
+        self.complete(&format!("COPY {rows}"));
+        Ok(())
     }
 
     fn copy_route(

@@ -38,6 +38,7 @@ impl Session {
         let show = Show {
             description: false,
             rows_max: None,
+            copy: None,
         };
         let done = self
             .fan_out(plan, show, |out, step| {

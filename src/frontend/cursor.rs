@@ -85,6 +85,7 @@ impl Session {
         let show = Show {
             description: true,
             rows_max: None,
+            copy: None,
         };
         let done = self.run_bound(&plan, &request, "", show).await?;
         self.after_forward(sentence, step.shard);

@@ -1124,6 +1124,7 @@ impl Session {
         let show = Show {
             description: false,
             rows_max: u64::try_from(row_limit).ok().filter(|rows| *rows > 0),
+            copy: None,
         };
         let done = self.run_bound(plan, &request, portal, show).await?;
         self.note_schema_change(plan.access);

@@ -47,7 +47,7 @@ impl Session {
         plan: &Plan,
         request: &Request<'_>,
         portal: &str,
-        show: Show,
+        show: Show<'_>,
     ) -> Result<FannedOut, Stop> {
         if let Merge::Store(store) = &plan.merge {
             return Box::pin(self.store(plan, store, request, show)).await;
@@ -73,7 +73,7 @@ impl Session {
         plan: &Plan,
         request: &Request<'_>,
         portal: &str,
-        show: Show,
+        show: Show<'_>,
     ) -> Result<FannedOut, Stop> {
         let router = self.router.clone();
         let mut held = router.merge_budget.statement();

@@ -221,6 +221,7 @@ impl Session {
         let show = Show {
             description: true,
             rows_max: None,
+            copy: None,
         };
         if let Merge::Store(_) = &plan.merge {
             return Box::pin(self.run_store(plan, sql)).await;
@@ -397,7 +398,7 @@ impl Session {
     pub(super) async fn fan_out(
         &mut self,
         plan: &Plan,
-        show: Show,
+        show: Show<'_>,
         write: impl Fn(&mut bytes::BytesMut, &Step),
     ) -> Result<FannedOut, Stop> {
         for step in &plan.steps {

@@ -649,6 +649,7 @@ impl Session {
         let show = Show {
             description: true,
             rows_max: None,
+            copy: None,
         };
         let request = Request {
             sql: &call.prepared.sql,

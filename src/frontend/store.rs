@@ -65,6 +65,7 @@ impl Session {
         let show = Show {
             description: true,
             rows_max: None,
+            copy: None,
         };
         let done = self.run_bound(plan, &request, "", show).await?;
         if own {
@@ -80,7 +81,7 @@ impl Session {
         plan: &Plan,
         store: &Store,
         request: &Request<'_>,
-        show: Show,
+        show: Show<'_>,
     ) -> Result<FannedOut, Stop> {
         let router = self.router.clone();
         let mut held = router.merge_budget.statement();
@@ -329,7 +330,7 @@ impl Session {
         carried: &Carried,
         placed: Placed,
         request: &Request<'_>,
-        show: Show,
+        show: Show<'_>,
     ) -> Result<FannedOut, Stop> {
         let Placed { by_shard, turns } = placed;
         let sql: Arc<str> = store.from_arrays(&carried.names).into();

@@ -57,4 +57,4 @@ pub use spelled::{SpelledValues, Spelling, spelling};
 pub use store::carried;
 pub use template::{Binding, Context, Template, alike, all_shards, template, template_on_one};
 pub use temporary::{mentioned as mentioned_temporary, plan as temporary};
-pub use utility::{CopyRoute, CopySplit, CopyTimes, copy_from, copy_to, utility};
+pub use utility::{CopyOut, CopyRoute, CopySplit, CopyTimes, copy_from, copy_to, utility};

@@ -155,7 +155,8 @@ refusals! {
     MixedPlacement = "mixed-placement", "Name the tables in statements of their own.";
     /// COPY without the sharding key in its column list.
     CopyWithoutKey = "copy-without-key", "Add the sharding key to the column list.";
-    /// COPY with a WHERE clause, or another form that the router does not split.
+    /// COPY with a WHERE clause, or another form that the router does not split; COPY out of a query whose rows are merged,
+    /// with ENCODING, FORCE_QUOTE of some columns, or a write in it.
     CopyForm = "copy-form", "Leave the clause out, or name the shard with SET pgring.shard.";
     /// A table that the router's catalog does not have yet: its own transaction has just made or changed it, and the
     /// block's own catalog cannot be asked.

@@ -14,7 +14,9 @@ use super::refusal::{PlanError, Refusal};
 use super::template::{self, Binding, Context, all_shards, owner};
 use super::temporary;
 use crate::sql::copy::{CopyDirection, CopySource, CopyStatement};
+use crate::sql::copy_line::CopyLines;
 use crate::sql::lex::Token;
+use crate::sql::reader::Body;
 use crate::sql::statement::{Maintenance, Name, ObjectKind, Statement};
 use crate::topology::ShardId;
 use crate::topology::schema::{Column, ColumnDefault, Event, Placement, Relation, RelationKind};
@@ -492,17 +494,62 @@ fn left_out(
     Ok(())
 }
 
+/// How rows are copied out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyOut {
+    /// What the shards run: the COPY itself, or its query if there is a `shape`.
+    pub plan: Plan,
+    /// The COPY without any row, which one shard judges and describes.
+    pub shape: Option<Arc<str>>,
+}
+
 /// Plans COPY … TO. `preferred` and `spread` as in [`Binding`].
 ///
 /// # Errors
-/// The query is refused, or its outputs would have to be merged by more than one after the other.
+/// The query is refused, or its outputs would have to be merged in a form that the router does not write.
 pub fn copy_to(
     copy: &CopyStatement<'_>,
     sql: &str,
     context: &Context<'_>,
     preferred: Option<ShardId>,
     spread: usize,
-) -> Result<Plan, PlanError> {
+) -> Result<CopyOut, PlanError> {
+    copied(copy, sql, context, preferred, spread).and_then(|plan| match plan {
+        Ok(plan) => Ok(CopyOut { plan, shape: None }),
+        Err((plan, body)) => made_of_rows(copy, sql, body, plan, context),
+    })
+}
+
+/// A COPY whose rows are made by the plan of its query.
+fn made_of_rows(
+    copy: &CopyStatement<'_>,
+    sql: &str,
+    body: &Body<'_>,
+    plan: Plan,
+    context: &Context<'_>,
+) -> Result<CopyOut, PlanError> {
+    if plan.access != Access::Read || CopyLines::new(&copy.options).is_none() {
+        return Err(PlanError::refused(
+            Refusal::CopyForm,
+            "COPY of a query whose rows are merged over several shards, with a write in it, ENCODING or FORCE_QUOTE of some columns",
+        ));
+    }
+    let shape = format!("SELECT * FROM ({}\n) AS pgring_copy LIMIT 0", body.text);
+    let shape = foreign::copy_of(sql, body, &shape, context)?;
+    Ok(CopyOut {
+        plan,
+        shape: Some(shape),
+    })
+}
+
+/// The plan of COPY … TO; that of its query, with it, if the shards' outputs cannot follow each other.
+fn copied<'a>(
+    copy: &'a CopyStatement<'a>,
+    sql: &str,
+    context: &Context<'_>,
+    preferred: Option<ShardId>,
+    spread: usize,
+) -> Result<Result<Plan, (Plan, &'a Body<'a>)>, PlanError> {
     let topology = context.topology;
     let binding = Binding {
         preferred,
@@ -516,7 +563,7 @@ pub fn copy_to(
                 "slots are moving, and the shard that a hint names may have rows of others",
             ));
         }
-        return Ok(one(Tier::NamedShard, Access::Write, shard));
+        return Ok(Ok(one(Tier::NamedShard, Access::Write, shard)));
     }
     match &copy.source {
         CopySource::Table { name, columns } => match relation(name, context)
@@ -552,23 +599,26 @@ pub fn copy_to(
                         step.sql = StepSql::Rewritten(text.clone());
                     }
                 }
-                Ok(plan)
+                Ok(Ok(plan))
             }
-            Some((Placement::Reference, RelationKind::Table, _)) => Ok(one(
+            Some((Placement::Reference, RelationKind::Table, _)) => Ok(Ok(one(
                 Tier::AnyShard,
                 Access::Read,
                 template::any_shard(&binding, topology),
-            )),
-            Some((Placement::Local(shard), ..)) => Ok(one(Tier::NamedShard, Access::Read, *shard)),
-            // PostgreSQL copies no views; it says so.
-            Some((Placement::Reference | Placement::Catalog | Placement::View, ..)) | None => {
-                Ok(one(Tier::NamedShard, Access::Read, topology.default_shard))
+            ))),
+            Some((Placement::Local(shard), ..)) => {
+                Ok(Ok(one(Tier::NamedShard, Access::Read, *shard)))
             }
+            // PostgreSQL copies no views; it says so.
+            Some((Placement::Reference | Placement::Catalog | Placement::View, ..)) | None => Ok(
+                Ok(one(Tier::NamedShard, Access::Read, topology.default_shard)),
+            ),
         },
         CopySource::Query(body) => {
             let template = template::template(body.text, &[], context)?;
             template.refuse_session_effects()?;
             let mut plan = template.plan(&binding, topology)?;
+            let query = plan.clone();
             if let Some(text) = template.own_rows() {
                 let own = StepSql::Rewritten(text.clone());
                 let copied = foreign::copy_of(sql, body, text, context)?;
@@ -584,10 +634,11 @@ pub fn copy_to(
                     }
                 );
                 if sees && plan.inputs.is_empty() && appended {
-                    return Ok(plan);
+                    return Ok(Ok(plan));
                 }
             }
-            let untouched = plan.steps.iter().all(|step| step.sql == StepSql::AsSent);
+            let untouched =
+                plan.inputs.is_empty() && plan.steps.iter().all(|step| step.sql == StepSql::AsSent);
             let appended = matches!(
                 plan.merge,
                 Merge::Relay
@@ -597,12 +648,9 @@ pub fn copy_to(
                     }
             );
             if untouched && (appended || plan.steps.len() == 1) {
-                Ok(plan)
+                Ok(Ok(plan))
             } else {
-                Err(PlanError::refused(
-                    Refusal::CopyForm,
-                    "COPY of a query whose rows would have to be merged over several shards",
-                ))
+                Ok(Err((query, body)))
             }
         }
     }

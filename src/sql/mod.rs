@@ -8,6 +8,7 @@ pub mod split;
 pub mod statement;
 pub mod definition;
 pub mod copy;
+pub mod copy_line;
 pub mod copy_rows;
 pub mod search_path;
 pub mod parse;

@@ -340,3 +340,81 @@ fn a_copy_over_several_shards_does_not_take_the_time_of_each() {
     );
     succeeded(&reply, "COPY 2");
 }
+
+#[test]
+fn queries_that_are_merged_are_copied_out_as_postgresql_writes_them() {
+    let deployment = deployment();
+    let (data, _) = source(&deployment, "FORMAT text");
+    let (mut client, mut one) = (deployment.connect(), deployment.one().connect());
+    succeeded(
+        &client.copy_in("COPY facts FROM STDIN", &data, 8191),
+        "COPY 500",
+    );
+    for side in [&mut client, &mut one] {
+        side.run("INSERT INTO places VALUES (1, 'here'), (2, E'th\\\\er\te')");
+    }
+    let queries = [
+        "SELECT count(*) FROM facts",
+        "SELECT * FROM facts ORDER BY id",
+        "SELECT word FROM facts ORDER BY word COLLATE \"C\", id",
+        "SELECT word AS \"a, b\", count(*), sum(amount), max(at), stddev(id) FROM facts GROUP BY word ORDER BY word",
+        "SELECT f.id, p.name FROM facts f JOIN places p ON p.id = f.id % 3 WHERE f.ok ORDER BY f.id LIMIT 7 OFFSET 2",
+        "SELECT a.id, b.word, b.raw FROM facts a JOIN facts b ON b.id = a.id + 1 WHERE a.id < 9 ORDER BY a.id -- all",
+        "SELECT row_to_json(f), ARRAY[f.word, NULL] FROM facts f ORDER BY id DESC LIMIT 20",
+        "SELECT id, id FROM facts WHERE false ORDER BY id",
+        "WITH w AS (SELECT DISTINCT word FROM facts) SELECT word FROM w ORDER BY word COLLATE \"C\" NULLS FIRST",
+    ];
+    let formats = [
+        "",
+        "(FORMAT text, DELIMITER '|', NULL 'nothing')",
+        "(FORMAT csv)",
+        "(FORMAT csv, HEADER, DELIMITER ';', QUOTE '''', ESCAPE E'\\\\', NULL 'n/a', FORCE_QUOTE *)",
+        "(FORMAT csv, HEADER, NULL 'NULL')",
+        "(FORMAT binary)",
+        "WITH CSV HEADER",
+    ];
+    for query in queries {
+        for format in formats {
+            let sql = format!("COPY ({query}\n) TO STDOUT {format}");
+            let (copied, expected) = (client.simple(&sql), one.simple(&sql));
+            assert_eq!(copied.failure, None, "{sql}");
+            assert!(
+                copied.copied == expected.copied,
+                "{sql}:\n{}\nbecame\n{}",
+                String::from_utf8_lossy(&expected.copied),
+                String::from_utf8_lossy(&copied.copied)
+            );
+            let tag = |reply: &Reply| reply.outcomes.last().and_then(|last| last.tag.clone());
+            assert_eq!(tag(&copied), tag(&expected), "{sql}");
+        }
+    }
+    // What is wrong with it, PostgreSQL says.
+    for sql in [
+        "COPY (SELECT count(*) FROM facts) TO STDOUT (FORMAT csv, DELIMITER E'\\n')",
+        "COPY (SELECT count(*) FROM facts) TO STDOUT (FORMAT text, QUOTE '''')",
+        "COPY (SELECT count(*) FROM facts) TO STDOUT (FORMAT binary, HEADER)",
+        "COPY (SELECT nothing FROM facts ORDER BY id) TO STDOUT",
+        "COPY (SELECT sum(1 / (id - 7)) FROM facts) TO STDOUT",
+        "COPY (SELECT word, count(*) FROM facts) TO STDOUT",
+    ] {
+        let (failure, expected) = (client.fails(sql), one.fails(sql));
+        assert_eq!(failure.code(), expected.code(), "{sql}: {failure}");
+    }
+    for sql in [
+        "COPY (SELECT count(*) FROM facts) TO STDOUT (ENCODING 'LATIN1')",
+        "COPY (SELECT count(*) AS n, 1 AS m FROM facts) TO STDOUT (FORMAT csv, FORCE_QUOTE (m))",
+    ] {
+        assert_eq!(client.fails(sql).refusal(), Some("copy-form"), "{sql}");
+    }
+    // In a block, what it did is seen, and the block goes on.
+    client.run("BEGIN; DELETE FROM facts WHERE id > 0");
+    assert_eq!(
+        client.copy_out("COPY (SELECT count(*) FROM facts) TO STDOUT"),
+        b"100\n"
+    );
+    assert_eq!(client.value("SELECT count(*) FROM facts"), "100");
+    client.run("ROLLBACK");
+    let reply = client.extended("COPY (SELECT max(id) FROM facts) TO STDOUT", &[], false);
+    assert_eq!((reply.failure, &*reply.copied), (None, &b"400\n"[..]));
+    assert_eq!(client.value("SELECT 1"), "1");
+}
