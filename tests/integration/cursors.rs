@@ -114,10 +114,7 @@ fn a_cursor_that_locks_is_refused_over_several_shards_only() {
             "DECLARE d CURSOR FOR SELECT aid FROM accounts FOR UPDATE",
             Some("cursor"),
         ),
-        (
-            "DECLARE e CURSOR FOR SELECT a FROM accounts a",
-            Some("cursor"),
-        ),
+        ("DECLARE e CURSOR FOR SELECT a FROM accounts a", None),
     ] {
         client.run("BEGIN");
         let reply = client.simple(sql);

@@ -146,7 +146,7 @@ fn an_order_by_with_limit_equals_one_postgresql() {
 fn what_is_not_provably_right_is_refused_with_code_reason_and_hint() {
     let (_deployment, mut client) = filled();
     for sql in [
-        "SELECT count(*) FROM accounts TABLESAMPLE SYSTEM (10)",
+        "SELECT count(*) FROM accounts TABLESAMPLE SYSTEM (10) REPEATABLE (1)",
         "SELECT DISTINCT current_database() FROM accounts",
         "SELECT a.aid FROM accounts a JOIN accounts b ON a.bid = b.bid FOR UPDATE",
         "UPDATE accounts a SET balance = b.balance FROM accounts b WHERE a.bid = b.bid",
