@@ -73,11 +73,11 @@ impl<'a> Flip<'a> {
         Ok(gid.to_string())
     }
 
-    /// All but the decision. The slots must be fenced, as of this epoch; the sides need not be level yet.
+    /// What both sides change. The slots must be fenced, as of this epoch; the sides need not be level yet.
     ///
     /// # Errors
     /// [`MoveError`]: then [`Self::abandon`] is due.
-    pub async fn prepare(&self, epoch: i64) -> Result<(), MoveError> {
+    pub async fn change(&self, epoch: i64) -> Result<(), MoveError> {
         let Handover {
             id, slots, tables, ..
         } = self.handover;
@@ -96,14 +96,23 @@ impl<'a> Flip<'a> {
             true => (gives, takes),
             false => (takes, gives),
         };
-        let prepare = async {
-            let follows = format!("{follows}; {}", self.phase);
-            self.other.run(&follows).await?;
-            let prepare = format!("PREPARE TRANSACTION '{}'", self.gid);
-            self.other.run(&prepare).await
-        };
-        try_join(self.handover.decider.run(&decides), prepare).await?;
+        let follows = format!("{follows}; {}", self.phase);
+        try_join(
+            self.handover.decider.run(&decides),
+            self.other.run(&follows),
+        )
+        .await?;
         Ok(())
+    }
+
+    /// The other side promises to commit. What it logged before is on its disk then, and that must be so of all that has
+    /// followed: where it takes the slots, this comes after the sides are level.
+    ///
+    /// # Errors
+    /// [`MoveError`]: then [`Self::abandon`] is due.
+    pub async fn prepare(&self) -> Result<(), MoveError> {
+        let prepare = format!("PREPARE TRANSACTION '{}'", self.gid);
+        self.other.run(&prepare).await
     }
 
     /// Commits. `level` is where the log of the taking side was when all that followed had arrived there: what is written to

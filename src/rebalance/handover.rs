@@ -130,8 +130,8 @@ impl Handover<'_> {
     }
 
     /// The pause: what clients wait for stands here, and nothing else does. In turn: the fence; the routers, which read it
-    /// and acknowledge; the marker, in one message with the guards; its arrival; the decision; the other side's commit, which
-    /// lets the routers read who owns the slots. The flip is prepared beside.
+    /// and acknowledge; the marker, in one message with the guards; its arrival; the target's promise; the decision; the other
+    /// side's commit, which lets the routers read who owns the slots.
     async fn hand_over_by(
         &self,
         flip: &Flip<'_>,
@@ -148,8 +148,19 @@ impl Handover<'_> {
             .await?;
         stages.end("fence");
         let come_level = self.come_level((giving, taking), epoch, started, &mut stages);
-        let (level, ()) = try_join(come_level, flip.prepare(epoch)).await?;
-        stages.end("rest of preparing");
+        // What a subscription applies is not waited for on its disk. Where the decider takes the slots, its commit sees to it.
+        let early = async {
+            flip.change(epoch).await?;
+            match self.source_gives {
+                true => Ok(()),
+                false => flip.prepare().await,
+            }
+        };
+        let (level, ()) = try_join(come_level, early).await?;
+        if self.source_gives {
+            flip.prepare().await?;
+        }
+        stages.end("prepare");
         self.left(started, "the stream")?;
         flip.decide(&level).await?;
         stages.end("decision");
