@@ -27,12 +27,6 @@ const VERDICT_PAUSE: Duration = Duration::from_millis(200);
 /// How long a decided transaction is waited for on the other shards before it is left to recovery.
 const FINISH_WAIT: Duration = Duration::from_secs(10);
 
-/// Makes the decider's COMMIT last once it is answered, as that of the others does anyway, even where the session waits
-/// for nothing.
-const LASTING: &str = "pg_catalog.set_config('synchronous_commit', \
-     CASE pg_catalog.current_setting('synchronous_commit') WHEN 'off' THEN 'local' \
-     ELSE pg_catalog.current_setting('synchronous_commit') END, true)";
-
 /// How a block ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -490,9 +484,9 @@ impl<'a> TwoPhases<'a> {
     }
 }
 
-/// The decider waits until its decision may be seen, adds its row, and sees to it that its COMMIT lasts.
+/// The decider waits until its decision may be seen, and decides but for its COMMIT.
 async fn get_ready(decider: &mut Participant, decide: &str) -> Result<(), CommandError> {
-    let sql = format!("SELECT {}, {decide}, {LASTING}", visibility::enter());
+    let sql = format!("SELECT {}, {decide}", visibility::enter());
     command::run(&mut decider.lease, &sql).await.map(drop)
 }
 
